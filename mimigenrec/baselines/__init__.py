@@ -1,0 +1,1 @@
+"""Models to beat, on the same rows with the same metrics."""

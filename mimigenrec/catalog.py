@@ -1,0 +1,69 @@
+"""Catalog: what is known of each item. Loaded once, handed to whoever asks.
+
+items.json      {"17": {"title": "...", "description": "...", "popularity": 12}, ...}
+                written by preprocessing beside id2sid.json and copied into every checkpoint, so that a checkpoint can
+                name what it recommends. `popularity` counts how often the item is the target of a train row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from mimigenrec.files import read_json, write_json
+from mimigenrec.sids.tokens import Sid, read_index
+
+
+@dataclass
+class Catalog:
+    """Items by id. Items may lack a title, a description or a SID; a key is there only with a non-empty value."""
+
+    sids: dict[str, Sid]
+    titles: dict[str, str] = field(default_factory=dict)
+    descriptions: dict[str, str] = field(default_factory=dict)
+    popularity: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def items_of(self) -> dict[Sid, list[str]]:
+        """SID -> its items, the most popular in train first, then by id: the order in which they are recommended."""
+        groups: dict[Sid, list[str]] = {}
+        for item, sid in self.sids.items():
+            groups.setdefault(sid, []).append(item)
+        for items in groups.values():
+            items.sort(key=lambda item: (-self.popularity.get(item, 0), id_order(item)))
+        return groups
+
+
+def id_order(item: str) -> tuple[int, int | str]:
+    """Sort key for item ids: numbers by value before other names, so that 9 comes before 10."""
+    return (0, int(item)) if item.isdecimal() else (1, item)
+
+
+def load_catalog(folder: str | Path) -> Catalog:
+    """id2sid.json and, where it is there, items.json of a data folder or a checkpoint."""
+    folder = Path(folder)
+    catalog = Catalog(sids=read_index(folder / "id2sid.json"))
+    if (folder / "items.json").is_file():
+        for item, known in read_json(folder / "items.json", made_by="preprocess_data_sft_rl.py").items():
+            for name, values in (("title", catalog.titles), ("description", catalog.descriptions)):
+                if known.get(name):
+                    values[item] = known[name]
+            if known.get("popularity"):
+                catalog.popularity[item] = known["popularity"]
+    return catalog
+
+
+def write_items(path: str | Path, catalog: Catalog) -> None:
+    items = dict.fromkeys([*catalog.sids, *catalog.titles, *catalog.descriptions])
+    write_json(
+        path,
+        {
+            item: {
+                "title": catalog.titles.get(item, ""),
+                "description": catalog.descriptions.get(item, ""),
+                "popularity": catalog.popularity.get(item, 0),
+            }
+            for item in items
+        },
+        indent=None,
+    )

@@ -1,0 +1,135 @@
+"""One way to start every command: `mimigenrec <command> x.yaml --key value key=value`.
+
+A command is a module with one config dataclass (or several) and `main`. Its fields are its flags; a YAML file gives
+the same names. Flags and YAML values pass through the same argparse types and choices, so a wrong key, type or choice
+stops the run whichever way it came in.
+"""
+
+import difflib
+import json
+import runpy
+import sys
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
+from dataclasses import MISSING, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+COMMANDS = {
+    "preprocess": ("mimigenrec.tasks.build", "interactions and SIDs -> SFT and RL rows"),
+    "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),
+    "sft": ("mimigenrec.sft.train", "prepared base + SFT rows -> SFT checkpoint (LLaMA-Factory)"),
+    "grpo": ("mimigenrec.grpo.train", "SFT checkpoint + RL rows -> RL checkpoint (TRL)"),
+    "rewards-preview": ("mimigenrec.grpo.preview", "rewards and advantages of a few groups, before training"),
+    "evaluate": ("mimigenrec.evaluation.run", "checkpoint + test rows -> metrics"),
+    "baseline": ("mimigenrec.baselines.train", "popularity, Markov: the same rows, the same metrics"),
+    "compare": ("mimigenrec.evaluation.compare", "two results: paired bootstrap, what differs in their manifests"),
+    "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
+    "plot": ("mimigenrec.plots", "training curves and metric bars"),
+}
+
+
+def arg(help: str, default: Any = MISSING, factory: Any = MISSING) -> Any:
+    """A dataclass field that is a flag: its help text, and its default or a function that makes it."""
+    return field(default=default, default_factory=factory, metadata={"help": help})
+
+
+def parse(*configs: type, argv: list[str] | None = None) -> tuple:
+    """One instance per dataclass, from a YAML file, then flags, which win.
+
+    argv (default: the command line) may hold `x.yaml` first or `--config x.yaml`, `--key value`, `key=value`.
+    Exits with status 2 and a message on an unknown or repeated-with-wrong-type key, as argparse does.
+    """
+    from transformers import HfArgumentParser  # loads torch
+
+    parser = HfArgumentParser(configs, allow_abbrev=False, description=configs[0].__doc__)
+    parser.add_argument(
+        "--config", metavar="YAML", default=SUPPRESS, help="file with any of these keys; flags win over it"
+    )
+    fields = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+    for action in fields.values():
+        if action.type is dict:
+            action.type = json.loads
+    argv = list(sys.argv[1:] if argv is None else argv)
+    config_file, rest = _take_config(argv, parser)
+    flags = []
+    for token in rest:
+        name, equals, value = token.partition("=")
+        flags += [f"--{name}", value] if equals and name in fields else [token]
+    from_yaml = _yaml_flags(config_file, fields, parser) if config_file else []
+    return tuple(parser.parse_args_into_dataclasses(args=from_yaml + flags))
+
+
+def _take_config(argv: list[str], parser: ArgumentParser) -> tuple[Path | None, list[str]]:
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        return Path(argv[0]), argv[1:]
+    for i, token in enumerate(argv):
+        if token == "--config":
+            if i + 1 == len(argv):
+                parser.error("--config wants a YAML file")
+            return Path(argv[i + 1]), argv[:i] + argv[i + 2 :]
+        if token.startswith("--config="):
+            return Path(token.removeprefix("--config=")), argv[:i] + argv[i + 1 :]
+    return None, argv
+
+
+def _yaml_flags(path: Path, fields: dict[str, Action], parser: ArgumentParser) -> list[str]:
+    if not path.is_file():
+        parser.error(f"{path} is missing")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        parser.error(f"{path} is not YAML: {error}")
+    if not isinstance(content, dict):
+        parser.error(f"{path} holds {type(content).__name__}, not a map of keys to values")
+    flags = []
+    for key, value in content.items():
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            parser.error(f"{path}: unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+        if value is None:
+            continue  # an empty value keeps the default
+        flags += [f"--{key}", *_texts(path, key, value, fields[key], parser)]
+    return flags
+
+
+def _texts(path: Path, key: str, value: Any, action: Action, parser: ArgumentParser) -> list[str]:
+    """The value as argparse would meet it on the command line, checked so that an error can name file and key."""
+    takes_many = action.nargs in ("+", "*")
+    if isinstance(value, list) and not takes_many:
+        parser.error(f"{path}: '{key}' takes one value, found the list {value}")
+    texts = []
+    for part in value if isinstance(value, list) else [value]:
+        text = json.dumps(part) if isinstance(part, dict) else str(part)
+        try:
+            typed = action.type(text) if action.type else text
+        except (ValueError, TypeError, ArgumentTypeError):
+            wanted = getattr(action.type, "__name__", "value").replace("string_to_bool", "true or false")
+            parser.error(f"{path}: '{key}' wants {wanted}, found {part!r}")
+        mixed_up = action.type is str and isinstance(part, (bool, dict, list))
+        if mixed_up or action.choices and typed not in action.choices:
+            wanted = f"one of {', '.join(map(str, action.choices))}" if action.choices else "text"
+            parser.error(f"{path}: '{key}' wants {wanted}, found {part!r}")
+        texts.append(text)
+    return texts
+
+
+def main() -> None:
+    """`mimigenrec <command> ...`: runs the command's module as `python -m` would."""
+    asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if asked in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+        print("usage: mimigenrec <command> [x.yaml] [--key value ...]\n", *lines, sep="\n")  # noqa: T201
+        print("\nmimigenrec <command> --help lists what a command takes.")  # noqa: T201
+        return
+    if asked not in COMMANDS:
+        near = difflib.get_close_matches(asked, COMMANDS, n=1)
+        sys.exit(f"mimigenrec: no command '{asked}'" + (f"; did you mean '{near[0]}'?" if near else "; see --help"))
+    sys.argv = [f"mimigenrec {asked}", *sys.argv[2:]]
+    runpy.run_module(COMMANDS[asked][0], run_name="__main__", alter_sys=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""How one sample is written for a model: wording, joining, template, hash. SFT, RL and evaluation all ask here.
+
+A sample is a system text, an instruction, an input and an output. Whoever trains or asks a model sees
+
+    [{"role": "system", "content": system}, {"role": "user", "content": instruction + "\\n" + input}]
+
+rendered by the tokenizer's own chat template with the generation prompt at the end; that is also what LLaMA-Factory
+makes of the row (`mimigenrec.rendering` proves it for a given tokenizer). `prompt_contract.json` travels with the data
+and with every checkpoint:
+
+    {"wording", "system", "templates": {name: [instruction, input]}, "between_sids", "between_titles", "quote_titles",
+     "chat_template": null | text, "hash"}
+
+chat_template is null in the data unless a tokenizer was given; a checkpoint's is its tokenizer's.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mimigenrec.files import read_json, write_json
+
+FILE = "prompt_contract.json"
+
+Messages = list[dict[str, str]]
+
+# Template name -> (instruction, input). A name ending in "@test" replaces the wording for the test split.
+WORDINGS: dict[str, dict[str, Any]] = {
+    # SIDs follow each other without spaces: a level is told by its token's name, and a space before an added token
+    # would cost a token of its own.
+    "contract": {
+        "system": "You are a recommender. Items are named by semantic IDs.",
+        "templates": {
+            "sid_history": ("Which item comes next? Answer with its semantic ID.", "{sids}"),
+            "sid_to_title": ("What is the title of this item?", "{sid}"),
+            "title_to_sid": ("Which item has this title? Answer with its semantic ID.", "{title}"),
+            "next_title": ("What is the title of the item that comes next?", "{sids}"),
+            "title_history": ("Which item comes after these titles? Answer with its semantic ID.", "{titles}"),
+            "description_to_sid": ("Which item is described here? Answer with its semantic ID.", "{description}"),
+        },
+        "between_sids": "",
+        "between_titles": "\n",
+        "quote_titles": False,
+    },
+    # The sentences of the original MIMIGenRec files, so that people can compare row by row with files they have.
+    "classic": {
+        "system": "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.",
+        "templates": {
+            "sid_history": (
+                "Can you predict the next possible item that the user may expect?",
+                "The user has interacted with items {sids} in chronological order. Can you predict the next possible "
+                "item that the user may expect?",
+            ),
+            "sid_history@test": (
+                "Can you predict the next possible item that the user may expect?",
+                "Can you predict the next possible item the user may expect, given the following chronological "
+                "interaction history: {sids}",
+            ),
+            "sid_to_title": ("Answer the question about item identification.", 'What is the title of item "{sid}"?'),
+            "title_to_sid": (
+                "Answer the question about item identification.",
+                "Which item has the title: {title}?",
+            ),
+            "next_title": (
+                "Can you recommend the next item for the user based on their interaction history?",
+                "The user has sequentially interacted with items {sids}. Can you recommend the next item for him? "
+                "Tell me the title of the item",
+            ),
+            "title_history": (
+                "",
+                "Given the title sequence of user historical interactive items: {titles}, can you recommend a "
+                "suitable next item for the user?",
+            ),
+            "description_to_sid": (
+                "",
+                'An item can be described as follows: "{description}". Which item is it describing?',
+            ),
+        },
+        "between_sids": ", ",
+        "between_titles": ", ",
+        "quote_titles": True,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A wording and, once a tokenizer is known, its chat template. Two contracts are the same if their hashes are."""
+
+    wording: str
+    system: str
+    templates: Mapping[str, tuple[str, str]]
+    between_sids: str
+    between_titles: str
+    quote_titles: bool
+    chat_template: str | None = None
+
+    @classmethod
+    def of(cls, wording: str, tokenizer=None) -> "Contract":
+        """Raises ValueError if the wording is not one of WORDINGS."""
+        if wording not in WORDINGS:
+            raise ValueError(f"wording {wording!r} is not known; choose one of {', '.join(WORDINGS)}")
+        return cls(wording, **WORDINGS[wording], chat_template=chat_template(tokenizer) if tokenizer else None)
+
+    def ask(self, template: str, split: str = "train", **values: str) -> tuple[str, str]:
+        """(instruction, input) for a template of this wording, filled in. Braces in the values stay as they are."""
+        instruction, question = self.templates.get(f"{template}@{split}", self.templates[template])
+        return instruction, question.format(**values)
+
+    def write_sids(self, sids: Sequence[Sequence[str]]) -> str:
+        """A history of SIDs, oldest first, as the model reads it."""
+        return self.between_sids.join("".join(sid) for sid in sids)
+
+    def write_titles(self, titles: Sequence[str]) -> str:
+        return self.between_titles.join(f'"{title}"' if self.quote_titles else title for title in titles)
+
+    def data_text(self) -> str:
+        """The part that data and checkpoint must share, as canonical text."""
+        return json.dumps(
+            {
+                "wording": self.wording,
+                "system": self.system,
+                "templates": {name: list(pair) for name, pair in self.templates.items()},
+                "between_sids": self.between_sids,
+                "between_titles": self.between_titles,
+                "quote_titles": self.quote_titles,
+            },
+            sort_keys=True,
+            ensure_ascii=False,
+        )
+
+    @property
+    def hash(self) -> str:
+        text = self.data_text() + "\n" + (self.chat_template or "")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def write(self, folder: str | Path) -> None:
+        content = {**json.loads(self.data_text()), "chat_template": self.chat_template, "hash": self.hash}
+        write_json(Path(folder) / FILE, content)
+
+
+def read_contract(folder: str | Path) -> Contract | None:
+    """The contract of a data folder or checkpoint; None where there is none. Raises ValueError if it was edited."""
+    path = Path(folder) / FILE
+    if not path.is_file():
+        return None
+    content = read_json(path, made_by="preprocess_data_sft_rl.py")
+    stored = content.pop("hash", None)
+    try:
+        contract = Contract(**{**content, "templates": {k: tuple(v) for k, v in content["templates"].items()}})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is not a prompt contract ({error}); copy it again from the data folder") from error
+    if contract.hash != stored:
+        raise ValueError(f"{path} says hash {stored} but its content gives {contract.hash}: it was edited by hand")
+    return contract
+
+
+def check_same(data: Contract, checkpoint: Contract, data_path: str | Path, checkpoint_path: str | Path) -> None:
+    """Raises ValueError showing the first differing characters unless the two write prompts in the same way.
+
+    The chat template is compared only where both know one.
+    """
+    pairs = [(data.data_text(), checkpoint.data_text(), "wording")]
+    if data.chat_template and checkpoint.chat_template:
+        pairs.append((data.chat_template, checkpoint.chat_template, "chat template"))
+    for ours, theirs, what in pairs:
+        if ours != theirs:
+            at = len(os.path.commonprefix([ours, theirs]))
+            start = max(0, at - 20)
+            raise ValueError(
+                f"prompt contracts differ in their {what} from character {at} on: {data_path} has "
+                f"{ours[start : at + 40]!r}, {checkpoint_path} has {theirs[start : at + 40]!r}. A model asked in "
+                f"other words than it was trained with gives numbers that mean nothing: build the data again with "
+                f"the checkpoint's wording, or train on these data."
+            )
+
+
+def user_text(instruction: str, question: str) -> str:
+    """One user message, joined as LLaMA-Factory's alpaca converter joins prompt and query."""
+    return "\n".join(part for part in (instruction, question) if part)
+
+
+def messages(system: str, user: str) -> Messages:
+    return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
+
+
+def row_messages(row: Mapping[str, str]) -> Messages:
+    """The prompt of one SFT row ({"system", "instruction", "input"}) as messages."""
+    return messages(row.get("system", ""), user_text(row.get("instruction", ""), row.get("input", "")))
+
+
+def chat_template(tokenizer) -> str:
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path} has no chat template; start from an instruct model, or set "
+            f"tokenizer.chat_template and save it again"
+        )
+    return tokenizer.chat_template
+
+
+def prompt_ids(tokenizer, prompts: Sequence[Messages], max_length: int | None = None) -> list[list[int]]:
+    """Token ids of each prompt, generation prompt included: what SFT trained on, RL rolls out from, evaluation asks.
+
+    max_length   longest prompt allowed; a longer one raises ValueError naming its place, nothing is ever cut
+    """
+    chat_template(tokenizer)
+    encoded = [
+        tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+        for prompt in prompts
+    ]
+    if max_length is not None:
+        for i, ids in enumerate(encoded):
+            if len(ids) > max_length:
+                raise ValueError(
+                    f"prompt {i} has {len(ids)} tokens, more than the {max_length} allowed. Nothing is cut here: "
+                    f"build the data with a smaller --max_history or --max_text_chars, or raise the limit. It begins "
+                    f"{prompts[i][-1]['content'][:80]!r}"
+                )
+    return encoded

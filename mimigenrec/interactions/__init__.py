@@ -1,0 +1,1 @@
+"""Raw logs to who had what, in which order."""

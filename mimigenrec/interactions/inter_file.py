@@ -1,0 +1,62 @@
+"""The .inter format: one row per prediction, tab-separated, item ids as in the raw data.
+
+    user_id:token	item_id_list:token_seq	item_id:token
+    5885	697 2100	643
+
+The second column is the history, oldest first, separated by spaces (it may be empty); the third is the target.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mimigenrec.files import writing
+
+HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token"
+
+
+class History(NamedTuple):
+    """What a user had, oldest first, and what came next."""
+
+    row: int  # zero-based row of the file, the header not counted
+    user: str
+    items: tuple[str, ...]
+    target: str
+
+
+def read_inter(path: str | Path) -> Iterator[History]:
+    """Rows as they come, one in memory at a time.
+
+    Raises FileNotFoundError; ValueError naming the line for a wrong header, a wrong number of columns or an empty
+    target, and for a file without a row.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; a category needs its .train.inter, .valid.inter and .test.inter")
+    row = -1
+    with open(path, encoding="utf-8") as lines:
+        header = next(lines, "").rstrip("\r\n")
+        if header != HEADER:
+            raise ValueError(f"{path}, line 1: expected the header {HEADER!r}, found {header!r}")
+        for row, line in enumerate(lines):
+            columns = line.rstrip("\r\n").split("\t")
+            if len(columns) != 3 or not columns[2].strip():
+                raise ValueError(
+                    f"{path}, line {row + 2}: expected user, history and target separated by tabs, "
+                    f"found {len(columns)} columns: {line.rstrip()[:120]!r}"
+                )
+            user, items, target = columns
+            yield History(row, user, tuple(items.split()), target.strip())
+    if row < 0:
+        raise ValueError(f"{path} has no row below its header; an empty split cannot be trained or tested on")
+
+
+def write_inter(path: str | Path, histories: Iterable[History]) -> int:
+    """Writes the rows in the order given (`row` is not stored); returns how many."""
+    count = 0
+    with writing(path) as out:
+        out.write(HEADER + "\n")
+        for history in histories:
+            out.write(f"{history.user}\t{' '.join(history.items)}\t{history.target}\n")
+            count += 1
+    return count

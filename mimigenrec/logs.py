@@ -1,0 +1,52 @@
+"""Append-only JSONL: one line per event, flushed as it comes, readable while the run goes on and after a kill."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class JsonlWriter:
+    """Appends to a file, first cutting off a last line that a kill left half-written."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.handle = open(self.path, "ab+")
+        size = self.handle.seek(0, os.SEEK_END)
+        if size:
+            self.handle.seek(0)
+            whole = self.handle.read().rfind(b"\n") + 1
+            self.handle.truncate(whole)
+
+    def write(self, event: dict[str, Any]) -> None:
+        self.handle.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+        self.handle.flush()
+
+    def close(self) -> None:
+        self.handle.close()
+
+    def __enter__(self) -> "JsonlWriter":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """All whole lines; a last line without its newline (a write cut short) is left out.
+
+    Raises ValueError naming the line if a whole line is not JSON.
+    """
+    events = []
+    with open(path, "rb") as handle:
+        for number, line in enumerate(handle, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                events.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(
+                    f"{path}, line {number}: not JSON ({error}); delete the file to start anew"
+                ) from error
+    return events

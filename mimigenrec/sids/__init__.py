@@ -1,0 +1,1 @@
+"""Item text to integer codes to SID tokens."""

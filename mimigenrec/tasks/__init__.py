@@ -1,0 +1,1 @@
+"""Histories and catalogue to (question, answer) samples, one task per file."""
