@@ -1,0 +1,58 @@
+"""HR and NDCG of a model as it stands, for validation while SFT or RL goes on: one constrained search per prompt."""
+
+from collections.abc import Sequence
+
+import torch
+
+from mimigenrec.decoding.search import search_sids
+from mimigenrec.evaluation.metrics import expected_hr, expected_ndcg, places_from_ranks
+from mimigenrec.sids.tokens import split_sid
+
+
+def constrained_metrics(
+    model,
+    tokenizer,
+    trie,
+    prompts: Sequence[list[int]],
+    targets: Sequence[str],
+    ks: Sequence[int] = (10, 50),
+    batch_size: int = 8,
+    support: str = "vocab",
+) -> dict[str, float]:
+    """{"hr@10", "ndcg@10", "hr@50", ...} at SID level, means over the prompts.
+
+    prompts   token ids, generation prompt included (contract.prompt_ids)
+    targets   one SID text per prompt; "" (a target without SID) is a miss
+    ks        the widest is the number of beams; a catalogue with fewer SIDs returns fewer
+    raises    ValueError if there is no prompt, or not one target per prompt
+    The model is put in eval mode and left as it was.
+    """
+    if not prompts or len(prompts) != len(targets):
+        raise ValueError(f"found {len(prompts)} prompts and {len(targets)} targets; need one target each, at least one")
+    ranks = [0] * len(prompts)
+    longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for first in range(0, len(prompts), batch_size):
+                batch = longest_first[first : first + batch_size]
+                found = search_sids(model, tokenizer, trie, [prompts[i] for i in batch], max(ks), support)
+                for i, ranked in zip(batch, found, strict=True):
+                    ranks[i] = _rank(ranked, tokenizer.convert_tokens_to_ids(split_sid(targets[i])))
+    finally:
+        model.train(training)
+    places = places_from_ranks(ranks)
+    metrics = {}
+    for k in ks:
+        metrics[f"hr@{k}"] = float(expected_hr(places, k).mean())
+        metrics[f"ndcg@{k}"] = float(expected_ndcg(places, k).mean())
+    return metrics
+
+
+def _rank(ranked: Sequence[tuple[Sequence[int], float]], target: Sequence[int]) -> int:
+    """1-based place of the target's token ids; 0 if they are not there."""
+    for place, (ids, _) in enumerate(ranked, 1):
+        if list(ids) == list(target):
+            return place
+    return 0
