@@ -1,0 +1,36 @@
+# make demo   the whole pipeline on a generated toy catalogue
+# make test   the tests, the tiny journey included;  make test-slow adds the slow ones
+# make lint   style
+# PYTHON=python3.12 make ... chooses the interpreter that .venv is made with.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test test-slow lint install clean
+
+demo: $(VENV)/.installed
+	bash examples/tiny/run.sh
+
+test: $(VENV)/.installed
+	python -m pytest -q -m "not slow and not gpu"
+
+test-slow: $(VENV)/.installed
+	python -m pytest -q -m "not gpu"
+
+lint: $(VENV)/.installed
+	ruff check .
+	ruff format --check .
+
+install: $(VENV)/.installed
+
+# made anew when the dependencies change
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf data/toy data/toy_raw saves/tiny rl_outputs/tiny results/tiny

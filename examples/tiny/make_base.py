@@ -1,0 +1,100 @@
+"""A small randomly initialised Qwen2 with a tokenizer trained on the spot, all offline.
+
+    python examples/tiny/make_base.py --data data/toy --output_dir saves/tiny/base
+
+The tokenizer is byte-level BPE over the questions and answers of sft/train.json, with Qwen's ChatML tokens and a
+ChatML chat template; SID tokens are not in it, `mimigenrec add-sids` brings them. For a real model start from an
+instruct checkpoint instead; everything after this step is the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimigenrec.cli import arg, parse
+from mimigenrec.files import read_json
+from mimigenrec.sids.tokens import TOKEN
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@dataclass
+class BaseConfig:
+    """Writes a random Qwen2 and its tokenizer as a Hugging Face folder."""
+
+    data: Path = arg("data folder, as preprocess_data_sft_rl.py writes it; its texts train the tokenizer")
+    output_dir: Path = arg("folder for model and tokenizer")
+    hidden: int = arg("hidden size", default=64)
+    layers: int = arg("number of layers", default=2)
+    heads: int = arg("attention heads; half as many key-value heads", default=4)
+    vocabulary: int = arg("size of the tokenizer, SIDs not counted", default=1000)
+    dropout: float = arg("dropout on attention weights", default=0.0)
+    untie: bool = arg("give the head weights of its own", default=False)
+    seed: int = arg("seed of the weights", default=42)
+
+
+def texts(data: Path) -> Iterator[str]:
+    for row in read_json(data / "sft" / "train.json", made_by="preprocess_data_sft_rl.py"):
+        yield TOKEN.sub("", "\n".join([row["system"], row["instruction"], row["input"], row["output"]]))
+
+
+def train_tokenizer(data: Path, vocabulary: int):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts(data), trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+        truncation_side="left",
+        model_max_length=4096,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def main(config: BaseConfig) -> None:
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = train_tokenizer(config.data, config.vocabulary)
+    torch.manual_seed(config.seed)
+    shape = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden,
+        intermediate_size=3 * config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=max(1, config.heads // 2),
+        max_position_embeddings=4096,
+        attention_dropout=config.dropout,
+        tie_word_embeddings=not config.untie,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = Qwen2ForCausalLM(shape)
+    model.save_pretrained(config.output_dir)
+    tokenizer.save_pretrained(config.output_dir)
+    print(f"{config.output_dir}: {model.num_parameters() / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
+
+
+if __name__ == "__main__":
+    main(*parse(BaseConfig))
