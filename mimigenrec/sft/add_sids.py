@@ -1,0 +1,195 @@
+"""A base model + SID tokens -> a prepared base: a checkpoint whose tokenizer and embedding rows know the SIDs.
+
+LLaMA-Factory's own ways to add tokens are not used: they set the rows that a resize appends, and models such as
+Qwen2.5 have spare rows, so the SIDs would keep untouched rows and old words would lose theirs. Here every row is set
+by token id, and any trainer takes the result as an ordinary checkpoint.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mimigenrec.catalog import Catalog, load_catalog
+from mimigenrec.cli import arg, parse
+from mimigenrec.files import read_json
+from mimigenrec.manifest import write_manifest
+from mimigenrec.sids.tokens import read_new_tokens
+
+COMMAND = "add-sids"  # stands in the manifest: a folder that says so may be written again
+
+
+@dataclass
+class AddSidsConfig:
+    """A base model and SID tokens -> a prepared base, which any trainer takes as an ordinary checkpoint."""
+
+    base: str = arg("model folder or Hugging Face name; a folder that has some of the tokens keeps their rows")
+    tokens: Path = arg("new_tokens.json of preprocessing")
+    output: Path = arg("folder to write; an earlier result of this command is replaced, anything else is refused")
+    init: Literal["noise", "text"] = arg(
+        "start of a SID's row: mean and spread of the old rows, or the mean row of the words in the titles of the "
+        "items that carry it",
+        default="noise",
+    )
+    data: Path | None = arg(
+        "folder of id2sid.json and items.json for init text (default: that of tokens)", default=None
+    )
+    untie: bool = arg("give a model with tied embeddings a head of its own, which LoRA on them needs", default=False)
+    seed: int = arg("of the noise", default=42)
+
+
+def main(config: AddSidsConfig) -> None:
+    facts = add_sids(config)
+    print(  # noqa: T201
+        f"{config.output}: {facts['added']} SID tokens added, {facts['already_there']} were there, "
+        f"{facts['rows']} embedding rows, {'tied' if facts['tied'] else 'untied'}"
+    )
+
+
+def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
+    """Writes config.output whole or not at all; returns what the manifest tells of it.
+
+    Raises FileNotFoundError for a base or data that are missing, FileExistsError if the output holds something else,
+    ValueError for a SID token that the tokenizer knows as a special one.
+    """
+    check_output(config.output)
+    if not Path(config.base).is_dir() and config.base.count("/") != 1:
+        raise FileNotFoundError(f"base {config.base} is no folder here and no Hugging Face name like owner/model")
+    sid_tokens = read_new_tokens(config.tokens)
+    data = config.data or config.tokens.parent
+    catalog = catalog_with_titles(data) if config.init == "text" else None
+    tokenizer = AutoTokenizer.from_pretrained(config.base)
+    model = AutoModelForCausalLM.from_pretrained(config.base, dtype="auto")
+
+    words_of = title_ids(catalog, tokenizer) if catalog else {}  # by the old vocabulary, before the SIDs are known
+    known = len(tokenizer)
+    new_ids = extend_tokenizer(tokenizer, sid_tokens)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    if new_ids:
+        rng = torch.Generator().manual_seed(config.seed)
+        for matrix in embedding_matrices(model):
+            set_rows(matrix, known, new_ids, words_of, rng)
+    if config.untie and is_tied(model):
+        untie(model)
+
+    facts = {
+        "command": COMMAND,
+        "added": len(new_ids),
+        "already_there": len(sid_tokens) - len(new_ids),
+        "started_from_titles": sum(bool(words_of.get(token)) for token in new_ids),
+        "tokens": len(tokenizer),
+        "rows": model.get_input_embeddings().num_embeddings,
+        "tied": is_tied(model),
+    }
+    read = [config.tokens, *([data / "id2sid.json", data / "items.json"] if catalog else [])]
+    temporary = config.output.with_name(f".{config.output.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    for name in ("id2sid.json", "items.json", "prompt_contract.json"):
+        if (config.tokens.parent / name).is_file():
+            shutil.copy(config.tokens.parent / name, temporary / name)
+    write_manifest(temporary, config, read, config.seed, **facts)
+    replace_folder(temporary, config.output)
+    return facts
+
+
+def check_output(output: Path) -> None:
+    """An output may be new, empty, or an earlier one of this command."""
+    if not output.exists() or output.is_dir() and not any(output.iterdir()):
+        return
+    manifest = output / "manifest.json"
+    if not manifest.is_file() or read_json(manifest, made_by=COMMAND).get("command") != COMMAND:
+        raise FileExistsError(f"{output} holds something that {COMMAND} did not write; choose another --output")
+
+
+def catalog_with_titles(data: Path) -> Catalog:
+    catalog = load_catalog(data)
+    if not catalog.titles:
+        raise FileNotFoundError(
+            f"{data} has no items.json with titles, which --init text starts from; point --data to the folder that "
+            f"preprocessing wrote, or use --init noise"
+        )
+    return catalog
+
+
+def title_ids(catalog: Catalog, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """SID token -> token ids of the titles of all items that carry it, one list."""
+    titled = [item for item in catalog.sids if item in catalog.titles]
+    ids: dict[str, list[int]] = {}
+    if titled:
+        encoded = tokenizer([catalog.titles[item] for item in titled], add_special_tokens=False)["input_ids"]
+        for item, words in zip(titled, encoded, strict=True):
+            for token in catalog.sids[item]:
+                ids.setdefault(token, []).extend(words)
+    return ids
+
+
+def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, sid_tokens: Iterable[str]) -> dict[str, int]:
+    """Adds those that are missing as ordinary tokens (special ones vanish when text is decoded); new token -> id."""
+    vocabulary, special = tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
+    clash = [token for token in sid_tokens if token in special]
+    if clash:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path} has {', '.join(clash[:3])} as special token, which decoding "
+            f"drops; start from a tokenizer without it, or name the SIDs otherwise"
+        )
+    new = [token for token in sid_tokens if token not in vocabulary]
+    tokenizer.add_tokens(new)
+    return {token: tokenizer.convert_tokens_to_ids(token) for token in new}
+
+
+def embedding_matrices(model: PreTrainedModel) -> list[Tensor]:
+    """(rows, hidden) weights: the input embeddings and, where it is another matrix, the head."""
+    embeddings = model.get_input_embeddings().weight
+    return [embeddings] if is_tied(model) else [embeddings, model.get_output_embeddings().weight]
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@torch.no_grad()
+def set_rows(
+    matrix: Tensor, known: int, new_ids: Mapping[str, int], words_of: Mapping[str, list[int]], rng: torch.Generator
+) -> None:
+    """Sets the rows of the new tokens and of the padding behind them, in place; the first `known` rows stay.
+
+    matrix    (rows, hidden)
+    words_of  SID token -> ids of old tokens whose mean is its row; a token without gets mean + spread * noise
+    """
+    old = matrix[:known].float()
+    mean, spread = old.mean(0), old.std(0)  # (hidden,)
+    matrix[known:] = mean.to(matrix.dtype)
+    for token, row in new_ids.items():
+        noise = torch.randn(mean.shape, generator=rng)  # drawn for every token: a title changes no other row
+        words = words_of.get(token)
+        start = old[words].mean(0) if words else mean + spread * noise
+        matrix[row] = start.to(matrix.dtype)
+
+
+def untie(model: PreTrainedModel) -> None:
+    """Gives the head its own copy of the embeddings."""
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(model.get_input_embeddings().weight.detach().clone())
+    model.config.tie_word_embeddings = False
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Puts a finished folder in the place of another; at no time is a half-written one there."""
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(*parse(AddSidsConfig))
