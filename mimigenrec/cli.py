@@ -121,8 +121,8 @@ def main() -> None:
     if asked in ("-h", "--help"):
         width = max(map(len, COMMANDS))
         lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
-        print("usage: mimigenrec <command> [x.yaml] [--key value ...]\n", *lines, sep="\n")  # noqa: T201
-        print("\nmimigenrec <command> --help lists what a command takes.")  # noqa: T201
+        print("usage: mimigenrec <command> [x.yaml] [--key value ...]\n", *lines, sep="\n")
+        print("\nmimigenrec <command> --help lists what a command takes.")
         return
     if asked not in COMMANDS:
         near = difflib.get_close_matches(asked, COMMANDS, n=1)
