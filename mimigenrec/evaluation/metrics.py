@@ -82,13 +82,18 @@ def sid_places(ranked: Sequence[Sequence[Group]], target_sids: Sequence[str | No
     return places_from_ranks(ranks)
 
 
-def item_places(ranked: Sequence[Sequence[Group]], targets: Sequence[str]) -> Places:
-    """Item level: the group that holds the target item, and how many items stand before it."""
+def item_places(
+    ranked: Sequence[Sequence[Group]], targets: Sequence[str | None], target_sids: Sequence[str | None]
+) -> Places:
+    """Item level: the group that holds the target item, and how many items stand before it.
+
+    A target of None (a file that tells only SIDs) is placed by its SID: the items of one group stand equally.
+    """
     start, size = np.zeros(len(targets), np.int64), np.zeros(len(targets), np.int64)
-    for row, (groups, target) in enumerate(zip(ranked, targets, strict=True)):
+    for row, (groups, target, sid) in enumerate(zip(ranked, targets, target_sids, strict=True)):
         before = 0
         for group in groups:
-            if target in group["items"]:
+            if target in group["items"] or target is None and group["sid"] == sid:
                 start[row], size[row] = before, len(group["items"])
                 break
             before += len(group["items"])

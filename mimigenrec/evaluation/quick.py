@@ -28,7 +28,7 @@ def constrained_metrics(
     The model is put in eval mode and left as it was.
     """
     if not prompts or len(prompts) != len(targets):
-        raise ValueError(f"found {len(prompts)} prompts and {len(targets)} targets; need one target each, at least one")
+        raise ValueError(f"found {len(prompts)} prompts and {len(targets)} targets; each prompt needs its target")
     ranks = [0] * len(prompts)
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     training = model.training
