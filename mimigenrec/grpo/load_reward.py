@@ -1,0 +1,161 @@
+"""Reward functions by name: "ranking_reward.rule_reward" -> the function, its parameters bound, its results checked.
+
+file.function         file.py in ./rewards/, then in the rewards that come with mimigenrec
+pkg.mod:function      any importable module; the working directory counts
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+Reward = Callable[..., list[float | None]]
+
+# What the trainer fills in; everything else a reward names is a dataset column or a parameter from the YAML.
+PASSED = ("prompts", "completions", "completion_ids", "group_index", "rank_in_group", "trainer_state")
+
+
+def load_rewards(names: Iterable[str], parameters: Mapping[str, Mapping[str, Any]] | None = None) -> list[Reward]:
+    """One function per name, in order. parameters: {name as given: {keyword: value}}.
+
+    Raises ValueError if no name is given, one is given twice (their metrics could not be told apart), or parameters
+    name no reward; and what load_reward raises.
+    """
+    names, parameters = list(names), dict(parameters or {})
+    if not names:
+        raise ValueError("no reward given; name one or more with --rewards, for example ranking_reward.rule_reward")
+    functions = [load_reward(name, parameters.get(name)) for name in names]
+    short = [function.__name__ for function in functions]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"reward {name} is given twice; use reward_weights to make it count more")
+    for function, name in zip(functions, names, strict=True):
+        if short.count(function.__name__) > 1:
+            function.__name__ = name  # same function name in two files: the metrics carry the whole name
+    for name in parameters:
+        if name not in names:
+            raise ValueError(f"reward_args has parameters for {name!r}, which is not among the rewards: {names}")
+    return functions
+
+
+def load_reward(name: str, parameters: Mapping[str, Any] | None = None) -> Reward:
+    """The function of that name with parameters bound as keyword arguments.
+
+    Raises FileNotFoundError or ValueError saying what there is if file, function or parameter are not known.
+    """
+    module_name, colon, function_name = name.partition(":")
+    if colon:
+        module = _import(module_name, name)
+    else:
+        module_name, _, function_name = name.rpartition(".")
+        module = _load_file(module_name, name)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(
+            f"reward {name!r}: {module.__file__} has no function {function_name!r}; it has {_has(module)}"
+        )
+    _check_parameters(name, function, parameters or {})
+    bound = functools.partial(function, **(parameters or {}))
+    bound.__name__ = getattr(function, "__name__", function_name)  # TRL names the metric by it
+    return bound
+
+
+def checked(reward: Reward) -> Reward:
+    """The same reward, with an error that names reward, step and sample when its answer cannot be used."""
+
+    @functools.wraps(reward, updated=())
+    def check(completions, **columns):
+        state = columns.get("trainer_state")
+        where = f"reward {reward.__name__!r} at step {state.global_step if state else 0}"
+        try:
+            scores = list(reward(completions=completions, **columns))
+        except Exception as error:
+            one = _first_that_raises(reward, completions, columns)
+            raise ValueError(f"{where}, {one}: {type(error).__name__}: {error}") from error
+        if len(scores) != len(completions):
+            first = min(len(scores), len(completions) - 1)
+            raise ValueError(
+                f"{where} returned {len(scores)} scores for {len(completions)} completions; it must return one each, "
+                f"in order. The first without its own is {_show(first, completions, columns)}"
+            )
+        for i, score in enumerate(scores):
+            if score is not None and not math.isfinite(score):
+                raise ValueError(
+                    f"{where} gave {score} for {_show(i, completions, columns)}; return a finite number, or None "
+                    f"where it says nothing"
+                )
+        return scores
+
+    check.__name__ = reward.__name__
+    return check
+
+
+def reward_folders() -> list[Path]:
+    """Where `file.function` is looked up, first match wins: ./rewards/, the wheel's copy, a checkout's folder."""
+    package = Path(__file__).resolve().parents[1]
+    folders = [Path.cwd() / "rewards", package / "shipped_rewards", package.parent / "rewards"]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _load_file(module_name: str, name: str) -> ModuleType:
+    for folder in reward_folders():
+        path = folder / f"{module_name}.py"
+        if module_name and path.is_file():
+            spec = importlib.util.spec_from_file_location(f"rewards.{module_name}", path)
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # dataclasses look their module up there
+            spec.loader.exec_module(module)
+            return module
+    there = {str(folder): sorted(path.stem for path in folder.glob("*.py")) for folder in reward_folders()}
+    raise FileNotFoundError(
+        f"reward {name!r}: no file {module_name or '<file>'}.py in a rewards folder; there are {there}. Write "
+        f"file.function for one of them, or pkg.mod:function for a module that can be imported"
+    )
+
+
+def _import(module_name: str, name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a console script does not have it
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"reward {name!r}: cannot import {module_name!r} ({error})") from error
+
+
+def _has(module: ModuleType) -> list[str]:
+    functions = inspect.getmembers(module, inspect.isfunction)
+    return [name for name, function in functions if function.__module__ == module.__name__ and name[0] != "_"]
+
+
+def _check_parameters(name: str, function: Callable, parameters: Mapping[str, Any]) -> None:
+    known = inspect.signature(function).parameters
+    for key in parameters:
+        if key not in known or key in PASSED or known[key].default is inspect.Parameter.empty:
+            settable = [p.name for p in known.values() if p.default is not p.empty and p.name not in PASSED]
+            raise ValueError(f"reward {name!r} has no parameter {key!r}; it has {settable or 'none'}")
+
+
+def _first_that_raises(reward: Reward, completions: list, columns: dict) -> str:
+    """Asks sample by sample, to tell which one it is."""
+    for i in range(len(completions)):
+        alone = {key: [value[i]] if _per_sample(value, completions) else value for key, value in columns.items()}
+        try:
+            reward(completions=[completions[i]], **alone)
+        except Exception:
+            return _show(i, completions, columns)
+    return f"no single sample, only all {len(completions)} together"
+
+
+def _per_sample(value: Any, completions: list) -> bool:
+    return isinstance(value, list) and len(value) == len(completions)
+
+
+def _show(i: int, completions: list, columns: dict) -> str:
+    target = columns["reward_model"][i].get("ground_truth") if "reward_model" in columns else None
+    return f"sample {i} (completion {completions[i][0]['content']!r}, target {target!r})"
