@@ -1,0 +1,87 @@
+"""The baseline command: known numbers on real rows, the model's candidates, the common filter."""
+
+import json
+
+import pytest
+
+from mimigenrec.baselines.train import BaselineConfig, main, to_groups
+from mimigenrec.evaluation.result import read_result
+from mimigenrec.interactions.inter_file import History, write_inter
+from tests.conftest import shared
+
+
+def run(output, **fields):
+    main(BaselineConfig(output=str(output), **fields))
+    return read_result(output)
+
+
+@pytest.fixture(scope="module")
+def industrial(tmp_path_factory):
+    """The real category under a raw folder, as the command wants it."""
+    raw = tmp_path_factory.mktemp("raw")
+    (raw / "Industrial_and_Scientific").symlink_to(shared("data", "amazon18-industrial-active"))
+    return {"data_dir": str(raw), "category": "Industrial_and_Scientific", "k": 10}
+
+
+@pytest.mark.parametrize(("method", "hr", "ndcg"), [("popularity", 0.0457, 0.0278), ("markov", 0.1134, 0.0813)])
+def test_the_published_numbers_of_the_slice_are_met_at_item_level(industrial, tmp_path, method, hr, ndcg):
+    item = run(tmp_path, method=method, **industrial).metrics["item"]
+    assert round(item["hr@10"]["mean"], 4) == hr
+    assert round(item["ndcg@10"]["mean"], 4) == ndcg
+
+
+def test_a_list_goes_on_until_k_distinct_sids(toy):
+    ranked = [("2", 5.0), ("3", 4.0), ("0", 3.0), ("1", 2.0)]
+    assert [g["items"] for g in to_groups(ranked, toy, k=2)] == [["2"], ["3"], ["0"]]
+
+
+def test_items_on_the_last_sid_count_though_k_is_reached(toy):
+    ranked = [("2", 5.0), ("0", 4.0), ("3", 3.0), ("1", 2.0)]
+    assert [g["items"] for g in to_groups(ranked, toy, k=2)] == [["2"], ["0"], ["3"]]
+
+
+def test_exclude_seen_leaves_out_exactly_the_history(raw_toy, tmp_path):
+    common = {"method": "markov", "data_dir": str(raw_toy), "category": "toy", "k": 7}
+    plain, filtered = run(tmp_path / "a", **common), run(tmp_path / "b", **common, exclude_seen=True)
+    for before, after in zip(plain.rows, filtered.rows, strict=True):
+        listed = [item for group in before["ranked"] for item in group["items"]]
+        kept = [item for group in after["ranked"] for item in group["items"]]
+        assert kept == [item for item in listed if item not in before["history"]]
+    assert filtered.metrics["repeat@10"]["mean"] == 0 < plain.metrics["repeat@10"]["mean"]
+
+
+def test_k_beyond_the_catalogue_returns_fewer_and_says_so(raw_toy, tmp_path, caplog):
+    result = run(tmp_path, method="popularity", data_dir=str(raw_toy), category="toy", k=50)
+    assert result.metrics["rows_with_fewer_than_k"] == len(result.rows) == 8
+    assert "fewer than 50" in caplog.text
+    assert result.metrics["sid"]["hr@50"]["mean"] == 1.0
+
+
+def test_a_target_without_a_sid_stays_and_is_a_miss(raw_toy, tmp_path):
+    raw = tmp_path / "raw" / "toy"
+    raw.mkdir(parents=True)
+    for name in ("toy.train.inter", "toy.index.json"):
+        (raw / name).write_text((raw_toy / "toy" / name).read_text())
+    write_inter(raw / "toy.test.inter", [History(0, "u", ("1",), "404"), History(1, "u", (), "1")])
+    result = run(tmp_path / "o", method="popularity", data_dir=str(raw.parent), category="toy", k=10)
+    assert result.metrics["n_rows"] == 2 and result.metrics["targets_without_sid"] == 1
+    assert result.metrics["item"]["hr@10"]["mean"] == 0.5
+
+
+def test_rows_of_a_data_folder_are_asked_where_it_is_given(raw_toy, tmp_path, toy):
+    data = tmp_path / "data"
+    for name, content in (
+        ("id2sid.json", {item: list(sid) for item, sid in toy.sids.items()}),
+        ("sft/test.json", [{"system": "", "instruction": "", "input": "", "output": "<a_0><b_0><c_1>"}]),
+        ("rows/test.json", [{"user": "u9", "row": 5, "history": ["0"], "target": "1"}]),
+    ):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(json.dumps(content))
+    fields = {"method": "popularity", "data_dir": str(raw_toy), "category": "toy", "data": str(data)}
+    row = run(tmp_path / "o", **fields).rows[0]
+    assert (row["user"], row["row"], row["target"], row["target_sid"]) == ("u9", 5, "1", "<a_0><b_0><c_1>")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run(tmp_path, method="popularity", data_dir=str(tmp_path), category="nowhere")
