@@ -1,0 +1,141 @@
+"""MIMIGenRec: a stock model with its tokenizer, trie, prompt contract and items; recommends from item ids.
+
+A checkpoint folder is self-contained: besides the stock Hugging Face files it holds id2sid.json, items.json and
+prompt_contract.json. A LoRA adapter folder with them works as well.
+"""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mimigenrec import contract as contracts
+from mimigenrec.catalog import Catalog, load_catalog, write_items
+from mimigenrec.contract import Contract, messages, prompt_ids, read_contract, user_text
+from mimigenrec.decoding.search import Items, Recommendation, Support, recommend
+from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.files import writing
+from mimigenrec.sids.tokens import write_index
+
+COMPANIONS = ("id2sid.json", "items.json", contracts.FILE)
+
+log = logging.getLogger(__name__)
+
+
+class MIMIGenRec:
+    """.model (eval mode), .tokenizer, .trie, .contract, .catalog"""
+
+    def __init__(self, model, tokenizer, catalog: Catalog, contract: Contract, folder: str | Path | None = None):
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.catalog, self.contract, self.folder = catalog, contract, folder
+        self.trie = SidTrie.from_catalog(catalog, tokenizer)
+        check_vocabulary(model, self.trie, folder)
+        self.trie.to(model.device)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device=None, dtype=None) -> "MIMIGenRec":
+        """A checkpoint of `mimigenrec sft` or `mimigenrec grpo`, merged or LoRA adapter.
+
+        device   default: the first GPU, else the CPU          dtype   default: as stored
+        Raises FileNotFoundError if id2sid.json is missing, ValueError if tokenizer or model do not know its SIDs.
+        """
+        folder = Path(folder)
+        if not (folder / "id2sid.json").is_file():
+            raise FileNotFoundError(
+                f"{folder / 'id2sid.json'} is missing, so nothing says which items this checkpoint knows; copy "
+                f"{', '.join(COMPANIONS)} there from the data folder it was trained on"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        contract = read_contract(folder)
+        if contract is None:
+            log.warning(
+                "%s has no %s; asking in our own wording, which may not be the one it was trained with",
+                folder,
+                contracts.FILE,
+            )
+            contract = Contract.of("contract", tokenizer)
+        model = load_model(folder, dtype=dtype)
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model, tokenizer, load_catalog(folder), contract, folder)
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        beams: int | None = None,
+        exclude_seen: bool = False,
+        allow: Items | Sequence[Items] = None,
+        deny: Items | Sequence[Items] = None,
+        support: Support = "vocab",
+        batch_size: int = 8,
+    ) -> list[list[Recommendation]]:
+        """The k best next items for each history (item ids, oldest first); fewer where fewer are legal.
+
+        beams         default max(k, 50)
+        exclude_seen  never recommends what is in the history
+        allow, deny   item ids, one set for all histories or a list with one per history
+        Raises ValueError for an unknown item id, and for a history without an item that has a SID.
+        """
+        prompts = self.prompts(histories)
+        if exclude_seen:
+            denied = deny if isinstance(deny, list) else [deny] * len(prompts)
+            deny = [{*history, *(own or ())} for history, own in zip(histories, denied, strict=True)]
+        beams = beams or max(k, 50)
+        return recommend(self.model, self.tokenizer, self.trie, prompts, k, beams, allow, deny, support, batch_size)
+
+    def prompts(self, histories: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Token ids of "what comes next?" for each history; items without a SID are left out."""
+        asked = []
+        for place, history in enumerate(histories):
+            for item in history:
+                if item not in self.catalog.sids and item not in self.catalog.titles:
+                    raise ValueError(f"history {place}: item {item!r} is not in the catalogue of {self.folder}")
+            sids = [self.catalog.sids[item] for item in history if item in self.catalog.sids]
+            if not sids:
+                raise ValueError(f"history {place} holds no item with a SID ({list(history)}); give one or more")
+            question = self.contract.ask("sid_history", "test", sids=self.contract.write_sids(sids))
+            asked.append(messages(self.contract.system, user_text(*question)))
+        return prompt_ids(self.tokenizer, asked)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """A self-contained checkpoint, its model files stock."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        write_index(Path(folder) / "id2sid.json", self.catalog.sids)
+        write_items(Path(folder) / "items.json", self.catalog)
+        self.contract.write(folder)
+
+
+def load_model(folder: str | Path, dtype=None):
+    """A stock causal language model on the CPU; with adapter_config.json in the folder, base and adapter."""
+    dtype = dtype or "auto"
+    if (Path(folder) / "adapter_config.json").is_file():
+        from peft import AutoPeftModelForCausalLM
+
+        return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+
+def check_vocabulary(model, trie: SidTrie, folder) -> None:
+    """Raises ValueError if the model has no embedding row for some SID token."""
+    rows = model.get_input_embeddings().num_embeddings
+    if trie.largest_token >= rows:
+        raise ValueError(
+            f"the model of {folder} has {rows} embedding rows, but its tokenizer writes SIDs with token ids up to "
+            f"{trie.largest_token}: model and tokenizer are not from the same training. Take both from one "
+            f"checkpoint, or run mimigenrec add-sids and SFT again."
+        )
+
+
+def copy_companions(source: str | Path, target: str | Path) -> list[str]:
+    """Copies id2sid.json, items.json and prompt_contract.json, those present, into a checkpoint; returns which."""
+    source, target = Path(source), Path(target)
+    present = [name for name in COMPANIONS if (source / name).is_file()]
+    for name in present:
+        if (source / name).resolve() != (target / name).resolve():
+            with open(source / name, "rb") as content, writing(target / name, "wb") as out:
+                shutil.copyfileobj(content, out)
+    return present

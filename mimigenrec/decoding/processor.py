@@ -1,0 +1,32 @@
+"""TrieLogitsProcessor: lets any generate() write only SIDs of the catalogue, each closed by EOS."""
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from mimigenrec.decoding.trie import SidTrie
+
+
+class TrieLogitsProcessor(LogitsProcessor):
+    """Keeps nothing between steps: a row's place in the trie is read off its own tokens.
+
+    So beams may be reordered, rows may belong to any prompts, one object may serve any number of calls. Prompts are
+    padded on the left; what stands before prompt_length is never looked at. A finished row may only repeat EOS, and
+    so may a row that left the catalogue, so no row is without a legal token.
+
+    renormalise   False: scores of legal tokens stay as they are, so that in beam search a SID's score is its
+                  log-probability under the full vocabulary. True: they become log-probabilities among the legal
+                  tokens (softmax over them sums to 1), the constrained policy's own.
+    """
+
+    def __init__(self, trie: SidTrie, prompt_length: int, renormalise: bool = False):
+        self.trie = trie
+        self.prompt_length = prompt_length
+        self.renormalise = renormalise
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """input_ids (N, prompt_length + t), scores (N, V) -> (N, V), where N = batch * beams."""
+        written = input_ids[:, self.prompt_length :]  # (N, t)
+        legal = self.trie.allowed(self.trie.walk(written), scores.shape[-1], level=written.shape[1])
+        scores = scores.masked_fill(~legal, float("-inf"))
+        return torch.log_softmax(scores, dim=-1) if self.renormalise else scores
