@@ -79,7 +79,7 @@ def main(config: BaselineConfig) -> None:
         exclude_seen=config.exclude_seen,
         seconds=round(seconds, 2),
     )
-    print(f"{config.method}\n\n{one_result(metrics)}\nwritten to {config.output}")  # noqa: T201
+    print(f"{config.method}\n\n{one_result(metrics)}\nwritten to {config.output}")
 
 
 def to_groups(ranked: Ranked, catalog: Catalog, k: int, seen: Sequence[str] | set[str] = ()) -> list[Group]:

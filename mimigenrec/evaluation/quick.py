@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.evaluation.metrics import expected_hr, expected_ndcg, places_from_ranks
 from mimigenrec.sids.tokens import split_sid
@@ -25,23 +23,18 @@ def constrained_metrics(
     targets   one SID text per prompt; "" (a target without SID) is a miss
     ks        the widest is the number of beams; a catalogue with fewer SIDs returns fewer
     raises    ValueError if there is no prompt, or not one target per prompt
-    The model is put in eval mode and left as it was.
+    The model is put in eval mode for the search and then back as it was.
     """
     if not prompts or len(prompts) != len(targets):
         raise ValueError(f"found {len(prompts)} prompts and {len(targets)} targets; each prompt needs its target")
-    ranks = [0] * len(prompts)
-    longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            for first in range(0, len(prompts), batch_size):
-                batch = longest_first[first : first + batch_size]
-                found = search_sids(model, tokenizer, trie, [prompts[i] for i in batch], max(ks), support)
-                for i, ranked in zip(batch, found, strict=True):
-                    ranks[i] = _rank(ranked, tokenizer.convert_tokens_to_ids(split_sid(targets[i])))
+        found = search_sids(model, tokenizer, trie, prompts, max(ks), support, batch_size)
     finally:
         model.train(training)
+    wanted = [tokenizer.convert_tokens_to_ids(split_sid(target)) for target in targets]
+    ranks = [_rank(ranked, target) for ranked, target in zip(found, wanted, strict=True)]
     places = places_from_ranks(ranks)
     metrics = {}
     for k in ks:
