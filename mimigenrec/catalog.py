@@ -67,3 +67,12 @@ def write_items(path: str | Path, catalog: Catalog) -> None:
         },
         indent=None,
     )
+
+
+def texts_of_one_sid(texts: Mapping[str, str], sids: Mapping[str, Sid]) -> dict[str, Sid]:
+    """text -> SID, for the texts (by item id) whose items all have one SID; texts of several SIDs are left out."""
+    found: dict[str, set[Sid]] = {}
+    for item, text in texts.items():
+        if item in sids:
+            found.setdefault(text, set()).add(sids[item])
+    return {text: next(iter(those)) for text, those in found.items() if len(those) == 1}

@@ -12,7 +12,8 @@ import sys
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
 from dataclasses import MISSING, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -39,7 +40,7 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
     """One instance per dataclass, from a YAML file, then flags, which win.
 
     argv (default: the command line) may hold `x.yaml` first or `--config x.yaml`, `--key value`, `key=value`.
-    Exits with status 2 and a message on an unknown or repeated-with-wrong-type key, as argparse does.
+    Exits with status 2 and a message on an unknown key or a value of the wrong type or choice, as argparse does.
     """
     from transformers import HfArgumentParser  # loads torch
 
@@ -47,18 +48,33 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
     parser.add_argument(
         "--config", metavar="YAML", default=SUPPRESS, help="file with any of these keys; flags win over it"
     )
-    fields = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
-    for action in fields.values():
-        if action.type is dict:
-            action.type = json.loads
+    fields: dict[str, Action] = {}
+    for action in parser._actions:
+        if action.dest not in ("help", "config"):
+            fields.setdefault(action.dest, action)  # the first: a bool that is true also has a --no_ flag
+            if action.type is dict or get_origin(action.type) is dict:
+                action.type = json.loads
     argv = list(sys.argv[1:] if argv is None else argv)
     config_file, rest = _take_config(argv, parser)
     flags = []
     for token in rest:
         name, equals, value = token.partition("=")
-        flags += [f"--{name}", value] if equals and name in fields else [token]
-    from_yaml = _yaml_flags(config_file, fields, parser) if config_file else []
-    return tuple(parser.parse_args_into_dataclasses(args=from_yaml + flags))
+        flags.append(f"--{name}={value}" if equals and name in fields else token)
+    types = {name: _types(hint) for config in configs for name, hint in get_type_hints(config).items()}
+    args = (_yaml_flags(config_file, fields, types, parser) if config_file else []) + flags
+    unknown = parser.parse_known_args(args)[1]
+    if unknown:
+        key = unknown[0].lstrip("-").partition("=")[0]
+        near = difflib.get_close_matches(key, fields, n=1)
+        parser.error(f"unknown argument {unknown[0]!r}" + (f"; did you mean --{near[0]}?" if near else ""))
+    return tuple(parser.parse_args_into_dataclasses(args=args, look_for_args_file=False))
+
+
+def _types(hint: Any) -> set[Any]:
+    """The types that an annotation allows: dict | str | None -> {dict, str, NoneType}."""
+    if get_origin(hint) in (Union, UnionType):
+        return set().union(*map(_types, get_args(hint)))
+    return {get_origin(hint) or hint}
 
 
 def _take_config(argv: list[str], parser: ArgumentParser) -> tuple[Path | None, list[str]]:
@@ -74,7 +90,7 @@ def _take_config(argv: list[str], parser: ArgumentParser) -> tuple[Path | None, 
     return None, argv
 
 
-def _yaml_flags(path: Path, fields: dict[str, Action], parser: ArgumentParser) -> list[str]:
+def _yaml_flags(path: Path, fields: dict[str, Action], types: dict[str, set], parser: ArgumentParser) -> list[str]:
     if not path.is_file():
         parser.error(f"{path} is missing")
     try:
@@ -90,11 +106,12 @@ def _yaml_flags(path: Path, fields: dict[str, Action], parser: ArgumentParser) -
             parser.error(f"{path}: unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
         if value is None:
             continue  # an empty value keeps the default
-        flags += [f"--{key}", *_texts(path, key, value, fields[key], parser)]
+        texts = _texts(path, key, value, fields[key], types[key], parser)
+        flags += [f"--{key}", *texts] if fields[key].nargs in ("+", "*") else [f"--{key}={texts[0]}"]
     return flags
 
 
-def _texts(path: Path, key: str, value: Any, action: Action, parser: ArgumentParser) -> list[str]:
+def _texts(path: Path, key: str, value: Any, action: Action, types: set, parser: ArgumentParser) -> list[str]:
     """The value as argparse would meet it on the command line, checked so that an error can name file and key."""
     takes_many = action.nargs in ("+", "*")
     if isinstance(value, list) and not takes_many:
@@ -107,7 +124,7 @@ def _texts(path: Path, key: str, value: Any, action: Action, parser: ArgumentPar
         except (ValueError, TypeError, ArgumentTypeError):
             wanted = getattr(action.type, "__name__", "value").replace("string_to_bool", "true or false")
             parser.error(f"{path}: '{key}' wants {wanted}, found {part!r}")
-        mixed_up = action.type is str and isinstance(part, (bool, dict, list))
+        mixed_up = action.type in (str, Path) and isinstance(part, (bool, dict, list)) and type(part) not in types
         if mixed_up or action.choices and typed not in action.choices:
             wanted = f"one of {', '.join(map(str, action.choices))}" if action.choices else "text"
             parser.error(f"{path}: '{key}' wants {wanted}, found {part!r}")

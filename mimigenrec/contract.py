@@ -9,9 +9,10 @@ makes of the row (`mimigenrec.rendering` proves it for a given tokenizer). `prom
 and with every checkpoint:
 
     {"wording", "system", "templates": {name: [instruction, input]}, "between_sids", "between_titles", "quote_titles",
-     "chat_template": null | text, "hash"}
+     "max_history": null | number, "chat_template": null | text, "hash"}
 
-chat_template is null in the data unless a tokenizer was given; a checkpoint's is its tokenizer's.
+max_history is how many items of a history are written, the latest ones. chat_template is null in the data unless a
+tokenizer was given; a checkpoint's is its tokenizer's.
 """
 
 import hashlib
@@ -98,14 +99,18 @@ class Contract:
     between_sids: str
     between_titles: str
     quote_titles: bool
+    max_history: int | None = None
     chat_template: str | None = None
 
     @classmethod
-    def of(cls, wording: str, tokenizer=None) -> "Contract":
-        """Raises ValueError if the wording is not one of WORDINGS."""
+    def of(cls, wording: str, tokenizer=None, max_history: int | None = None) -> "Contract":
+        """Raises ValueError if the wording is not one of WORDINGS, or max_history is less than 1."""
         if wording not in WORDINGS:
             raise ValueError(f"wording {wording!r} is not known; choose one of {', '.join(WORDINGS)}")
-        return cls(wording, **WORDINGS[wording], chat_template=chat_template(tokenizer) if tokenizer else None)
+        if max_history is not None and max_history < 1:
+            raise ValueError(f"max_history is {max_history}; at least one item of a history must be written")
+        template = None if tokenizer is None else chat_template(tokenizer)
+        return cls(wording, **WORDINGS[wording], max_history=max_history, chat_template=template)
 
     def ask(self, template: str, split: str = "train", **values: str) -> tuple[str, str]:
         """(instruction, input) for a template of this wording, filled in. Braces in the values stay as they are."""
@@ -113,11 +118,15 @@ class Contract:
         return instruction, question.format(**values)
 
     def write_sids(self, sids: Sequence[Sequence[str]]) -> str:
-        """A history of SIDs, oldest first, as the model reads it."""
-        return self.between_sids.join("".join(sid) for sid in sids)
+        """A history of SIDs, oldest first, as the model reads it: its last max_history ones."""
+        return self.between_sids.join("".join(sid) for sid in self._latest(sids))
 
     def write_titles(self, titles: Sequence[str]) -> str:
-        return self.between_titles.join(f'"{title}"' if self.quote_titles else title for title in titles)
+        latest = self._latest(titles)
+        return self.between_titles.join(f'"{title}"' if self.quote_titles else title for title in latest)
+
+    def _latest(self, items: Sequence) -> Sequence:
+        return items if self.max_history is None else items[-self.max_history :]
 
     def data_text(self) -> str:
         """The part that data and checkpoint must share, as canonical text."""
@@ -129,6 +138,7 @@ class Contract:
                 "between_sids": self.between_sids,
                 "between_titles": self.between_titles,
                 "quote_titles": self.quote_titles,
+                "max_history": self.max_history,
             },
             sort_keys=True,
             ensure_ascii=False,
@@ -195,10 +205,11 @@ def row_messages(row: Mapping[str, str]) -> Messages:
 
 
 def chat_template(tokenizer) -> str:
-    if not tokenizer.chat_template:
+    """Raises ValueError if there is none, or several without a name saying which is meant."""
+    if not isinstance(tokenizer.chat_template, str) or not tokenizer.chat_template:
         raise ValueError(
-            f"the tokenizer of {tokenizer.name_or_path} has no chat template; start from an instruct model, or set "
-            f"tokenizer.chat_template and save it again"
+            f"the tokenizer of {tokenizer.name_or_path} has no chat template, or several; start from an instruct "
+            f"model, or set tokenizer.chat_template and save it again"
         )
     return tokenizer.chat_template
 

@@ -1,0 +1,198 @@
+"""Interactions, item texts and SIDs -> SFT rows and RL rows: which task feeds which file, how many, in which order.
+
+    D/C/C.{train,valid,test}.inter  C.item.json  C.index.json     (or the same files in D itself)
+    -> O/new_tokens.json id2sid.json items.json prompt_contract.json manifest.json
+       O/sft/{train,valid,test}.json    {"system", "instruction", "input", "output"}
+       O/rl/{train,valid,test}.json     {"data_source", "prompt", "ability", "reward_model", "extra_info"}
+       O/rows/{valid,test}.json         {"user", "row", "history", "target"}, row for row beside sft/<split>.json
+       and <C>_train, <C>_valid, <C>_test in dataset_info.json of the folder above O
+
+Rows of train and valid whose target has no SID, or whose history holds no item with a SID, are left out and counted.
+In test they stay, with "" for the missing answer or history: they count as misses. Items of a history without a SID
+are not written into prompts; rows/ lists histories as they are in the .inter. manifest.json is written last.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from mimigenrec.catalog import Catalog, write_items
+from mimigenrec.cli import arg, parse
+from mimigenrec.contract import Contract
+from mimigenrec.files import write_json_rows
+from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.manifest import write_manifest
+from mimigenrec.rendering import check_rendering
+from mimigenrec.sids.tokens import distinct_tokens, read_index, write_index, write_new_tokens
+from mimigenrec.tasks import describe_item, item_text, next_title, sid_history, title_history
+from mimigenrec.tasks.clean import read_texts
+from mimigenrec.tasks.lengths import Lengths
+from mimigenrec.tasks.register import register
+from mimigenrec.tasks.sample import to_rl_row, to_sft_row
+from mimigenrec.tasks.shuffle import subsample, write_shuffled
+from mimigenrec.tasks.usable import survey, usable
+
+SPLITS = ("train", "valid", "test")
+SFT_TASKS = (sid_history, item_text, next_title)
+RL_TASKS = (sid_history, title_history, describe_item)
+TASKS = {task.NAME: task for task in (*SFT_TASKS, *RL_TASKS)}
+
+
+@dataclass
+class BuildConfig:
+    """Interactions and SIDs -> SFT and RL rows, in the words of one prompt contract."""
+
+    data_dir: Path = arg("folder that holds C/C.train.inter and the rest, or C.train.inter itself; C is --category")
+    category: str = arg("name of the data set, the first part of its file names")
+    output_dir: Path = arg("folder to write; the folder above it gets the entries in dataset_info.json")
+    seq_sample: int = arg("how many title histories (task4) RL trains on, at most", default=10_000)  # MIMIGenRec's
+    seed: int = arg("order of the train rows, and which title histories are chosen", default=42)  # MIMIGenRec's
+    data_source: str | None = arg("what RL rows say they come from; the category if not given", default=None)
+    tasks: list[str] = arg("tasks to train on; valid and test are task1_sid_sft always", factory=lambda: list(TASKS))
+    max_history: int = arg("items of a history that are written, the latest ones", default=10)  # the benchmark's cut
+    max_text_chars: int = arg("characters of a title or description; longer ones end at a word", default=512)
+    wording: Literal["contract", "classic"] = arg(
+        "contract: one wording everywhere; classic: the original MIMIGenRec sentences", default="contract"
+    )
+    tokenizer: str | None = arg(
+        "folder or name of a tokenizer: measures the rows and checks that LLaMA-Factory renders them the same",
+        default=None,
+    )
+    template: str | None = arg(
+        "LLaMA-Factory template that SFT will use; its parsed chat template if not given", default=None
+    )
+
+
+def main(config: BuildConfig) -> None:
+    check(config)
+    raw = find_raw(config.data_dir, config.category)
+    out = Path(config.output_dir)
+    sids = read_index(raw["index.json"])
+    known, titles, descriptions, text_counts = read_texts(raw["item.json"], config.max_text_chars)
+    catalog = Catalog(sids, titles, descriptions)
+    row_counts = {split: survey(raw[f"{split}.inter"], catalog, known) for split in SPLITS}
+    catalog.popularity = Counter(row.target for row in read_inter(raw["train.inter"]))
+    tokenizer = load_tokenizer(config.tokenizer, sids) if config.tokenizer else None
+    contract = Contract.of(config.wording, tokenizer, config.max_history)
+    lengths = Lengths(tokenizer) if tokenizer else None
+    if tokenizer:
+        check_rendering(tokenizer, contract, config.template)
+
+    (out / "manifest.json").unlink(missing_ok=True)  # a folder without one is not finished
+    write_index(out / "id2sid.json", sids)
+    write_new_tokens(out / "new_tokens.json", sids)
+    write_items(out / "items.json", catalog)
+    contract.write(out)
+    sample_counts = {}
+    for file, rows, counts in sample_files(config, raw, catalog, contract):
+        rows = lengths.measured(file, rows) if lengths else rows
+        if file.endswith("train.json"):
+            write_shuffled(out / file, rows, random.Random(f"{config.seed} {file}"))
+        else:
+            write_json_rows(out / file, rows)
+        sample_counts[file] = counts
+    for split in ("valid", "test"):
+        write_json_rows(out / f"rows/{split}.json", user_rows(raw[f"{split}.inter"], split, catalog))
+    if lengths:
+        check_rendering(tokenizer, contract, config.template, lengths.sft_rows)
+    info_file = register(out, config.category)
+    facts = {
+        "counts": {"rows": row_counts, "texts": text_counts, "samples": sample_counts},
+        "contract_hash": contract.hash,
+        "rendering": "as LLaMA-Factory's" if tokenizer else "not compared with LLaMA-Factory's: no --tokenizer given",
+        "longest_tokens": lengths.longest if lengths else None,
+    }
+    write_manifest(out, config, raw.values(), config.seed, **facts)
+    report(out, info_file, row_counts, sample_counts, lengths)
+
+
+def check(config: BuildConfig) -> None:
+    """Raises ValueError naming the flag whose value cannot be meant."""
+    for task in config.tasks:
+        if task not in TASKS:
+            raise ValueError(f"--tasks: {task!r} is not a task; choose from {', '.join(TASKS)}")
+    for name, least in (("seq_sample", 0), ("max_history", 1), ("max_text_chars", 1)):
+        if getattr(config, name) < least:
+            raise ValueError(f"--{name} is {getattr(config, name)}; it must be at least {least}")
+    if config.template and not config.tokenizer:
+        raise ValueError("--template needs --tokenizer: the comparison with LLaMA-Factory runs on its token ids")
+
+
+def find_raw(data_dir: str | Path, category: str) -> dict[str, Path]:
+    """{"train.inter": path, "item.json": path, ...}. Raises FileNotFoundError naming all that are missing."""
+    inner = Path(data_dir) / category
+    folder = inner if inner.is_dir() else Path(data_dir)
+    names = (*(f"{split}.inter" for split in SPLITS), "item.json", "index.json")
+    found = {name: folder / f"{category}.{name}" for name in names}
+    missing = [file.name for file in found.values() if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}; --data_dir must be the folder that holds {category}/{missing[0]}, "
+            f"or {missing[0]} itself"
+        )
+    return found
+
+
+def load_tokenizer(name: str, sids):
+    """A tokenizer that knows the SIDs: they are added, in memory alone, to one that does not."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer.add_tokens(distinct_tokens(sids))
+    return tokenizer
+
+
+def sample_files(
+    config: BuildConfig, raw: dict[str, Path], catalog: Catalog, contract: Contract
+) -> Iterator[tuple[str, Iterable[dict[str, Any]], Counter]]:
+    """(file below O, its rows as they are made, samples by task: complete once the rows are used up)."""
+    for split in SPLITS:
+        path = raw[f"{split}.inter"]
+        counts = Counter()
+        yield f"sft/{split}.json", sft_rows(config, path, split, catalog, contract, counts), counts
+        counts = Counter()
+        yield f"rl/{split}.json", rl_rows(config, path, split, catalog, contract, counts), counts
+
+
+def tasks_of(split: str, offered: Iterable[ModuleType], wanted: list[str]) -> list[ModuleType]:
+    return [task for task in offered if task.NAME in wanted] if split == "train" else [sid_history]
+
+
+def sft_rows(config: BuildConfig, path: Path, split: str, catalog: Catalog, contract: Contract, counts: Counter):
+    for task in tasks_of(split, SFT_TASKS, config.tasks):
+        for sample in task.samples(usable(path, split, catalog), catalog, contract):
+            counts[task.NAME] += 1
+            yield to_sft_row(sample, contract, split)
+
+
+def rl_rows(config: BuildConfig, path: Path, split: str, catalog: Catalog, contract: Contract, counts: Counter):
+    source = config.data_source or config.category
+    for task in tasks_of(split, RL_TASKS, config.tasks):
+        samples = task.samples(usable(path, split, catalog), catalog, contract)
+        if task is title_history:
+            samples = subsample(samples, config.seq_sample, random.Random(f"{config.seed} {task.NAME}"))
+        for index, sample in enumerate(samples):
+            counts[task.NAME] += 1
+            yield to_rl_row(sample, contract, split, task.NAME, task.ABILITY, source, index)
+
+
+def user_rows(path: Path, split: str, catalog: Catalog) -> Iterator[dict[str, Any]]:
+    for history in usable(path, split, catalog):
+        yield {"user": history.user, "row": history.row, "history": history.items, "target": history.target}
+
+
+def report(out: Path, info_file: Path, row_counts: dict, sample_counts: dict, lengths: Lengths | None) -> None:
+    for split, counts in row_counts.items():
+        print(f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))  # noqa: T201
+    for file, counts in sample_counts.items():
+        longest = f"; longest {lengths.longest[file]['prompt_and_answer']} tokens" if lengths else ""
+        print(f"{out / file}: " + ", ".join(f"{n} {task}" for task, n in counts.items()) + longest)  # noqa: T201
+    print(f"registered in {info_file}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*parse(BuildConfig))

@@ -1,0 +1,7 @@
+"""Interactions and SIDs -> SFT and RL rows: `mimigenrec preprocess`. See --help."""
+
+from mimigenrec.cli import parse
+from mimigenrec.tasks.build import BuildConfig, main
+
+if __name__ == "__main__":
+    main(*parse(BuildConfig))
