@@ -38,12 +38,13 @@ class SidTrie:
         level_sizes: Sequence[int],
         sid_node: np.ndarray,
         item_start: np.ndarray,
+        item_row: np.ndarray,
         names: Sequence[str],
         eos_id: int,
         pad_id: int,
     ):
-        """token, parent (n_nodes,) with -1 for the root; sid_node (n_sids,) ascending; items of SID s are
-        names[item_start[s] : item_start[s + 1]]."""
+        """token, parent (n_nodes,) with -1 for the root; sid_node (n_sids,) ascending; the items of SID s are
+        names[row] for row in item_row[item_start[s] : item_start[s + 1]]."""
         self.eos_id, self.pad_id, self.names = eos_id, pad_id, names
         self.levels = [0, *np.cumsum(level_sizes).tolist()]  # level d is the nodes levels[d] .. levels[d + 1] - 1
         self.depth = len(level_sizes) - 1
@@ -55,9 +56,10 @@ class SidTrie:
         bounds = zip(self.levels[: self.depth], self.levels[1:], strict=False)
         self.branch = [int(width[a:b].max()) for a, b in bounds] + [0]  # widest node of each level
         self.largest_token = int(token.max())
-        self.token, self.first, self.sid_node, self.item_start = (
-            torch.from_numpy(array.astype(np.int32)) for array in (token, first, sid_node, item_start)
+        self.token, self.first, self.sid_node = (
+            torch.from_numpy(array.astype(np.int32)) for array in (token, first, sid_node)
         )
+        self.item_start, self.item_row = item_start.astype(np.int32), item_row.astype(np.int32)
 
     @classmethod
     def from_catalog(cls, catalog: Catalog, tokenizer) -> "SidTrie":
@@ -110,14 +112,15 @@ class SidTrie:
         order = np.argsort(node, kind="stable")
         sid_node, counts = np.unique(node[order], return_counts=True)
         item_start = np.concatenate([[0], np.cumsum(counts)])
-        names = [names[row] for row in order.tolist()]
-        return cls(np.concatenate(token), np.concatenate(parent), sizes, sid_node, item_start, names, eos_id, pad_id)
+        token, parent = np.concatenate(token), np.concatenate(parent)
+        return cls(token, parent, sizes, sid_node, item_start, order, names, eos_id, pad_id)
 
     @cached_property
     def items(self) -> list[tuple[str, ...]]:
         """Item ids of each SID, in the order in which they are recommended."""
+        names = [self.names[row] for row in self.item_row.tolist()]
         cuts = self.item_start.tolist()
-        return [tuple(self.names[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [tuple(names[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
 
     @property
     def nbytes(self) -> int:
@@ -226,7 +229,7 @@ class SidTrie:
         Needs no sorting: what is left of each level keeps its order. It may be empty (n_sids 0).
         """
         legal = self._legal_items(allow, deny)  # (n_items,) bool
-        counts = np.add.reduceat(legal, self.item_start[:-1].numpy(), dtype=np.int64) if self.n_sids else np.zeros(0)
+        counts = np.add.reduceat(legal, self.item_start[:-1], dtype=np.int64) if self.n_sids else np.zeros(0)
         token, sid_node = self.token.cpu(), self.sid_node.cpu().numpy()
         parent = np.concatenate([[-1], np.repeat(np.arange(self.n_inner), np.diff(self.first.cpu().numpy()))])
         kept = np.zeros(self.n_nodes, bool)
@@ -243,7 +246,8 @@ class SidTrie:
             [size for size in sizes if size],
             number[sid_node[counts > 0]],
             np.concatenate([[0], np.cumsum(counts[counts > 0])]),
-            [self.names[i] for i in np.flatnonzero(legal).tolist()],
+            self.item_row[legal],
+            self.names,
             self.eos_id,
             self.pad_id,
         )
@@ -256,7 +260,8 @@ class SidTrie:
         names = torch.frombuffer(bytearray(json.dumps(list(self.names)).encode()), dtype=torch.uint8)
         parent = np.repeat(np.arange(self.n_inner), np.diff(self.first.cpu().numpy())).astype(np.int32)
         tensors = {"token": self.token.cpu(), "parent": torch.from_numpy(parent), "sid_node": self.sid_node.cpu()}
-        tensors |= {"item_start": self.item_start, "names": names}
+        tensors |= {"item_start": torch.from_numpy(self.item_start), "item_row": torch.from_numpy(self.item_row)}
+        tensors["names"] = names
         about = {"eos_id": self.eos_id, "pad_id": self.pad_id, "level_sizes": np.diff(self.levels).tolist()}
         with writing(path, "wb") as out:
             out.write(save(tensors, {key: json.dumps(value) for key, value in about.items()}))
@@ -282,10 +287,11 @@ class SidTrie:
         return self.token[node.clamp(max=self.n_nodes - 1)].long()
 
     def _legal_items(self, allow: Collection[str] | None, deny: Collection[str] | None) -> np.ndarray:
-        legal = np.full(self.n_items, allow is None)
+        """(n_items,) bool, in the order of item_row."""
+        legal = np.full(len(self.names), allow is None)
         for names, value in ((allow, True), (deny, False)):
             legal[[self._row_of[name] for name in names or () if name in self._row_of]] = value
-        return legal
+        return legal[self.item_row]
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
