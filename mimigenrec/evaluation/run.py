@@ -1,0 +1,217 @@
+"""Checkpoint + test rows -> ranked lists and metrics: `mimigenrec evaluate`, alone or under torchrun.
+
+Writes predictions.jsonl while it runs (predict.py), then what result.py names.
+"""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from transformers import AutoTokenizer
+
+from mimigenrec.catalog import Catalog, load_catalog
+from mimigenrec.cli import arg, parse
+from mimigenrec.contract import FILE as CONTRACT_FILE
+from mimigenrec.contract import Contract, check_same, prompt_ids, read_contract
+from mimigenrec.decoding.model import MIMIGenRec, load_model
+from mimigenrec.evaluation.metrics import KS
+from mimigenrec.evaluation.predict import begin, merge, predict, processes, searched_beams
+from mimigenrec.evaluation.result import write_result
+from mimigenrec.evaluation.rows import AskedRow, read_rows
+from mimigenrec.evaluation.table import one_result
+from mimigenrec.manifest import make_manifest
+from mimigenrec.sids.tokens import join_sid, read_index
+
+CHECKPOINT_FILES = ("config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
+HOW = ("split", "k", "beams", "support", "exclude_seen", "limit", "dtype")  # with the files, all that lists depend on
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EvaluateConfig:
+    """HR, NDCG and MRR of a checkpoint on the rows of one split, from one constrained search per row."""
+
+    model: str = arg("checkpoint folder: merged, or a LoRA adapter whose base is where adapter_config.json says")
+    output: str = arg("folder for the results; started again on the same folder, an interrupted run goes on")
+    data: str | None = arg("folder written by preprocessing", default=None)
+    test_file: str | None = arg("instead of --data: a classic sft/test.json as it stands", default=None)
+    index: str | None = arg("with --test_file: its id2sid.json", default=None)
+    split: Literal["valid", "test"] = arg("rows of --data to ask", default="test")
+    k: int = arg("how many SIDs a list holds; metrics @K beyond it are not reported", default=50)
+    beams: int = arg("width of the search, at least k; memory never lowers it", default=50)
+    support: Literal["vocab", "trie"] = arg(
+        "scores over the vocabulary, or over the legal tokens only", default="vocab"
+    )
+    batch_size: int = arg("prompts searched at once by each process", default=8)
+    exclude_seen: bool = arg("leave out items of the row's own history", default=False)
+    limit: int | None = arg("only the first so many rows", default=None)
+    seed: int = arg("of the bootstrap", default=42)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = arg(
+        "numbers of the model; auto: as stored", default="auto"
+    )
+    device: str | None = arg("cpu, cuda, cuda:1; a GPU for each process where there is one", default=None)
+
+
+class Asked(NamedTuple):
+    rows: list[AskedRow]
+    catalog: Catalog
+    contract: Contract | None
+    folder: Path  # for messages
+    files: list[Path]
+
+
+def main(config: EvaluateConfig) -> None:
+    check(config)
+    test = read_test(config)
+    checkpoint = Path(config.model)
+    check_catalogue(test, checkpoint)
+    contract = compare_contracts(test, checkpoint)
+    output = Path(config.output)
+    with processes() as process:
+        recommender = load(config, test)
+        prompts = ask(recommender, test)
+        if process.rank == 0:
+            files = [path for pattern in CHECKPOINT_FILES for path in sorted(checkpoint.glob(pattern))]
+            manifest = make_manifest(config, [*files, *test.files], config.seed, contract=contract)
+            settings = {key: manifest["config"][key] for key in HOW}
+            hashes = {"/".join(Path(path).parts[-2:]): value for path, value in manifest["inputs"].items()}
+            begin(output, {**settings, **hashes})
+        process.wait()
+        started = time.perf_counter()
+        beams = searched_beams(recommender, test.rows, config.beams, config.exclude_seen)
+        size = {"beams": beams, "k": config.k, "batch_size": config.batch_size}
+        how = {"support": config.support, "exclude_seen": config.exclude_seen}
+        share = predict(recommender, test.rows, prompts, output, process, **size, **how)
+        process.wait()
+        if process.rank > 0:
+            return
+        facts = timing(recommender, share, process.world, time.perf_counter() - started)
+        facts |= {"method": checkpoint.name, "contract": contract, "searched_beams": beams, **how}
+        rows = merge(output, len(test.rows))
+        metrics = write_result(output, rows, test.catalog, config.k, manifest, **facts)
+        print(f"{config.model}\n\n{one_result(metrics)}\nwritten to {output}")
+
+
+def check(config: EvaluateConfig) -> None:
+    """Raises ValueError or FileNotFoundError naming the flag that cannot be meant."""
+    if not Path(config.model).is_dir():
+        raise FileNotFoundError(
+            f"--model {config.model} is not a folder; give a checkpoint of `mimigenrec sft` or grpo"
+        )
+    if bool(config.data) == bool(config.test_file) or bool(config.test_file) != bool(config.index):
+        raise ValueError("give either --data, or --test_file together with --index")
+    if not KS[0] <= config.k <= config.beams:
+        raise ValueError(
+            f"--beams {config.beams} cannot rank --k {config.k} SIDs; beams must be at least k, k at least 1"
+        )
+    if config.batch_size < 1 or config.limit is not None and config.limit < 1:
+        raise ValueError(f"--batch_size {config.batch_size} and --limit {config.limit} must be at least 1")
+    if config.test_file and config.exclude_seen:
+        raise ValueError("--exclude_seen needs the histories' item ids, which --test_file does not tell; use --data")
+
+
+def read_test(config: EvaluateConfig) -> Asked:
+    """Raises ValueError naming the first row whose answer the catalogue does not hold."""
+    if config.data:
+        folder = Path(config.data)
+        files = [folder / "sft" / f"{config.split}.json", folder / "id2sid.json"]
+        rows_file = folder / "rows" / f"{config.split}.json"
+        if rows_file.is_file():
+            files.append(rows_file)
+        elif config.exclude_seen:
+            raise FileNotFoundError(
+                f"{rows_file} is missing, and --exclude_seen needs its histories; preprocess again"
+            )
+        catalog, contract = load_catalog(folder), read_contract(folder)
+    else:
+        folder = Path(config.test_file).parent
+        files = [Path(config.test_file), Path(config.index)]
+        catalog, contract = Catalog(sids=read_index(config.index)), None
+    rows = read_rows(files[0], files[2] if len(files) > 2 else None, config.limit)
+    texts = {join_sid(sid) for sid in catalog.items_of}
+    for i, row in enumerate(rows):
+        theirs = join_sid(catalog.sids.get(row.target, ())) if row.target is not None else row.target_sid
+        if theirs != row.target_sid or row.target_sid and row.target_sid not in texts:
+            raise ValueError(
+                f"{files[0]}: row {i} answers {row.target_sid!r}, which {files[1]} does not give to item "
+                f"{row.target!r}; the two are from different catalogues, build the data again"
+            )
+    return Asked(rows, catalog, contract, folder, files)
+
+
+def check_catalogue(test: Asked, checkpoint: Path) -> None:
+    """Raises ValueError if the checkpoint was trained on other SIDs than the data's."""
+    if not (checkpoint / "id2sid.json").is_file():
+        logger.warning("%s has no id2sid.json; taking the catalogue of %s on trust", checkpoint, test.folder)
+        return
+    theirs = read_index(checkpoint / "id2sid.json")
+    if theirs == test.catalog.sids:
+        return
+    ours = test.catalog.sids
+    item = next(item for item in [*ours, *theirs] if theirs.get(item) != ours.get(item))
+    here, there = (join_sid(sids.get(item, ())) or "unknown" for sids in (ours, theirs))
+    raise ValueError(
+        f"{checkpoint} was trained on another catalogue than {test.folder}: item {item!r} is {there} there and {here} "
+        f"in the data. Evaluate it on the data that it was trained on"
+    )
+
+
+def compare_contracts(test: Asked, checkpoint: Path) -> dict[str, Any]:
+    """What metrics.json says about wording. Raises ValueError if data and checkpoint write prompts differently."""
+    ours, theirs = test.contract, read_contract(checkpoint)
+    note = None
+    if ours is None or theirs is None:
+        lacking = [str(where) for where, found in ((test.folder, ours), (checkpoint, theirs)) if found is None]
+        note = f"no {CONTRACT_FILE} in {' and '.join(lacking)}: nothing shows that training asked in these words"
+    else:
+        check_same(ours, theirs, test.folder, checkpoint)
+        if ours.wording == "classic":
+            note = "classic wording: test rows are worded differently from train rows, as in the original files"
+    if note:
+        logger.warning(note)
+    return {"data": ours and ours.hash, "checkpoint": theirs and theirs.hash, "note": note}
+
+
+def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
+    """The model on its device, with the catalogue of the data."""
+    gpus = torch.cuda.device_count()
+    device = config.device or (f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    model = load_model(config.model, dtype=config.dtype).to(device)
+    contract = read_contract(config.model) or test.contract or Contract.of("classic", tokenizer)
+    return MIMIGenRec(model, tokenizer, test.catalog, contract, config.model)
+
+
+def ask(recommender: MIMIGenRec, test: Asked) -> list[list[int] | None]:
+    """Token ids per row; None for a history that holds no item with a SID. Too long a prompt raises ValueError."""
+    longest = getattr(recommender.model.config, "max_position_embeddings", None)
+    room = longest and longest - recommender.trie.depth - 1
+    encoded = prompt_ids(recommender.tokenizer, [row.prompt for row in test.rows], max_length=room)
+    return [
+        ids if row.history is None or any(item in test.catalog.sids for item in row.history) else None
+        for row, ids in zip(test.rows, encoded, strict=True)
+    ]
+
+
+def timing(recommender: MIMIGenRec, share: int, world: int, seconds: float) -> dict[str, Any]:
+    """share: rows that this process (of `world` with equal shares) predicted in this start."""
+    device = recommender.model.device
+    cuda = device.type == "cuda"
+    return {
+        "seconds": round(seconds, 2),
+        "rows_per_second": round(share * world / seconds, 2),
+        "processes": world,
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "peak_memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if cuda else None,
+        "dtype": str(recommender.model.dtype).removeprefix("torch."),
+    }
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    main(*parse(EvaluateConfig))
