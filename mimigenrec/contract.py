@@ -160,8 +160,8 @@ def read_contract(folder: str | Path) -> Contract | None:
     if not path.is_file():
         return None
     content = read_json(path, made_by="preprocess_data_sft_rl.py")
-    stored = content.pop("hash", None)
     try:
+        stored = content.pop("hash", None)
         contract = Contract(**{**content, "templates": {k: tuple(v) for k, v in content["templates"].items()}})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not a prompt contract ({error}); copy it again from the data folder") from error

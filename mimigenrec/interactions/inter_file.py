@@ -27,8 +27,8 @@ class History(NamedTuple):
 def read_inter(path: str | Path) -> Iterator[History]:
     """Rows as they come, one in memory at a time.
 
-    Raises FileNotFoundError; ValueError naming the line for a wrong header, a wrong number of columns or an empty
-    target, and for a file without a row.
+    Raises FileNotFoundError; ValueError naming the line for a wrong header, a wrong number of columns or a target
+    that is not one id, and for a file without a row.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,9 +40,9 @@ def read_inter(path: str | Path) -> Iterator[History]:
             raise ValueError(f"{path}, line 1: expected the header {HEADER!r}, found {header!r}")
         for row, line in enumerate(lines):
             columns = line.rstrip("\r\n").split("\t")
-            if len(columns) != 3 or not columns[2].strip():
+            if len(columns) != 3 or len(columns[2].split()) != 1:
                 raise ValueError(
-                    f"{path}, line {row + 2}: expected user, history and target separated by tabs, "
+                    f"{path}, line {row + 2}: expected user, history and one target separated by tabs, "
                     f"found {len(columns)} columns: {line.rstrip()[:120]!r}"
                 )
             user, items, target = columns

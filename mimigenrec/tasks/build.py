@@ -27,7 +27,7 @@ from mimigenrec.files import write_json_rows
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import write_manifest
 from mimigenrec.rendering import check_rendering
-from mimigenrec.sids.tokens import distinct_tokens, read_index, write_index, write_new_tokens
+from mimigenrec.sids.tokens import Sid, distinct_tokens, read_index, split_sid, write_index, write_new_tokens
 from mimigenrec.tasks import describe_item, item_text, next_title, sid_history, title_history
 from mimigenrec.tasks.clean import read_texts
 from mimigenrec.tasks.lengths import Lengths
@@ -79,6 +79,7 @@ def main(config: BuildConfig) -> None:
     tokenizer = load_tokenizer(config.tokenizer, sids) if config.tokenizer else None
     contract = Contract.of(config.wording, tokenizer, config.max_history)
     lengths = Lengths(tokenizer) if tokenizer else None
+    check_texts(raw["item.json"], catalog, tokenizer.all_special_tokens if tokenizer else [])
     if tokenizer:
         check_rendering(tokenizer, contract, config.template)
 
@@ -137,7 +138,21 @@ def find_raw(data_dir: str | Path, category: str) -> dict[str, Path]:
     return found
 
 
-def load_tokenizer(name: str, sids):
+def check_texts(path: Path, catalog: Catalog, special_tokens: list[str]) -> None:
+    """Raises ValueError naming the item whose text would be read as a SID, or as the end of the user's turn."""
+    sid_tokens = {token for sid in catalog.sids.values() for token in sid}
+    for name, texts in (("title", catalog.titles), ("description", catalog.descriptions)):
+        for item, text in texts.items():
+            found = [token for token in split_sid(text) if token in sid_tokens]
+            found += [token for token in special_tokens if token in text]
+            if found:
+                raise ValueError(
+                    f"{path}: the {name} of item {item!r} holds {found[0]!r}, a token with a meaning of its own in a "
+                    f"prompt; write it differently in the text"
+                )
+
+
+def load_tokenizer(name: str, sids: dict[str, Sid]):
     """A tokenizer that knows the SIDs: they are added, in memory alone, to one that does not."""
     from transformers import AutoTokenizer
 
