@@ -1,0 +1,111 @@
+"""Two results on the same test rows: paired bootstrap per metric, and what differs in what they depended on.
+
+mimigenrec compare results/sft results/rl          B minus A
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mimigenrec.cli import arg, parse
+from mimigenrec.evaluation.metrics import KS
+from mimigenrec.evaluation.result import Result, read_result, row_metrics
+from mimigenrec.evaluation.stats import RESAMPLES, Difference, paired_bootstrap
+from mimigenrec.files import write_json, writing
+
+
+@dataclass
+class CompareConfig:
+    """Is B better than A? Both are folders (or their final_result.json) written by evaluate or baseline."""
+
+    a: str = arg("folder of the first result")
+    b: str = arg("folder of the second result")
+    output: str | None = arg("folder for compare.json and compare.md; nothing is written without it", default=None)
+    seed: int = arg("of the bootstrap", default=42)
+    resamples: int = arg("how many", default=RESAMPLES)
+
+
+def main(config: CompareConfig) -> None:
+    a, b = read_result(config.a), read_result(config.b)
+    differences = compare(a, b, np.random.default_rng(config.seed), config.resamples)
+    settings = differing(a.manifest, b.manifest)
+    text = report(a, b, differences, settings)
+    print(text)
+    if config.output:
+        shown = {level: {name: d._asdict() for name, d in of.items()} for level, of in differences.items()}
+        write_json(
+            Path(config.output) / "compare.json", {"a": config.a, "b": config.b, **shown, "manifests": settings}
+        )
+        with writing(Path(config.output) / "compare.md") as out:
+            out.write(text)
+
+
+def compare(a: Result, b: Result, rng: np.random.Generator, resamples: int) -> dict[str, dict[str, Difference]]:
+    """{"sid": {"hr@1": Difference, ...}, "item": ...}, B minus A, up to the smaller k of the two.
+
+    The SID level is left out where the two name the targets by different SIDs.
+    """
+    check_same_rows(a, b)
+    ks = [k for k in KS if k <= min(a.metrics["k"], b.metrics["k"])]
+    same_sids = all(x["target_sid"] == y["target_sid"] for x, y in zip(a.rows, b.rows, strict=True))
+    return {
+        level: paired_bootstrap(row_metrics(a.rows, level, ks), row_metrics(b.rows, level, ks), rng, resamples)
+        for level in (("sid", "item") if same_sids else ("item",))
+    }
+
+
+def check_same_rows(a: Result, b: Result) -> None:
+    """Raises ValueError naming the first row that is not about the same user and target."""
+    if len(a.rows) != len(b.rows):
+        raise ValueError(
+            f"{a.folder} has {len(a.rows)} rows and {b.folder} {len(b.rows)}; a paired comparison needs the same test "
+            f"set and the same --limit"
+        )
+    for i, (x, y) in enumerate(zip(a.rows, b.rows, strict=True)):
+        told = x["target"] is not None and y["target"] is not None
+        keys = ("row", "user", "target") if told else ("row", "target_sid")
+        if any(x[key] != y[key] for key in keys):
+            here, there = ({key: row[key] for key in keys} for row in (x, y))
+            raise ValueError(f"row {i} is {here} in {a.folder} and {there} in {b.folder}: not the same test set")
+
+
+def differing(a: dict[str, Any], b: dict[str, Any], path: str = "") -> dict[str, list]:
+    """{"config.beams": [50, 20], ...}: every leaf that the two manifests do not share."""
+    found = {}
+    for key in dict.fromkeys([*a, *b]):
+        ours, theirs = a.get(key), b.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            found |= differing(ours, theirs, f"{path}{key}.")
+        elif ours != theirs:
+            found[f"{path}{key}"] = [ours, theirs]
+    return found
+
+
+def report(a: Result, b: Result, differences: dict[str, dict[str, Difference]], settings: dict[str, list]) -> str:
+    lines = [f"A: {a.folder}\nB: {b.folder}\n{len(a.rows)} rows; B - A with 95 % interval, two-sided p\n"]
+    for level, of in differences.items():
+        lines += [f"\n{level.upper() if level == 'sid' else level.capitalize()} level\n"]
+        lines += ["| metric | A | B | B - A | p |", "| --- | --- | --- | --- | --- |"]
+        ours, theirs = a.metrics[level], b.metrics[level]
+        for name, d in of.items():
+            means = f"{ours[name]['mean']:.4f} | {theirs[name]['mean']:.4f}"
+            lines.append(f"| {name} | {means} | {d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}] | {d.p:.4f} |")
+    if "sid" not in differences:
+        lines.append("\nThe two name their targets by different SIDs: the SID level cannot be compared.")
+    lines += ["\nWhat differs in the manifests:\n"]
+    lines += [f"- {key}: {ours!r} | {theirs!r}" for key, (ours, theirs) in settings.items()] or ["- nothing"]
+    return "\n".join(lines) + "\n"
+
+
+def paths_as_flags(argv: list[str]) -> list[str]:
+    """Two bare paths in front become --a and --b."""
+    if len(argv) >= 2 and not any(token.startswith("-") or "=" in token for token in argv[:2]):
+        return ["--a", argv[0], "--b", argv[1], *argv[2:]]
+    return argv
+
+
+if __name__ == "__main__":
+    main(*parse(CompareConfig, argv=paths_as_flags(sys.argv[1:])))

@@ -1,0 +1,165 @@
+"""Training logs and metrics.json -> pictures, and the table of methods: `mimigenrec plot`.
+
+Logs, told apart by their content:
+    trainer_log.jsonl    LLaMA-Factory: {"current_steps": 10, "loss": ..., "lr": ...} a line
+    rl_log.jsonl         ours: {"step": 10, "loss": ..., "reward": ...} a line
+    trainer_state.json   transformers: {"log_history": [{"step": 10, "loss": ...}, ...]}
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mimigenrec.cli import arg, parse
+from mimigenrec.evaluation.bars import COLOURS, draw_bars
+from mimigenrec.evaluation.result import read_metrics
+from mimigenrec.evaluation.table import summary
+from mimigenrec.files import read_json, writing
+from mimigenrec.logs import read_jsonl
+
+STEP_KEYS = ("step", "current_steps")
+MANY = 40  # points from which a curve is drawn thin, with its smoothed form over it
+WINDOWS = 20  # half a smoothing window is this part of a curve
+
+Curve = list[tuple[float, float]]  # (step, value)
+
+
+@dataclass
+class PlotConfig:
+    """Training curves from logs, metric bars and a Markdown table from results; either or both."""
+
+    output: str = arg("folder for curves.png, bars.png and table.md")
+    logs: list[str] = arg("trainer_log.jsonl, rl_log.jsonl or trainer_state.json files", factory=list)
+    results: list[str] = arg("metrics.json files or the folders that hold one", factory=list)
+    names: list[str] = arg("what to call the results; default: their folders' names", factory=list)
+    level: Literal["item", "sid"] = arg("rank of the target item, or of its SID", default="item")
+
+
+def main(config: PlotConfig) -> None:
+    if not config.logs and not config.results:
+        raise ValueError("nothing to draw; give --logs, --results or both")
+    output = Path(config.output)
+    if config.logs:
+        draw_curves(output / "curves.png", {_log_name(path): read_log(path) for path in config.logs})
+        print(f"{output / 'curves.png'}")
+    if config.results:
+        results = read_results(config.results, config.names)
+        draw_bars(output / "bars.png", results, config.level)
+        table = summary(results, config.level)
+        with writing(output / "table.md") as out:
+            out.write(table)
+        print(f"{output / 'bars.png'}\n\n{table}")
+
+
+def read_results(paths: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """name -> metrics.json. Raises ValueError unless there is a different name for each."""
+    names = list(names) or [_folder_name(path) for path in paths]
+    if len(names) != len(paths) or len(set(names)) != len(names):
+        raise ValueError(f"{len(paths)} results need as many different --names, found {names}")
+    return {name: read_metrics(path) for name, path in zip(names, paths, strict=True)}
+
+
+def read_log(path: str | Path) -> dict[str, Curve]:
+    """Name -> curve, for all that is a number and comes with a step. Raises ValueError if there is nothing."""
+    path = Path(path)
+    if path.suffix == ".json":
+        events = read_json(path, made_by="transformers' Trainer").get("log_history", [])
+    elif path.is_file():
+        events = read_jsonl(path)
+    else:
+        raise FileNotFoundError(f"{path} is missing; training writes it as it goes")
+    curves: dict[str, Curve] = {}
+    for event in events:
+        step = next((event[key] for key in STEP_KEYS if key in event), None)
+        for name, value in event.items():
+            if step is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
+                curves.setdefault(name, []).append((step, value))
+    if not curves:
+        raise ValueError(f"{path} holds no line with a step and a number; training has logged nothing yet")
+    return curves
+
+
+def panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
+    """Panel title -> its curves; panels without a curve are left out."""
+    chosen = {
+        "loss": [name for name in ("loss", "train_loss", "eval_loss") if name in curves],
+        "reward": [name for name in curves if name in ("reward", "eval_reward") or _is_reward_mean(name)],
+        "validation": [name for name in curves if _is_metric(name)],
+    }
+    if "train_loss" in chosen["loss"] and "loss" in chosen["loss"]:
+        chosen["loss"].remove("train_loss")  # the mean of the whole run, one point
+    return {title: {name: curves[name] for name in names} for title, names in chosen.items() if names}
+
+
+def draw_curves(path: str | Path, logs: Mapping[str, Mapping[str, Curve]]) -> None:
+    """One row of panels per log: loss, reward, HR and NDCG on validation, those that it has.
+
+    Raises ValueError if no log has any of them.
+    """
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    rows = {name: panels(curves) for name, curves in logs.items()}
+    rows = {name: drawn for name, drawn in rows.items() if drawn}
+    if not rows:
+        raise ValueError(f"none of {', '.join(logs)} logs a loss, a reward, HR or NDCG; there is nothing to draw")
+    width = max(map(len, rows.values()))
+    figure = Figure(figsize=(4.6 * width, 3.1 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), width, squeeze=False)
+    for axes_row, (name, drawn) in zip(grid, rows.items(), strict=True):
+        for axes in axes_row[len(drawn) :]:
+            axes.axis("off")
+        for axes, (title, curves) in zip(axes_row, drawn.items(), strict=False):
+            _draw_panel(axes, f"{name}: {title}", curves)
+    with writing(path, "wb") as out:
+        figure.savefig(out, format="png", dpi=130)
+
+
+def _draw_panel(axes, title: str, curves: Mapping[str, Curve]) -> None:
+    for place, (name, curve) in enumerate(curves.items()):
+        steps, values = zip(*curve, strict=True)
+        colour = COLOURS[place % len(COLOURS)]
+        if len(curve) >= MANY:
+            axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(steps, _smoothed(values), color=colour, linewidth=1.6, label=f"{name} (smoothed)")
+        else:
+            axes.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3, label=name)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel("step", fontsize=9)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(color="#DDDDDD")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Mean over a window around each point, which narrows towards both ends so that it stays centred."""
+    half = max(1, len(values) // WINDOWS)
+    means = []
+    for i in range(len(values)):
+        reach = min(half, i, len(values) - 1 - i)
+        window = values[i - reach : i + reach + 1]
+        means.append(sum(window) / len(window))
+    return means
+
+
+def _is_reward_mean(name: str) -> bool:
+    """TRL's own name for the mean of one reward function: rewards/<function>/mean."""
+    return name.startswith("rewards/") and name.endswith("/mean")
+
+
+def _is_metric(name: str) -> bool:
+    return name.removeprefix("eval_").startswith(("hr@", "ndcg@"))
+
+
+def _log_name(path: str) -> str:
+    return Path(path).parent.name or Path(path).stem
+
+
+def _folder_name(path: str) -> str:
+    return Path(path).parent.name if path.endswith(".json") else Path(path).name
+
+
+if __name__ == "__main__":
+    main(*parse(PlotConfig))
