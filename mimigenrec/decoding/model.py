@@ -32,7 +32,7 @@ class MIMIGenRec:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.catalog, self.contract, self.folder = catalog, contract, folder
         self.trie = SidTrie.from_catalog(catalog, tokenizer)
-        check_vocabulary(model, self.trie, folder)
+        self.trie.check_vocabulary(model.get_input_embeddings().num_embeddings)
         self.trie.to(model.device)
 
     @classmethod
@@ -113,21 +113,11 @@ def load_model(folder: str | Path, dtype=None):
     """A stock causal language model on the CPU; with adapter_config.json in the folder, base and adapter."""
     dtype = dtype or "auto"
     if (Path(folder) / "adapter_config.json").is_file():
-        from peft import AutoPeftModelForCausalLM
+        from peft import PeftConfig, PeftModel
 
-        return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), folder)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-
-
-def check_vocabulary(model, trie: SidTrie, folder) -> None:
-    """Raises ValueError if the model has no embedding row for some SID token."""
-    rows = model.get_input_embeddings().num_embeddings
-    if trie.largest_token >= rows:
-        raise ValueError(
-            f"the model of {folder} has {rows} embedding rows, but its tokenizer writes SIDs with token ids up to "
-            f"{trie.largest_token}: model and tokenizer are not from the same training. Take both from one "
-            f"checkpoint, or run mimigenrec add-sids and SFT again."
-        )
 
 
 def copy_companions(source: str | Path, target: str | Path) -> list[str]:

@@ -26,7 +26,10 @@ class TrieLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """input_ids (N, prompt_length + t), scores (N, V) -> (N, V), where N = batch * beams."""
+        self.trie.check_vocabulary(scores.shape[-1])
         written = input_ids[:, self.prompt_length :]  # (N, t)
-        legal = self.trie.allowed(self.trie.walk(written), scores.shape[-1], level=written.shape[1])
-        scores = scores.masked_fill(~legal, float("-inf"))
-        return torch.log_softmax(scores, dim=-1) if self.renormalise else scores
+        tokens, _, valid = self.trie.children(self.trie.walk(written), level=written.shape[1])  # (N, K + 1)
+        legal = scores.gather(1, tokens)  # a slot that is not valid repeats a legal token, with the same score
+        if self.renormalise:
+            legal = legal - legal.masked_fill(~valid, float("-inf")).logsumexp(dim=1, keepdim=True)
+        return torch.full_like(scores, float("-inf")).scatter_(1, tokens, legal)

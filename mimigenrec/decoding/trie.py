@@ -169,31 +169,30 @@ class SidTrie:
         """
         widest = max(self.branch) if level is None else self.branch[min(level, self.depth)]
         start, stop = self._children_range(node)
-        slots = start[:, None] + torch.arange(widest, device=node.device)  # (N, K)
-        valid = slots < stop[:, None]
         may_end = (self.sid_at(node) >= 0) | (node == self.DONE) | (node == OFF)
         legal = torch.where(may_end, self.eos_id, self._token_at(start))  # (N,) fills the slots that are not valid
-        tokens = torch.where(valid, self._token_at(slots), legal[:, None])
-        nodes = torch.where(valid, slots, OFF)
-        end = torch.where(may_end & (node != OFF), self.DONE, OFF)
-        return (
-            torch.cat([tokens, legal[:, None]], dim=1),
-            torch.cat([nodes, end[:, None]], dim=1),
-            torch.cat([valid, may_end[:, None]], dim=1),
-        )
+        nodes = start[:, None] + torch.arange(widest + 1, device=node.device)  # (N, K + 1)
+        valid = nodes < stop[:, None]
+        tokens = torch.where(valid, self._token_at(nodes), legal[:, None])
+        nodes = nodes.masked_fill_(~valid, OFF)
+        valid[:, -1] = may_end  # no node has K + 1 children, so the last column is free for EOS
+        nodes[:, -1] = torch.where(may_end & (node != OFF), self.DONE, OFF)
+        return tokens, nodes, valid
 
     def allowed(self, node: Tensor, vocabulary: int, level: int | None = None) -> Tensor:
-        """node (N,) -> (N, V) bool, at least one true in each row; off the trie and at DONE only EOS.
-
-        Raises ValueError if the vocabulary does not reach all SID tokens.
-        """
-        if vocabulary <= max(self.largest_token, self.eos_id):
-            raise ValueError(
-                f"the model scores {vocabulary} tokens but the SIDs go up to token id {self.largest_token}: it was "
-                f"not trained on this catalogue; run mimigenrec add-sids and SFT with this catalogue first"
-            )
+        """node (N,) -> (N, V) bool, at least one true in each row; off the trie and at DONE only EOS."""
+        self.check_vocabulary(vocabulary)
         mask = torch.zeros(len(node), vocabulary, dtype=torch.bool, device=node.device)
         return mask.scatter_(1, self.children(node, level)[0], True)
+
+    def check_vocabulary(self, size: int) -> None:
+        """Raises ValueError if a model that scores `size` tokens does not reach all SID tokens."""
+        if size <= max(self.largest_token, self.eos_id):
+            raise ValueError(
+                f"the model scores {size} tokens but the SIDs go up to token id {self.largest_token}: model and "
+                f"tokenizer are not from the same training, or the model is another catalogue's. Take both from one "
+                f"checkpoint, or run mimigenrec add-sids and SFT with this catalogue."
+            )
 
     def choices(self, node: Tensor) -> Tensor:
         """node (N,) -> how many tokens may follow (N,), EOS included; where it is 1 the next token is certain."""
