@@ -1,0 +1,31 @@
+import pytest
+
+from mimigenrec.logs import JsonlWriter, read_jsonl
+
+
+def test_events_are_readable_while_the_run_goes_on(tmp_path):
+    with JsonlWriter(tmp_path / "log" / "x.jsonl") as log:
+        log.write({"step": 1, "text": "é"})
+        assert read_jsonl(tmp_path / "log" / "x.jsonl") == [{"step": 1, "text": "é"}]
+
+
+def test_a_second_run_goes_on_where_a_kill_cut_the_last_line(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_jsonl(path) == [{"step": 1}, {"step": 2}]
+    with JsonlWriter(path) as log:
+        log.write({"step": 3})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+
+
+def test_a_file_that_is_one_cut_line_starts_anew(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"st')
+    with JsonlWriter(tmp_path / "x.jsonl") as log:
+        log.write({"step": 1})
+    assert read_jsonl(tmp_path / "x.jsonl") == [{"step": 1}]
+
+
+def test_a_whole_line_that_is_not_json_is_named(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"step": 1}\nbroken\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="x.jsonl, line 2: not JSON"):
+        read_jsonl(tmp_path / "x.jsonl")
