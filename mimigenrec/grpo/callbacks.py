@@ -1,0 +1,69 @@
+"""What happens beside training: numbers to rl_log.jsonl, checkpoints made self-contained, save steps checked."""
+
+import json
+from pathlib import Path
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from mimigenrec.decoding.model import copy_companions
+from mimigenrec.files import writing
+from mimigenrec.logs import JsonlWriter, read_jsonl
+
+LOG_FILE = "rl_log.jsonl"
+
+
+class RunLog(TrainerCallback):
+    """One line per log event: {"step", "epoch", "loss", "reward", "eval_ndcg@10", ...}.
+
+    A resumed run first drops the lines behind the checkpoint it goes on from, so that no step stands there twice.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            path = Path(args.output_dir) / LOG_FILE
+            kept = [event for event in read_jsonl(path) if event["step"] <= state.global_step] if path.exists() else []
+            with writing(path) as out:
+                out.writelines(json.dumps(event) + "\n" for event in (kept if state.global_step else []))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero:
+            with JsonlWriter(Path(args.output_dir) / LOG_FILE) as writer:
+                writer.write({"step": state.global_step, **logs})
+
+
+class SelfContained(TrainerCallback):
+    """Copies id2sid.json, items.json and prompt_contract.json from output_dir into each checkpoint."""
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            copy_companions(args.output_dir, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+
+class SaveBetweenGenerations(TrainerCallback):
+    """Refuses save steps that would fall inside a generation batch.
+
+    TRL keeps the batch's rollouts in memory only, so a run resumed there would roll out anew and train on other rows
+    than the run that was never stopped.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        every = {"steps": ("save_steps", state.save_steps), "best": ("eval_steps", state.eval_steps)}
+        if args.save_strategy in every:
+            check_save_steps(*every[args.save_strategy], args)
+
+
+def check_save_steps(name: str, steps: int, args) -> None:
+    """Raises ValueError unless `steps` optimiser steps are whole generation batches."""
+    forwards, per_generation = (
+        steps * args.gradient_accumulation_steps,
+        args.steps_per_generation * args.num_iterations,
+    )
+    if forwards % per_generation:
+        raise ValueError(
+            f"{name}={steps} would save inside a generation batch, where a run cannot be resumed exactly: {steps} "
+            f"steps are {forwards} forwards (gradient_accumulation_steps={args.gradient_accumulation_steps}), a "
+            f"generation batch serves {per_generation} (steps_per_generation={args.steps_per_generation} * "
+            f"num_iterations={args.num_iterations}). Make {name} * gradient_accumulation_steps a multiple of "
+            f"{per_generation}"
+        )

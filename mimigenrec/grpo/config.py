@@ -1,0 +1,55 @@
+"""TRL's GRPOConfig with the defaults of this task. Every option of TRL stays what it is.
+
+| option | TRL 0.24 | here | because |
+| --- | --- | --- | --- |
+| num_generations, num_train_epochs | 8, 3 | 16, 2 | MiniOneRec's rl.sh and MIMIGenRec's trl_trainer.sh |
+| learning_rate, beta | 1e-6, 0 | 1e-5, 1e-3 | the same two |
+| per_device_train_batch_size | 8 | 16 | one group |
+| per_device_eval_batch_size | 8 | num_generations | TRL wants a multiple; here it is prompts per search |
+| max_completion_length | 256 | levels of the deepest SID + 1 | dr_grpo divides by it |
+| bf16 | true | true where the GPU has it, else false | true stops a run without a GPU |
+| eval_on_start | false | true if there is an eval_strategy | step 0 is the SFT checkpoint's own HR and NDCG |
+| report_to | all installed | none | nothing is sent that was not asked for |
+"""
+
+from dataclasses import dataclass
+
+import torch
+from trl import GRPOConfig
+
+from mimigenrec.cli import arg
+from mimigenrec.grpo.trainer import check_whole_groups
+
+
+@dataclass
+class RLConfig(GRPOConfig):
+    """Optimisation, logging, saving: the fields of TRL's GRPOConfig, with defaults for SIDs (see grpo/config.py)."""
+
+    num_generations: int = arg("G, rollouts per prompt", default=16)
+    num_train_epochs: float = arg("passes over the prompts", default=2.0)
+    learning_rate: float = arg("peak learning rate", default=1e-5)
+    beta: float = arg("weight of the KL to the SFT checkpoint; 0 loads no reference model", default=1e-3)
+    per_device_train_batch_size: int = arg("rollouts per forward and process", default=16)
+    per_device_eval_batch_size: int | None = arg(
+        "prompts per search in evaluation (default: num_generations)", default=None
+    )
+    max_completion_length: int | None = arg("tokens of a completion (default: deepest SID and EOS)", default=None)
+    eval_on_start: bool | None = arg(
+        "measure the SFT checkpoint first (default: if eval_strategy is set)", default=None
+    )
+
+    def __post_init__(self):
+        if self.per_device_eval_batch_size is None:
+            self.per_device_eval_batch_size = self.num_generations
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if self.report_to is None:
+            self.report_to = "none"
+        if self.generation_batch_size is None:
+            steps = self.steps_per_generation or self.gradient_accumulation_steps
+            check_whole_groups(self.per_device_train_batch_size * steps, self.num_generations)
+        measure_first = self.eval_on_start
+        self.eval_on_start = bool(measure_first)
+        super().__post_init__()
+        if measure_first is None:
+            self.eval_on_start = self.eval_strategy != "no"

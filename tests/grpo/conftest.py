@@ -1,0 +1,87 @@
+"""A toy SFT checkpoint and RL rows for it, written once for the room's tests."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mimigenrec.contract import Contract, messages, user_text
+from mimigenrec.sids.tokens import join_sid, write_index
+
+
+@pytest.fixture(scope="session")
+def sft(tmp_path_factory, tiny_model, tokenizer, toy) -> Path:
+    """An untrained model in a self-contained checkpoint folder."""
+    folder = tmp_path_factory.mktemp("sft")
+    tiny_model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_index(folder / "id2sid.json", toy.sids)
+    Contract.of("contract", tokenizer).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rl_data(tmp_path_factory, toy) -> Path:
+    """A data folder: 12 rows to train on, 8 to validate; after item i comes item i + 1."""
+    folder = tmp_path_factory.mktemp("data")
+    contract = Contract.of("contract")
+    contract.write(folder)
+    write_index(folder / "id2sid.json", toy.sids)
+    items = list(toy.sids)
+    (folder / "rl").mkdir()
+    for split, count in (("train", 12), ("valid", 8)):
+        rows = []
+        for i in range(count):
+            history = [toy.sids[items[(i + j) % len(items)]] for j in range(1 + i % 3)]
+            target = toy.sids[items[(i + 1 + i % 3) % len(items)]]
+            question = contract.ask("sid_history", split, sids=contract.write_sids(history))
+            rows.append(
+                {
+                    "data_source": "toy",
+                    "prompt": messages(contract.system, user_text(*question)),
+                    "ability": "seq_rec",
+                    "reward_model": {"style": "rule", "ground_truth": join_sid(target)},
+                    "extra_info": {"split": split, "index": i, "task": "task1_sid_sft"},
+                }
+            )
+        (folder / "rl" / f"{split}.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture
+def make_trainer(sft, rl_data, tokenizer, toy, tmp_path):
+    """make_trainer(rewards, rollout=..., any field of RLConfig) -> BeamGRPOTrainer in tmp_path, 4 beams a group."""
+    from datasets import Dataset
+
+    from mimigenrec.decoding.trie import SidTrie
+    from mimigenrec.grpo.config import RLConfig
+    from mimigenrec.grpo.trainer import BeamGRPOTrainer
+
+    def make(rewards, rollout="beam", support="vocab", callbacks=None, peft_config=None, model=None, **options):
+        plain = {
+            "num_generations": 4,
+            "per_device_train_batch_size": 8,
+            "max_steps": 2,
+            "logging_steps": 1,
+            "learning_rate": 1e-3,
+            "save_strategy": "no",
+            "gradient_checkpointing": False,
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        rows = {split: json.loads((rl_data / "rl" / f"{split}.json").read_text()) for split in ("train", "valid")}
+        return BeamGRPOTrainer(
+            str(model or sft),
+            rewards,
+            RLConfig(str(tmp_path / "out"), **(plain | options)),
+            trie=SidTrie.from_catalog(toy, tokenizer),
+            rollout=rollout,
+            support=support,
+            processing_class=tokenizer,
+            train_dataset=Dataset.from_list(rows["train"]),
+            eval_dataset=Dataset.from_list(rows["valid"]),
+            callbacks=callbacks,
+            peft_config=peft_config,
+        )
+
+    return make
