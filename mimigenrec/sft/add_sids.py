@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from mimigenrec.catalog import Catalog, load_catalog
 from mimigenrec.cli import arg, parse
+from mimigenrec.decoding.model import copy_companions
 from mimigenrec.files import read_json
 from mimigenrec.manifest import write_manifest
 from mimigenrec.sids.tokens import read_new_tokens
@@ -92,9 +93,7 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    for name in ("id2sid.json", "items.json", "prompt_contract.json"):
-        if (config.tokens.parent / name).is_file():
-            shutil.copy(config.tokens.parent / name, temporary / name)
+    copy_companions(config.tokens.parent, temporary)
     write_manifest(temporary, config, read, config.seed, **facts)
     replace_folder(temporary, config.output)
     return facts

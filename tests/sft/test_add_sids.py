@@ -4,30 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mimigenrec.catalog import write_items
-from mimigenrec.contract import Contract
 from mimigenrec.files import read_json, write_json
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
-from mimigenrec.sids.tokens import distinct_tokens, write_index, write_new_tokens
+from mimigenrec.sids.tokens import distinct_tokens
 from tests.conftest import make_model, make_tokenizer
-
-
-@pytest.fixture
-def data(tmp_path, toy):
-    """The files of preprocessing that add-sids reads."""
-    folder = tmp_path / "data"
-    write_new_tokens(folder / "new_tokens.json", toy.sids)
-    write_index(folder / "id2sid.json", toy.sids)
-    write_items(folder / "items.json", toy)
-    Contract.of("contract").write(folder)
-    return folder
-
-
-def save_base(folder, spare: int, tie: bool, **config):
-    tokenizer = make_tokenizer()
-    make_model(len(tokenizer) + spare, tie=tie, **config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+from tests.sft.conftest import save_base
 
 
 def prepare(base, data, output, **config):

@@ -1,0 +1,106 @@
+"""What happens inside LLaMA-Factory's trainer: complete checkpoints, ranking metrics, rows that stay as they are."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from mimigenrec.contract import chat_template
+from mimigenrec.decoding.model import copy_companions
+from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.evaluation.quick import constrained_metrics
+from mimigenrec.files import write_json
+from mimigenrec.sft.data import SftData
+
+
+class CompleteCheckpoints(TrainerCallback):
+    """Puts catalogue, items, contract and manifest into every checkpoint, so that a folder is all one needs."""
+
+    def __init__(self, data: SftData, manifest: dict[str, Any]):
+        self.data = data
+        self.manifest = manifest
+
+    def on_save(self, args, state, control, processing_class=None, **kwargs):
+        self.complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state, processing_class)
+
+    def on_train_end(self, args, state, control, processing_class=None, **kwargs):
+        self.complete(Path(args.output_dir), state, processing_class)
+
+    def complete(self, folder: Path, state, tokenizer) -> None:
+        if not state.is_world_process_zero:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        copy_companions(self.data.folder, folder)
+        if self.data.contract is not None:
+            replace(self.data.contract, chat_template=chat_template(tokenizer)).write(folder)
+        write_json(folder / "manifest.json", {**self.manifest, "step": state.global_step})
+
+
+class RankingMetrics(TrainerCallback):
+    """After each evaluation, HR@10 and NDCG@10 of a constrained search on a validation sample.
+
+    They join the metrics of the evaluation itself, which the trainer reads afterwards to pick the best checkpoint and
+    to stop early, its entry in trainer_state.json, and a line of their own in trainer_log.jsonl.
+    """
+
+    def __init__(self, trie: SidTrie, prompts: Sequence[list[int]], targets: Sequence[str]):
+        self.trie = trie
+        self.prompts = prompts
+        self.targets = targets
+
+    def on_evaluate(self, args, state, control, model=None, processing_class=None, metrics=None, **kwargs):
+        found = self.measure(args, model, processing_class)
+        metrics.update(found)
+        state.log_history[-1].update(found)  # the trainer has just written the evaluation's entry
+        if state.is_world_process_zero:
+            line = {"current_steps": state.global_step, "total_steps": state.max_steps, "epoch": state.epoch, **found}
+            with open(Path(args.output_dir) / "trainer_log.jsonl", "a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+
+    def measure(self, args, model, tokenizer) -> dict[str, float]:
+        """Processes share the sample evenly, a remainder left out. Under ZeRO-3 each does all of it: a forward pass
+        gathers weights from all processes, so all must make the same number of them."""
+        rank, world = args.process_index, args.world_size
+        if is_deepspeed_zero3_enabled() or len(self.prompts) < world:
+            rank, world = 0, 1
+        mine = range(rank, len(self.prompts) - len(self.prompts) % world, world)
+        found = constrained_metrics(
+            model,
+            tokenizer,
+            self.trie.to(model.device),
+            [self.prompts[i] for i in mine],
+            [self.targets[i] for i in mine],
+            ks=(10,),
+            batch_size=args.per_device_eval_batch_size,
+        )
+        if world > 1:
+            total = torch.tensor(list(found.values()), device=args.device)
+            dist.all_reduce(total)
+            found = dict(zip(found, (total / world).tolist(), strict=True))
+        return {f"eval_{name}": value for name, value in found.items()}
+
+
+class OnlySidRows(TrainerCallback):
+    """Freezes everything but the rows of the SIDs, in the embeddings and in a head of its own."""
+
+    def __init__(self, sid_ids: Sequence[int]):
+        self.sid_ids = list(sid_ids)
+
+    def on_init_end(self, args, state, control, model=None, **kwargs):
+        """Before the optimizer is made and processes are joined, so that both see what is frozen."""
+        model.requires_grad_(False)
+        for weight in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+            if weight.dim() != 2 or len(weight) <= max(self.sid_ids):
+                raise ValueError(
+                    "train_only: sid_rows meets embeddings that are split over processes; use ZeRO-2 instead of ZeRO-3"
+                )
+            frozen = torch.ones(len(weight), 1, dtype=torch.bool)
+            frozen[self.sid_ids] = False
+            weight.requires_grad_(True)
+            weight.register_hook(lambda grad, frozen=frozen: grad.masked_fill(frozen.to(grad.device), 0.0))

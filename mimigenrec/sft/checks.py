@@ -1,0 +1,158 @@
+"""What stops an SFT run before it costs a night: each check says what it found and what to change."""
+
+import difflib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mimigenrec.contract import check_same, read_contract, row_messages
+from mimigenrec.files import read_json
+from mimigenrec.rendering import check_rendering
+from mimigenrec.sft.add_sids import COMMAND as ADD_SIDS
+from mimigenrec.sft.data import Row, SftData, names, read_rows
+from mimigenrec.sids.tokens import distinct_tokens
+
+log = logging.getLogger(__name__)
+CHUNK = 2000  # rows tokenised at a time
+LORA = "lora"  # LLaMA-Factory's default finetuning_type
+GROWING = (
+    "add_tokens",
+    "add_special_tokens",
+    "new_special_tokens_config",
+    "resize_vocab",
+)  # LoRA then trains the rows
+
+
+def check_keys(args: Mapping[str, Any], ours: Sequence[str]) -> None:
+    """LLaMA-Factory's keys by name, before anything slow; their values are its parser's business."""
+    from llamafactory.hparams import (
+        DataArguments,
+        FinetuningArguments,
+        GeneratingArguments,
+        ModelArguments,
+        TrainingArguments,
+    )
+
+    parts = (ModelArguments, DataArguments, TrainingArguments, FinetuningArguments, GeneratingArguments)
+    known = {field.name for part in parts for field in fields(part) if field.init}
+    for key in args:
+        if key not in known and os.environ.get("ALLOW_EXTRA_ARGS", "0") not in ("1", "true", "y"):
+            near = difflib.get_close_matches(key, [*known, *ours], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{key!r} is neither a key of LLaMA-Factory nor of mimigenrec sft{hint}")
+
+
+def check_row_training(args: Mapping[str, Any]) -> None:
+    """train_only: sid_rows freezes by itself, and decay would move rows that have no gradient."""
+    method, decay = args.get("finetuning_type", LORA), args.get("weight_decay") or 0.0
+    if method != "full" or decay:
+        raise ValueError(
+            f"train_only: sid_rows found finetuning_type: {method} and weight_decay: {decay}; it freezes the other "
+            f"rows itself and needs finetuning_type: full and weight_decay: 0.0"
+        )
+
+
+def check_lora(args: Mapping[str, Any]) -> None:
+    """LoRA that trains tied embeddings: peft keeps two copies, and a merge loses what one of them learnt.
+
+    Raises ValueError with the remedy; only logs when the SID rows would not be trained at all.
+    """
+    if args.get("finetuning_type", LORA) != LORA:
+        return
+    from transformers import AutoConfig
+
+    base = args["model_name_or_path"]
+    targets = {*names(args.get("additional_target")), *names(args.get("lora_target"))} & embedding_names(base)
+    causes = [*sorted(targets), *(key for key in GROWING if args.get(key))]
+    if not causes:
+        log.warning("LoRA without additional_target: the SID rows stay as add-sids set them")
+    elif AutoConfig.from_pretrained(base).tie_word_embeddings:
+        raise ValueError(
+            f"LoRA would train the embeddings of {base} ({', '.join(causes)}), which are tied to its head: the "
+            f"exported model would silently lose what they learnt. Give the head weights of its own first, "
+            f"`mimigenrec add-sids --untie` (or sid_untie: true beside add_tokens_list), and train both with "
+            f"additional_target: embed_tokens,lm_head"
+        )
+
+
+def embedding_names(base: str) -> set[str]:
+    """Last parts of the module names of input embeddings and head: {"embed_tokens", "lm_head"} for most models."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {name.rpartition(".")[2] for name, module in model.named_modules() if any(module is end for end in ends)}
+
+
+def check_best_metric(args: Mapping[str, Any], eval_ranking: int, data: SftData | None) -> None:
+    metric = str(args.get("metric_for_best_model") or "")
+    if "@" not in metric:
+        return
+    if metric.removeprefix("eval_") not in ("hr@10", "ndcg@10"):
+        raise ValueError(f"metric_for_best_model: {metric} is not reported; choose eval_ndcg@10 or eval_hr@10")
+    if not eval_ranking or data is None:
+        raise ValueError(
+            f"metric_for_best_model: {metric} needs eval_ranking above 0 and data with id2sid.json, found "
+            f"eval_ranking={eval_ranking} and {'no such data' if data is None else data.folder}"
+        )
+
+
+def check_data(data: SftData, tokenizer, args: Mapping[str, Any], cutoff_len: int) -> None:
+    """Tokenizer, prompts and lengths of the rows that a run reads."""
+    base = args["model_name_or_path"]
+    check_tokens(data, tokenizer, base)
+    if data.contract is None:
+        log.warning("%s has no prompt_contract.json: nothing tells how its prompts were written", data.folder)
+    else:
+        check_base_contract(data, base)
+        check_rendering(tokenizer, data.contract, args.get("template"))
+    for path in data.files:
+        check_lengths(tokenizer, read_rows(path), path, cutoff_len)
+
+
+def check_tokens(data: SftData, tokenizer, base: str) -> None:
+    vocabulary, needed = tokenizer.get_vocab(), distinct_tokens(data.catalog.sids)
+    unknown = [token for token in needed if token not in vocabulary]
+    if unknown:
+        raise ValueError(
+            f"the tokenizer of {base} does not know {len(unknown)} of the {len(needed)} SID tokens of {data.folder}, "
+            f"{unknown[0]} for one. Have it prepared with add_tokens_list={data.folder / 'new_tokens.json'}, or "
+            f"prepare it with mimigenrec add-sids and name the result as model_name_or_path"
+        )
+
+
+def check_base_contract(data: SftData, base: str) -> None:
+    """A base that was trained before keeps its wording; one that add-sids prepared has learnt none yet."""
+    manifest = Path(base) / "manifest.json"
+    if manifest.is_file() and read_json(manifest, made_by=ADD_SIDS).get("command") == ADD_SIDS:
+        return
+    trained_with = read_contract(base)
+    if trained_with is not None:
+        check_same(data.contract, trained_with, data.folder, base)
+
+
+def check_lengths(tokenizer, rows: Sequence[Row], path: Path, cutoff_len: int) -> None:
+    """Raises ValueError naming the longest row if it has more tokens, answer included, than cutoff_len."""
+    longest, at = max((length, i) for i, length in enumerate(row_lengths(tokenizer, rows)))
+    if longest > cutoff_len:
+        raise ValueError(
+            f"{path}, row {at}: {longest} tokens, more than cutoff_len={cutoff_len}. LLaMA-Factory would cut it and "
+            f"train on half a prompt; raise cutoff_len, or build the data with a smaller --max_history or "
+            f"--max_text_chars"
+        )
+
+
+def row_lengths(tokenizer, rows: Sequence[Row]) -> Iterator[int]:
+    """Tokens of each row as a chat, answer and what closes it included."""
+    for first in range(0, len(rows), CHUNK):
+        chats = [
+            [*row_messages(row), {"role": "assistant", "content": row["output"]}]
+            for row in rows[first : first + CHUNK]
+        ]
+        texts = tokenizer.apply_chat_template(chats, tokenize=False)
+        yield from map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])

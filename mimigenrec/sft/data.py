@@ -1,0 +1,95 @@
+"""Which rows a LLaMA-Factory YAML trains on, and the data folder they belong to.
+
+LLaMA-Factory finds rows by names in <dataset_dir>/dataset_info.json. Files that lie as <folder>/sft/*.json beside an
+id2sid.json are ours: they are checked, and the folder's catalogue and contract go into the checkpoint. Other data
+(general chat mixed in, say) pass through as they are.
+"""
+
+import difflib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mimigenrec.catalog import Catalog, load_catalog
+from mimigenrec.contract import Contract, read_contract
+from mimigenrec.files import read_json
+from mimigenrec.sids.tokens import join_sid
+from mimigenrec.tasks.register import COLUMNS
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class SftData:
+    """A data folder of preprocessing and those of its files that a run reads."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    catalog: Catalog
+    contract: Contract | None  # None for files of the original MIMIGenRec, which have none
+
+
+def find_data(args: Mapping[str, Any]) -> SftData | None:
+    """The data folder of a run's `dataset` and `eval_dataset`; None if none of them is ours.
+
+    args     LLaMA-Factory's keys
+    raises   FileNotFoundError for a missing dataset_info.json or row file; ValueError for a name that is not in it,
+             columns that would drop part of a row, or data of two catalogues
+    """
+    info_file = Path(args.get("dataset_dir") or "data") / "dataset_info.json"
+    info = read_json(info_file, made_by="preprocess_data_sft_rl.py")
+    found: dict[Path, list[Path]] = {}
+    for name in [*names(args.get("dataset")), *names(args.get("eval_dataset"))]:
+        if name not in info:
+            near = difflib.get_close_matches(name, info, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{info_file} has no data set {name!r}{hint}")
+        path = info_file.parent / info[name].get("file_name", "")
+        folder = path.parent.parent
+        if not (folder / "id2sid.json").is_file() or path.parent.name != "sft":
+            continue
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}, data set {name!r} of {info_file}, is missing; preprocessing writes it")
+        if info[name].get("columns") != COLUMNS:
+            raise ValueError(
+                f"{info_file}: the columns of {name!r} are {info[name].get('columns')}; LLaMA-Factory would leave "
+                f"out the others, so write {COLUMNS}"
+            )
+        found.setdefault(folder, []).append(path)
+    if len(found) > 1:
+        raise ValueError(
+            f"the data sets come from {len(found)} folders ({', '.join(map(str, found))}); a checkpoint holds one "
+            f"catalogue, so preprocess them together or train them one after another"
+        )
+    for folder, files in found.items():
+        return SftData(folder, tuple(dict.fromkeys(files)), load_catalog(folder), read_contract(folder))
+    return None
+
+
+def names(value: str | list[str] | None) -> list[str]:
+    """LLaMA-Factory's list of data sets: "a, b"."""
+    parts = value.split(",") if isinstance(value, str) else value or []
+    return [part.strip() for part in parts]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Raises ValueError for a file without rows or a row without an output."""
+    rows = read_json(path, made_by="preprocess_data_sft_rl.py")
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path} has no rows; an empty split cannot be trained or validated on")
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict) or not isinstance(row.get("output"), str):
+            raise ValueError(f"{path}, row {i}: no text under 'output', found {str(row)[:80]!r}")
+    return rows
+
+
+def validation_sample(data: SftData, count: int, rng: random.Random) -> list[Row]:
+    """Up to `count` rows of the folder's sft/valid.json that ask for a SID of the catalogue, in file order."""
+    sids = {join_sid(sid) for sid in data.catalog.sids.values()}
+    rows = [row for row in read_rows(data.folder / "sft" / "valid.json") if row["output"] in sids]
+    if not rows:
+        raise ValueError(f"{data.folder / 'sft' / 'valid.json'} has no row that asks for a SID of id2sid.json")
+    chosen = sorted(rng.sample(range(len(rows)), min(count, len(rows))))
+    return [rows[i] for i in chosen]

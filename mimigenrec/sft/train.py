@@ -1,0 +1,205 @@
+"""A LLaMA-Factory YAML, its base prepared for SIDs when that is missing, trained by stock LLaMA-Factory.
+
+    mimigenrec sft x.yaml key=value ...
+
+The YAML holds LLaMA-Factory's keys and, if wanted, ours (SftConfig). Without ours the same file runs under plain
+`llamafactory-cli train`; what that leaves out are the checks, the ranking metrics and the files that make a checkpoint
+complete.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import random
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from mimigenrec.cli import arg, parse
+from mimigenrec.contract import prompt_ids, row_messages
+from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.files import sha256
+from mimigenrec.manifest import make_manifest
+from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
+from mimigenrec.sft.callbacks import CompleteCheckpoints, OnlySidRows, RankingMetrics
+from mimigenrec.sft.checks import check_best_metric, check_data, check_keys, check_lora, check_row_training
+from mimigenrec.sft.data import SftData, find_data, validation_sample
+from mimigenrec.sids.tokens import distinct_tokens
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class SftConfig:
+    """mimigenrec sft x.yaml key=value ...: SFT by LLaMA-Factory. The YAML holds its keys (`llamafactory-cli train -h`
+    lists them) and any of the keys below. Several GPUs, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start torchrun; NNODES,
+    NODE_RANK, MASTER_ADDR and MASTER_PORT are for several machines. To keep the best checkpoint by ranking:
+    load_best_model_at_end=true metric_for_best_model=eval_ndcg@10."""
+
+    add_tokens_list: Path | None = arg(
+        "new_tokens.json: model_name_or_path is then a plain model, which gets these SIDs first", default=None
+    )
+    sid_init: Literal["noise", "text"] = arg("start of their rows, as in mimigenrec add-sids --init", default="noise")
+    sid_untie: bool = arg("give the head its own weights, as in mimigenrec add-sids --untie", default=False)
+    base_cache: Path = arg("where bases prepared here are kept, by content", default=Path("saves/base"))
+    train_only: Literal["all", "sid_rows"] = arg("sid_rows freezes all but the rows of the SIDs", default="all")
+    eval_ranking: int = arg(
+        "validation rows whose constrained HR@10 and NDCG@10 each evaluation reports; 0: none", default=1000
+    )
+
+
+def main(argv: list[str]) -> None:
+    config, args = read_arguments(argv)
+    if wants_torchrun():
+        os.execv(sys.executable, torchrun_command(argv))
+    train(config, args)
+
+
+def train(config: SftConfig, args: dict[str, Any]) -> None:
+    """One process of a run. args: LLaMA-Factory's keys."""
+    from llamafactory.hparams import DataArguments
+    from llamafactory.train.tuner import run_exp
+    from transformers import AutoTokenizer
+
+    check_keys(args, ours=[field.name for field in fields(SftConfig)])
+    plain_base = args["model_name_or_path"]
+    if config.add_tokens_list:
+        args["model_name_or_path"] = prepared_base(config, args)
+    check_lora(args)
+    data = find_data(args)
+    check_best_metric(args, config.eval_ranking, data)
+    callbacks = []
+    if data is None:
+        log.warning("no data set of this run lies beside an id2sid.json: nothing is checked, checkpoints stay bare")
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(args["model_name_or_path"])
+        if is_main_process():
+            check_data(data, tokenizer, args, args.get("cutoff_len", DataArguments.cutoff_len))
+        callbacks.append(CompleteCheckpoints(data, manifest(config, args, plain_base, data)))
+        if config.eval_ranking:
+            callbacks.append(ranking_metrics(config.eval_ranking, data, tokenizer, args.get("seed", 42)))
+        if config.train_only == "sid_rows":
+            check_row_training(args)
+            callbacks.append(OnlySidRows(tokenizer.convert_tokens_to_ids(distinct_tokens(data.catalog.sids))))
+    run_exp(args, callbacks)
+
+
+def read_arguments(argv: list[str]) -> tuple[SftConfig, dict[str, Any]]:
+    """Our keys, and LLaMA-Factory's, from a YAML and `key=value` or `--key value` behind it.
+
+    Exits with status 2 on a wrong value of ours, and without a YAML.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        parse(SftConfig, argv=["--help"])
+    if argv[0] == "--config":
+        argv = argv[1:]
+    if not argv or not argv[0].endswith((".yaml", ".yml")) or not Path(argv[0]).is_file():
+        sys.exit(f"mimigenrec sft wants a YAML file first, found {argv[:1]}; see --help")
+    merged = OmegaConf.merge(OmegaConf.load(argv[0]), OmegaConf.from_dotlist(overrides(argv[1:])))
+    args = OmegaConf.to_container(merged, resolve=True)
+    ours = {name: args.pop(name, None) for name in [field.name for field in fields(SftConfig)]}
+    flags = [word for name, value in ours.items() if value is not None for word in (f"--{name}", str(value))]
+    (config,) = parse(SftConfig, argv=flags)
+    if not args.get("model_name_or_path"):
+        sys.exit(f"{argv[0]} names no model_name_or_path: a base that mimigenrec add-sids prepared, or a plain model")
+    return config, args
+
+
+def overrides(words: list[str]) -> list[str]:
+    """key=value, --key=value and --key value, all as key=value."""
+    found, rest = [], iter(words)
+    for word in rest:
+        name = word.removeprefix("--")
+        found.append(f"{name}={next(rest, '')}" if word != name and "=" not in word else name)
+    return found
+
+
+def wants_torchrun() -> bool:
+    """As LLaMA-Factory's launcher decides; never inside torchrun."""
+    if "LOCAL_RANK" in os.environ:
+        return False
+    forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
+    return forced or "NPROC_PER_NODE" in os.environ or torch.accelerator.device_count() > 1
+
+
+def torchrun_command(argv: list[str]) -> list[str]:
+    env = os.environ
+    nodes = ["--standalone"]
+    if env.get("NNODES", "1") != "1":
+        if "MASTER_ADDR" not in env:
+            sys.exit(f"NNODES={env['NNODES']} needs MASTER_ADDR, the address of the first machine, and NODE_RANK")
+        nodes = ["--nnodes", env["NNODES"], "--node_rank", env.get("NODE_RANK", "0")]
+        nodes += [
+            "--master_addr",
+            env.get("MASTER_ADDR", "127.0.0.1"),
+            "--master_port",
+            env.get("MASTER_PORT", "29500"),
+        ]
+    processes = env.get("NPROC_PER_NODE") or str(max(1, torch.accelerator.device_count()))
+    launch = [sys.executable, "-m", "torch.distributed.run", *nodes, "--nproc_per_node", processes]
+    return [*launch, "-m", "mimigenrec.sft.train", *argv]
+
+
+def is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def prepared_base(config: SftConfig, args: dict[str, Any]) -> str:
+    """Folder of the base with SIDs, made now unless one of the same content is there.
+
+    Whichever process comes first makes it; the others, of this run or of another, wait.
+    """
+    base = args["model_name_or_path"]
+    if args.get("model_revision", "main") != "main":
+        raise ValueError("add_tokens_list takes the main revision; download the other one and give its folder instead")
+    read = [config.add_tokens_list]
+    if config.sid_init == "text":
+        read += [config.add_tokens_list.parent / name for name in ("id2sid.json", "items.json")]
+    facts = [identity(base), config.sid_init, config.sid_untie, AddSidsConfig.seed, [sha256(path) for path in read]]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    folder = config.base_cache / f"{Path(base).name}-{key}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / "manifest.json").is_file():
+            log.warning("preparing %s with the SIDs of %s in %s", base, config.add_tokens_list, folder)
+            add_sids(AddSidsConfig(base, config.add_tokens_list, folder, init=config.sid_init, untie=config.sid_untie))
+    return str(folder)
+
+
+def identity(base: str) -> list[list[Any]] | str:
+    """A folder's files (name, size, time, and the content of small ones); a hub name stands for itself."""
+    if not Path(base).is_dir():
+        return base
+    files = sorted(path for path in Path(base).iterdir() if path.is_file())
+    small = {path: path.stat().st_size < 2**25 for path in files}
+    return [[f.name, f.stat().st_size, sha256(f) if small[f] else f.stat().st_mtime_ns] for f in files]
+
+
+def manifest(config: SftConfig, args: dict[str, Any], plain_base: str, data: SftData) -> dict[str, Any]:
+    read = [*data.files, data.folder / "id2sid.json"]
+    contract = data.contract.hash if data.contract else None
+    return make_manifest(
+        {**args, **asdict(config)},
+        read if is_main_process() else [],
+        args.get("seed", 42),
+        command="sft",
+        base=plain_base,
+        contract=contract,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+def ranking_metrics(count: int, data: SftData, tokenizer, seed: int) -> RankingMetrics:
+    rows = validation_sample(data, count, random.Random(seed))
+    prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
+    return RankingMetrics(SidTrie.from_sids(data.catalog.sids, tokenizer), prompts, [row["output"] for row in rows])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
