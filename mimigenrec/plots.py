@@ -33,20 +33,27 @@ class PlotConfig:
     logs: list[str] = arg("trainer_log.jsonl, rl_log.jsonl or trainer_state.json files", factory=list)
     results: list[str] = arg("metrics.json files or the folders that hold one", factory=list)
     names: list[str] = arg("what to call the results; default: their folders' names", factory=list)
+    optimum: str | None = arg(
+        'JSON {"hr@10": 0.5, ...} of the most that any method could reach at item level, where it is known',
+        default=None,
+    )
     level: Literal["item", "sid"] = arg("rank of the target item, or of its SID", default="item")
 
 
 def main(config: PlotConfig) -> None:
     if not config.logs and not config.results:
         raise ValueError("nothing to draw; give --logs, --results or both")
+    if config.optimum and config.level != "item":
+        raise ValueError("--optimum is about items; leave out --level sid")
     output = Path(config.output)
     if config.logs:
         draw_curves(output / "curves.png", {_log_name(path): read_log(path) for path in config.logs})
         print(f"{output / 'curves.png'}")
     if config.results:
         results = read_results(config.results, config.names)
-        draw_bars(output / "bars.png", results, config.level)
-        table = summary(results, config.level)
+        best = read_json(config.optimum, made_by="whoever generated the data") if config.optimum else None
+        draw_bars(output / "bars.png", results, config.level, best)
+        table = summary(results, config.level, best=best)
         with writing(output / "table.md") as out:
             out.write(table)
         print(f"{output / 'bars.png'}\n\n{table}")

@@ -28,14 +28,35 @@ def one_result(metrics: Metrics) -> str:
     return "\n".join(parts)
 
 
-def summary(results: Mapping[str, Metrics], level: str = "item", names: Sequence[str] = HEADLINE) -> str:
-    """One line per method, one column per metric that all of them have."""
+def summary(
+    results: Mapping[str, Metrics],
+    level: str = "item",
+    names: Sequence[str] = HEADLINE,
+    best: Mapping[str, float] | None = None,
+) -> str:
+    """One line per method, one column per metric that all of them have.
+
+    best   metric -> the most that any method could reach, where it is known: a last line, and what share of it each
+           method reaches
+    """
     shared = [name for name in names if all(name in metrics[level] for metrics in results.values())]
     rows = [
         [method, *(_cell(metrics[level][name]) for name in shared), str(metrics["n_rows"])]
         for method, metrics in results.items()
     ]
-    return _table(["method", *(name.replace("hr", "HR").replace("ndcg", "NDCG") for name in shared), "rows"], rows)
+    titles = {name: name.replace("hr", "HR").replace("ndcg", "NDCG") for name in shared}
+    if not best:
+        return _table(["method", *titles.values(), "rows"], rows)
+    rows.append(["best possible", *(f"{best[name]:.4f}" if name in best else "" for name in shared), ""])
+    text = _table(["method", *titles.values(), "rows"], rows) + "\n"
+    for method, metrics in results.items():
+        shares = [
+            f"{100 * metrics[level][name]['mean'] / best[name]:.1f} % of the best possible {titles[name]}"
+            for name in shared
+            if name in best
+        ]
+        text += f"- {method} reaches {', '.join(shares)}\n"
+    return text
 
 
 def _cell(value: Mapping[str, float]) -> str:
