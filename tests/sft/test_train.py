@@ -1,0 +1,240 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mimigenrec.contract import prompt_ids, read_contract, row_messages
+from mimigenrec.decoding.model import MIMIGenRec, load_model
+from mimigenrec.decoding.search import search_sids
+from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.files import read_json
+from mimigenrec.logs import read_jsonl
+from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
+from mimigenrec.sft.data import read_rows
+from mimigenrec.sft.train import (
+    SftConfig,
+    main,
+    overrides,
+    prepared_base,
+    read_arguments,
+    torchrun_command,
+    train,
+    wants_torchrun,
+)
+from mimigenrec.sids.tokens import distinct_tokens
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def ready(args, data, tmp_path):
+    """args whose base has the SIDs."""
+    add_sids(AddSidsConfig(args["model_name_or_path"], data / "new_tokens.json", tmp_path / "prepared"))
+    return {**args, "model_name_or_path": str(tmp_path / "prepared")}
+
+
+def weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def losses(folder):
+    return [line["loss"] for line in read_jsonl(Path(folder) / "trainer_log.jsonl") if "loss" in line]
+
+
+def shell(*command, **env):
+    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_one_command_from_a_plain_model_and_the_stock_program_train_the_same(tmp_path, args, data):
+    """The shipped way: a plain model, its SIDs added by override; then the base it made under llamafactory-cli."""
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(args))
+    tokens, cache = f"add_tokens_list={data / 'new_tokens.json'}", f"base_cache={tmp_path / 'cache'}"
+    shell(BIN / "mimigenrec", "sft", tmp_path / "x.yaml", tokens, cache)
+    (base,) = [folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]
+    stock = tmp_path / "stock"
+    shell(BIN / "llamafactory-cli", "train", tmp_path / "x.yaml", f"model_name_or_path={base}", f"output_dir={stock}")
+    assert losses(tmp_path / "out") == losses(stock) and len(losses(stock)) == 4
+
+
+def test_every_checkpoint_is_complete(ready, data):
+    train(SftConfig(eval_ranking=4), ready)
+    for folder in (Path(ready["output_dir"]), Path(ready["output_dir"]) / "checkpoint-2"):
+        rec = MIMIGenRec.from_pretrained(folder)
+        assert len(rec.recommend([["0", "1"]], k=3)[0]) == 3
+        assert rec.contract.chat_template == rec.tokenizer.chat_template
+        assert rec.contract.data_text() == read_contract(data).data_text()
+    assert read_json(Path(ready["output_dir"]) / "manifest.json", "test")["config"]["learning_rate"] == 1e-2
+
+
+def test_ranking_is_reported_and_picks_the_best_checkpoint(ready):
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_ndcg@10", "early_stopping_steps": 5}
+    train(SftConfig(), {**ready, **best, "max_steps": 6})
+    out = Path(ready["output_dir"])
+    state = read_json(out / "trainer_state.json", "test")
+    reported = {entry["step"]: entry["eval_ndcg@10"] for entry in state["log_history"] if "eval_loss" in entry}
+    assert sorted(reported) == [2, 4, 6]
+    assert state["best_metric"] == max(reported.values())
+    assert state["best_model_checkpoint"].endswith(f"checkpoint-{max(reported, key=lambda k: (reported[k], -k))}")
+    logged = {
+        line["current_steps"]: line["eval_ndcg@10"]
+        for line in read_jsonl(out / "trainer_log.jsonl")
+        if "eval_ndcg@10" in line
+    }
+    assert set(logged) == {2, 4, 6} and "eval_hr@10" in read_json(out / "eval_results.json", "test")
+
+
+def test_the_reported_ranking_is_that_of_the_saved_checkpoint(ready, data, toy):
+    train(SftConfig(), ready)
+    out = Path(ready["output_dir"])
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    rows = read_rows(data / "sft" / "valid.json")
+    prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
+    found = search_sids(model, tokenizer, SidTrie.from_sids(toy.sids, tokenizer), prompts, beams=7)
+    gain = 0.0
+    for row, ranked in zip(rows, found, strict=True):
+        place = [tokenizer.decode(ids).replace(" ", "") for ids, _ in ranked].index(row["output"])
+        gain += float(1 / torch.log2(torch.tensor(place + 2.0)))
+    assert read_json(out / "eval_results.json", "test")["eval_ndcg@10"] == pytest.approx(gain / len(rows), abs=1e-5)
+
+
+def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(ready):
+    train(SftConfig(eval_ranking=0), ready)
+    out = Path(ready["output_dir"])
+    whole = weights(out)
+    shutil.rmtree(out / "checkpoint-4")
+    (out / "model.safetensors").unlink()
+    train(SftConfig(eval_ranking=0), dict(ready))
+    assert all(torch.equal(value, whole[name]) for name, value in weights(out).items())
+    assert losses(out)[-2:] == losses(out)[2:4]  # steps 3 and 4, once more
+
+
+@pytest.mark.parametrize("untie", [False, True])
+def test_only_the_rows_of_the_sids_move(args, data, tmp_path, untie, toy):
+    keys = SftConfig(add_tokens_list=data / "new_tokens.json", sid_untie=untie, base_cache=tmp_path / "cache")
+    keys.train_only, base = "sid_rows", prepared_base(keys, args)
+    train(keys, args)
+    before, after = weights(base), weights(args["output_dir"])
+    ids = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(distinct_tokens(toy.sids))
+    for name, old in before.items():
+        moved = (old != after[name]).reshape(len(old), -1).any(1).nonzero().flatten().tolist()
+        assert moved == (sorted(ids) if name in ("model.embed_tokens.weight", "lm_head.weight") else []), name
+
+
+def test_lora_with_trained_sid_rows_survives_the_export(args, data, tmp_path, toy):
+    from llamafactory.train.tuner import export_model
+
+    keys = SftConfig(
+        add_tokens_list=data / "new_tokens.json", sid_untie=True, base_cache=tmp_path / "cache", eval_ranking=0
+    )
+    lora = {"finetuning_type": "lora", "lora_target": "all", "additional_target": "embed_tokens,lm_head"}
+    train(keys, {**args, **lora, "max_steps": 20, "eval_steps": 20, "save_steps": 20})
+    base, merged = prepared_base(keys, args), tmp_path / "merged"
+    export = {"model_name_or_path": base, "adapter_name_or_path": args["output_dir"], "export_dir": str(merged)}
+    export_model({**export, "finetuning_type": "lora", "infer_dtype": "float32"})
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows = read_rows(data / "sft" / "valid.json")
+    prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
+    answers = [tokenizer(row["output"], add_special_tokens=False)["input_ids"] for row in rows]
+    trie = SidTrie.from_sids(toy.sids, tokenizer)
+    results = {}
+    for name, folder in (("base", base), ("adapter", args["output_dir"]), ("merged", merged)):
+        model = load_model(folder).eval()
+        with torch.no_grad():
+            loss = [mean_loss(model, p, a) for p, a in zip(prompts, answers, strict=True)]
+        ranked = search_sids(model, tokenizer, trie, prompts, beams=7)
+        results[name] = sum(loss) / len(loss), [[list(ids) for ids, _ in row] for row in ranked]
+    assert results["merged"][0] == pytest.approx(results["adapter"][0], abs=1e-4)
+    assert results["merged"][1] == results["adapter"][1]
+    assert results["adapter"][0] < results["base"][0] - 1  # there was something to lose
+
+
+def mean_loss(model, prompt, answer):
+    ids = torch.tensor([prompt + answer])
+    return float(model(ids, labels=torch.tensor([[-100] * len(prompt) + answer])).loss)
+
+
+def test_a_base_is_prepared_once_and_again_when_its_content_changes(args, data, tmp_path):
+    keys = SftConfig(add_tokens_list=data / "new_tokens.json", base_cache=tmp_path / "cache")
+    first = prepared_base(keys, args)
+    stamp = (Path(first) / "model.safetensors").stat().st_mtime_ns
+    assert prepared_base(keys, args) == first and (Path(first) / "model.safetensors").stat().st_mtime_ns == stamp
+    keys.sid_init = "text"
+    assert prepared_base(keys, args) != first
+    keys.sid_init, tokens = "noise", read_json(data / "new_tokens.json", "test")
+    (data / "new_tokens.json").write_text(json.dumps([*tokens, "<d_1>"]))
+    assert prepared_base(keys, args) != first
+
+
+def test_a_missing_base_and_another_revision_are_refused(args, data, tmp_path):
+    keys = SftConfig(add_tokens_list=data / "new_tokens.json", base_cache=tmp_path / "cache")
+    with pytest.raises(FileNotFoundError, match="saves/base/none"):
+        train(keys, {**args, "model_name_or_path": "saves/base/none"})
+    with pytest.raises(ValueError, match="main revision"):
+        train(keys, {**args, "model_revision": "v2"})
+
+
+def test_overrides_come_in_three_spellings():
+    assert overrides(["a=1", "--b=2", "--c", "3"]) == ["a=1", "b=2", "c=3"]
+
+
+def test_our_keys_are_taken_out_and_checked(tmp_path, args, capsys):
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({**args, "sid_init": "text", "eval_ranking": 7}))
+    found, rest = read_arguments([str(tmp_path / "x.yaml"), "max_steps=9", "--eval_ranking", "8"])
+    assert (found.sid_init, found.eval_ranking, rest["max_steps"]) == ("text", 8, 9)
+    assert not {"sid_init", "eval_ranking"} & set(rest)
+    with pytest.raises(SystemExit):
+        read_arguments([str(tmp_path / "x.yaml"), "sid_init=zeros"])
+    assert "invalid choice: 'zeros'" in capsys.readouterr().err
+
+
+def test_without_a_yaml_it_says_so(tmp_path):
+    for argv in (["missing.yaml"], ["a=1"]):
+        with pytest.raises(SystemExit, match="wants a YAML file first"):
+            main(argv)
+    (tmp_path / "x.yaml").write_text("stage: sft\n")
+    with pytest.raises(SystemExit, match="names no model_name_or_path"):
+        main([str(tmp_path / "x.yaml")])
+
+
+def test_help_teaches_our_keys(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert "--add_tokens_list" in told and "llamafactory-cli train -h" in told
+
+
+def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
+    for name in ("LOCAL_RANK", "FORCE_TORCHRUN", "NPROC_PER_NODE", "NNODES", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 0)
+    assert not wants_torchrun()
+    monkeypatch.setenv("FORCE_TORCHRUN", "1")
+    assert wants_torchrun() and "--standalone" in torchrun_command(["x.yaml"])
+    assert torchrun_command(["x.yaml"])[-5:] == ["--nproc_per_node", "1", "-m", "mimigenrec.sft.train", "x.yaml"]
+    monkeypatch.setenv("NNODES", "2")
+    with pytest.raises(SystemExit, match="needs MASTER_ADDR"):
+        torchrun_command(["x.yaml"])
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert not wants_torchrun()
+
+
+@pytest.mark.slow
+def test_two_processes_prepare_one_base_and_share_the_ranking_sample(tmp_path, args, data):
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({**args, "per_device_train_batch_size": 4}))
+    tokens, cache = f"add_tokens_list={data / 'new_tokens.json'}", f"base_cache={tmp_path / 'cache'}"
+    command = [BIN / "mimigenrec", "sft", tmp_path / "x.yaml", tokens, cache]
+    shell(*command, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
+    assert len([folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]) == 1
+    shell(*command, "per_device_train_batch_size=8", f"output_dir={tmp_path / 'one'}")
+    assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+    two, one = (read_json(tmp_path / name / "eval_results.json", "test") for name in ("out", "one"))
+    assert two["eval_ndcg@10"] == pytest.approx(one["eval_ndcg@10"], rel=1e-2)
