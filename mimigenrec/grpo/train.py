@@ -59,7 +59,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
     check_launch(os.environ, torch.cuda.is_available())
     set_seed(args.seed)
     rl, folder = data_folders(run.data)
-    index = find_index(run, folder)
+    index = find_index(run.model, run.index, folder)
     tokenizer = AutoTokenizer.from_pretrained(run.model, padding_side="left", truncation_side="left")
     sids = read_index(index)
     check_same_catalogue(sids, run.model, index)
@@ -119,8 +119,8 @@ def data_folders(data: Path) -> tuple[Path, Path]:
     return (data / "rl", data) if (data / "rl").is_dir() else (data, data.parent)
 
 
-def find_index(run: RunConfig, folder: Path) -> Path:
-    places = [run.index] if run.index else [folder / "id2sid.json", Path(run.model) / "id2sid.json"]
+def find_index(model: str, index: Path | None, folder: Path) -> Path:
+    places = [index] if index else [folder / "id2sid.json", Path(model) / "id2sid.json"]
     for path in places:
         if path.is_file():
             return path

@@ -1,0 +1,128 @@
+"""Rewards and advantages of a few groups of a checkpoint, before anyone spends a night on them.
+
+mimigenrec rewards-preview --model saves/x/sft --data data/x --rewards ranking_reward.rule_reward --groups 4
+
+Prints one table a group, a line a rollout: its SID, each reward, their weighted sum and TRL's advantage. Then, over
+all groups: how many have no signal (all sums equal), how many contain the target, and the mean advantage of the hit.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, set_seed
+
+from mimigenrec.cli import arg, parse
+from mimigenrec.contract import prompt_ids
+from mimigenrec.decoding.model import load_model
+from mimigenrec.decoding.search import Support
+from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.grpo.load_reward import checked, load_rewards
+from mimigenrec.grpo.rollout import Rollout, roll_out
+from mimigenrec.grpo.train import data_folders, find_index, read_rows
+from mimigenrec.sids.tokens import join_sid, read_index
+
+
+@dataclass
+class PreviewConfig:
+    """Rewards and advantages of a few groups."""
+
+    model: str = arg("SFT checkpoint whose tokenizer knows the SID tokens")
+    data: Path = arg("folder of preprocess_data_sft_rl.py, or its rl/ folder")
+    rewards: list[str] = arg("file.function in rewards/, or pkg.mod:function; one or more")
+    reward_args: dict = arg('parameters, {"file.function": {"name": value}}', factory=dict)
+    reward_weights: list[float] = arg("one per reward (default: 1 each)", factory=list)
+    index: Path | None = arg("id2sid.json (default: the data folder's, else the checkpoint's)", default=None)
+    rollout: Rollout = arg("G beams of one search, G draws, or half each", default="beam")
+    support: Support = arg("log-probabilities over the vocabulary or among the legal tokens", default="vocab")
+    groups: int = arg("rows of train.json to roll out, drawn with the seed", default=4)
+    num_generations: int = arg("G, rollouts per prompt", default=16)
+    temperature: float = arg("of the draws", default=1.0)
+    max_prompt_length: int = arg("longest prompt allowed, in tokens", default=512)
+    batch_size: int = arg("prompts in one search", default=8)
+    seed: int = arg("which rows, which draws", default=42)
+
+
+def main(config: PreviewConfig) -> None:
+    set_seed(config.seed)
+    G = config.num_generations
+    rl, folder = data_folders(config.data)
+    index = find_index(config.model, config.index, folder)
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    sids = read_index(index)
+    trie = SidTrie.from_sids(sids, tokenizer)
+    rewards = [checked(reward) for reward in load_rewards(config.rewards, config.reward_args)]
+    weights = config.reward_weights or [1.0] * len(rewards)
+    if len(weights) != len(rewards):
+        raise ValueError(f"reward_weights has {len(weights)} numbers for {len(rewards)} rewards; give one each")
+    if not 2 <= G <= trie.n_sids:
+        raise ValueError(f"num_generations={G}: a group has 2 or more rollouts and at most {trie.n_sids} SIDs")
+    targets = {join_sid(sid) for sid in sids.values()}
+    rows = read_rows(rl / "train.json", targets, index, tokenizer, config.max_prompt_length)
+    rows = random.Random(config.seed).sample(rows, min(config.groups, len(rows)))
+    model = load_model(config.model).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    prompts = prompt_ids(tokenizer, [row["prompt"] for row in rows])
+    sampling = {"temperature": config.temperature, "top_k": 0}
+    groups = roll_out(model, tokenizer, trie, prompts, G, config.rollout, config.support, sampling, config.batch_size)
+    texts = [tokenizer.batch_decode(group, skip_special_tokens=True) for group in groups]
+    scores = ask_rewards(rewards, rows, texts, groups)  # (groups, G, rewards)
+    total = (scores * torch.tensor(weights)).nansum(dim=-1)  # (groups, G)
+    advantages = group_advantages(total)
+    names = [reward.__name__ for reward in rewards]
+    for i, row in enumerate(rows):
+        print(table(row, texts[i], names, scores[i], total[i], advantages[i]))  # noqa: T201
+    print(summary(rows, texts, total, advantages))  # noqa: T201
+
+
+def ask_rewards(rewards: list, rows: list[dict], texts: list[list[str]], groups: list[list[list[int]]]) -> Tensor:
+    """(groups, G, rewards), NaN where a reward says nothing: called as the trainer calls them."""
+    G = len(texts[0])
+    columns = {key: [row[key] for row in rows for _ in range(G)] for key in rows[0]}
+    columns["prompts"] = columns.pop("prompt")
+    columns |= {
+        "completions": [[{"role": "assistant", "content": text}] for group in texts for text in group],
+        "completion_ids": [ids for group in groups for ids in group],
+        "group_index": [i for i in range(len(rows)) for _ in range(G)],
+        "rank_in_group": list(range(G)) * len(rows),
+        "trainer_state": None,
+    }
+    scores = [[torch.nan if score is None else score for score in reward(**columns)] for reward in rewards]
+    return torch.tensor(scores).T.reshape(len(rows), G, len(rewards))
+
+
+def group_advantages(total: Tensor) -> Tensor:
+    """(groups, G) -> (groups, G): distance from the group's mean in standard deviations, as scale_rewards: group."""
+    return (total - total.mean(dim=1, keepdim=True)) / (total.std(dim=1, keepdim=True) + 1e-4)
+
+
+def table(row: dict, texts: list[str], names: list[str], scores: Tensor, total: Tensor, advantages: Tensor) -> str:
+    target = row["reward_model"]["ground_truth"]
+    width = max(map(len, texts))
+    heads = [*names, "sum", "advantage"]
+    titles = "  ".join(f"{head:>10}" for head in heads)
+    lines = [f"\ntarget {target}", f"  {'rank':>4}  {'rollout':<{width}}  {titles}"]
+    for rank, text in enumerate(texts):
+        numbers = [*scores[rank].tolist(), total[rank].item(), advantages[rank].item()]
+        cells = "  ".join(f"{x:>{max(10, len(h))}.3f}" for h, x in zip(heads, numbers, strict=True))
+        lines.append(f"{'*' if text == target else ' '} {rank:>4}  {text:<{width}}  {cells}")
+    return "\n".join(lines)
+
+
+def summary(rows: list[dict], texts: list[list[str]], total: Tensor, advantages: Tensor) -> str:
+    silent = torch.isclose(total.std(dim=1), torch.zeros(len(total)))
+    targets = [row["reward_model"]["ground_truth"] for row in rows]
+    hit = torch.tensor([[text == target for text in group] for target, group in zip(targets, texts, strict=True)])
+    lines = [
+        f"\ngroups {len(rows)}   without signal {int(silent.sum())} ({silent.float().mean():.0%})   "
+        f"with the target {int(hit.any(dim=1).sum())}"
+    ]
+    if hit.any():
+        means = advantages[hit].mean(), advantages[~hit].mean()
+        lines.append(f"mean advantage of a hit {means[0]:.3f}, of the other rollouts {means[1]:.3f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(*parse(PreviewConfig))

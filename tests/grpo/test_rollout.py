@@ -1,0 +1,74 @@
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from mimigenrec.contract import prompt_ids
+from mimigenrec.decoding.search import search_sids
+from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.grpo.rollout import roll_out, sample_sids
+
+PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None, "repetition_penalty": 1.0}
+
+
+@pytest.fixture
+def trie(toy, tokenizer):
+    return SidTrie.from_catalog(toy, tokenizer)
+
+
+@pytest.fixture
+def prompts(tokenizer):
+    return prompt_ids(tokenizer, [[{"role": "user", "content": text}] for text in ("<a_0><b_1><c_0>", "a", "b c d")])
+
+
+@pytest.fixture
+def legal(toy, tokenizer):
+    return {(*tokenizer.convert_tokens_to_ids(list(sid)), tokenizer.eos_token_id) for sid in toy.sids.values()}
+
+
+@pytest.mark.parametrize("rollout", ["beam", "sample", "mixed"])
+def test_every_rollout_is_an_item_closed_by_eos(rollout, tiny_model, tokenizer, trie, prompts, legal):
+    groups = roll_out(tiny_model, tokenizer, trie, prompts, 5, rollout, "vocab", PLAIN, batch_size=2)
+    assert [len(group) for group in groups] == [5, 5, 5]
+    assert {tuple(tokens) for group in groups for tokens in group} <= legal
+
+
+@pytest.mark.parametrize("support", ["vocab", "trie"])
+def test_beams_are_the_search_best_first_and_all_different(support, tiny_model, tokenizer, trie, prompts, legal):
+    groups = roll_out(tiny_model, tokenizer, trie, prompts, 7, "beam", support, PLAIN, batch_size=2)
+    found = search_sids(tiny_model, tokenizer, trie, prompts, 7, support)
+    assert [[tuple(tokens[:-1]) for tokens in group] for group in groups] == [[sid for sid, _ in g] for g in found]
+    assert all({tuple(tokens) for tokens in group} == legal for group in groups)
+
+
+def test_mixed_is_the_best_half_then_draws(tiny_model, tokenizer, trie, prompts):
+    mixed = roll_out(tiny_model, tokenizer, trie, prompts, 5, "mixed", "vocab", PLAIN, batch_size=8)
+    beams = roll_out(tiny_model, tokenizer, trie, prompts, 3, "beam", "vocab", PLAIN, batch_size=8)
+    assert [group[:3] for group in mixed] == beams
+
+
+def test_draws_follow_the_policy_among_the_legal_tokens(tiny_model, tokenizer, trie, prompts):
+    torch.manual_seed(0)
+    n = 4000
+    [group] = sample_sids(tiny_model, trie, prompts[:1], n, PLAIN)
+    counts = Counter(tuple(tokens[:-1]) for tokens in group)
+    [ranked] = search_sids(tiny_model, tokenizer, trie, prompts[:1], 7, "trie")
+    for sid, logp in ranked:
+        p = math.exp(logp)
+        assert abs(counts[sid] / n - p) < 4 * math.sqrt(p * (1 - p) / n) + 1e-9
+
+
+def test_draws_do_not_look_at_the_checkpoints_own_settings(tiny_model, trie, prompts):
+    """Qwen's generation_config holds top_k 20, top_p 0.8, temperature 0.7 and a repetition penalty."""
+    torch.manual_seed(1)
+    expected = sample_sids(tiny_model, trie, prompts, 8, PLAIN)
+    own = tiny_model.generation_config
+    tiny_model.generation_config = type(own)(
+        **{**own.to_dict(), "do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.1, "repetition_penalty": 3.0}
+    )
+    try:
+        torch.manual_seed(1)
+        assert sample_sids(tiny_model, trie, prompts, 8, PLAIN) == expected
+    finally:
+        tiny_model.generation_config = own
