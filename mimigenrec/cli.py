@@ -71,14 +71,14 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
 
 
 def _types(hint: Any) -> set[Any]:
-    """The types that an annotation allows: dict | str | None -> {dict, str, NoneType}."""
-    if get_origin(hint) in (Union, UnionType):
+    """The types that an annotation allows for one value: dict | list[str] | None -> {dict, str, NoneType}."""
+    if get_origin(hint) in (Union, UnionType, list):
         return set().union(*map(_types, get_args(hint)))
     return {get_origin(hint) or hint}
 
 
 def _take_config(argv: list[str], parser: ArgumentParser) -> tuple[Path | None, list[str]]:
-    if argv and argv[0].endswith((".yaml", ".yml")):
+    if argv and argv[0].endswith((".yaml", ".yml")) and "=" not in argv[0]:
         return Path(argv[0]), argv[1:]
     for i, token in enumerate(argv):
         if token == "--config":

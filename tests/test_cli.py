@@ -1,0 +1,181 @@
+import importlib
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from mimigenrec.cli import COMMANDS, arg, parse
+
+
+@dataclass
+class Config:
+    """A config for the tests."""
+
+    data: Path = arg("where the data are")
+    steps: int = arg("how many steps", default=3)
+    rate: float = arg("how fast", default=0.1)
+    mode: Literal["slow", "fast"] = arg("which way", default="slow")
+    names: list[str] = arg("some names", factory=lambda: ["a", "b"])
+    shuffle: bool = arg("in random order", default=True)
+    note: str | None = arg("anything", default=None)
+    options: dict | str | None = arg("a map, or JSON", default=None)
+
+
+@pytest.fixture
+def yaml(tmp_path):
+    def write(text: str) -> str:
+        (tmp_path / "x.yaml").write_text(text)
+        return str(tmp_path / "x.yaml")
+
+    return write
+
+
+def refused(capsys, *argv: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        parse(Config, argv=list(argv))
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_flags_and_defaults():
+    assert parse(Config, argv=["--data", "d", "--names", "x", "y", "--no_shuffle"]) == (
+        Config(Path("d"), names=["x", "y"], shuffle=False),
+    )
+
+
+def test_every_spelling_gives_the_same(yaml):
+    expected = (Config(Path("d"), steps=5, rate=1e-5, mode="fast", names=["x"], shuffle=False, note="n"),)
+    file = yaml("data: d\nsteps: 5\nrate: 1e-5\nmode: fast\nnames: [x]\nshuffle: false\nnote: n\n")
+    flags = "data=d steps=5 rate=1e-5 mode=fast names=x shuffle=false note=n".split()
+    assert parse(Config, argv=[file]) == expected
+    assert parse(Config, argv=["--config", file]) == expected
+    assert parse(Config, argv=[f"--config={file}"]) == expected
+    assert parse(Config, argv=flags) == expected
+    assert parse(Config, argv=[f"--{flag}" for flag in flags]) == expected
+
+
+def test_flags_win_over_yaml_and_an_empty_value_keeps_the_default(yaml):
+    file = yaml("data: d\nsteps: 5\nrate:\nnote: '- a dash first'\n")
+    assert parse(Config, argv=[file, "steps=7"]) == (Config(Path("d"), steps=7, note="- a dash first"),)
+    assert parse(Config, argv=["--steps", "8", "--config", file])[0].steps == 8
+
+
+def test_values_may_hold_equal_signs_and_begin_with_a_dash():
+    assert parse(Config, argv=["data=a=b", "note=-1 or less"]) == (Config(Path("a=b"), note="-1 or less"),)
+
+
+def test_a_map_in_yaml_reaches_a_field_that_takes_one(yaml):
+    assert parse(Config, argv=[yaml("data: d\noptions: {a: 1}\n")])[0].options == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 5", "unknown key 'stepz'; did you mean 'steps'?"),
+        ("config: y.yaml", "unknown key 'config'"),
+        ("steps: many", "'steps' wants int, found 'many'"),
+        ("steps: 1.5", "'steps' wants int, found 1.5"),
+        ("steps: true", "'steps' wants int, found True"),
+        ("steps: [1, 2]", "'steps' takes one value"),
+        ("rate: fast", "'rate' wants float"),
+        ("mode: medium", "'mode' wants one of slow, fast, found 'medium'"),
+        ("shuffle: perhaps", "'shuffle' wants true or false, found 'perhaps'"),
+        ("note: {a: 1}", "'note' wants text"),
+        ("data: true", "'data' wants text"),
+        ("names: [[x]]", "'names' wants text"),
+        ("- data", "holds list, not a map"),
+        ("a: b: c", "is not YAML"),
+    ],
+)
+def test_a_wrong_key_type_or_choice_in_yaml_stops_the_run_naming_file_and_key(yaml, capsys, text, message):
+    error = refused(capsys, yaml(text + "\n"), "data=d")
+    assert message in error and "x.yaml" in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("data=d --stepz 5", "unknown argument '--stepz'; did you mean --steps?"),
+        ("data=d stepz=5", "unknown argument 'stepz=5'; did you mean --steps?"),
+        ("data=d --step 5", "unknown argument '--step'"),
+        ("data=d stray", "unknown argument 'stray'"),
+        ("data=d steps=many", "invalid int value: 'many'"),
+        ("data=d --mode medium", "invalid choice: 'medium'"),
+        ("steps=5", "required: --data"),
+        ("data=d --config", "--config wants a YAML file"),
+        ("gone.yaml", "gone.yaml is missing"),
+    ],
+)
+def test_a_wrong_flag_stops_the_run(capsys, argv, message):
+    assert message in refused(capsys, *argv.split())
+
+
+def test_a_file_of_arguments_beside_the_script_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "run.args").write_text("--steps 9")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "run.py"), "--data", "d"])
+    assert parse(Config)[0].steps == 3
+
+
+def test_the_framework_options_of_rl_take_maps_and_numbers_from_yaml(yaml):
+    trl = pytest.importorskip("trl")
+    file = yaml(
+        "data: d\noutput_dir: o\nbf16: false\nuse_cpu: true\nlearning_rate: 1e-5\nsave_steps: 0.5\n"
+        "gradient_checkpointing_kwargs: {use_reentrant: false}\nreward_weights: [1, 0.5]\n"
+    )
+    args = parse(Config, trl.GRPOConfig, argv=[file])[1]
+    assert args.learning_rate == 1e-5 and args.save_steps == 0.5 and args.reward_weights == [1.0, 0.5]
+    assert args.gradient_checkpointing_kwargs == {"use_reentrant": False}
+
+
+def commands_there_are():
+    for command, (module, what) in COMMANDS.items():
+        path = Path(__file__).parents[1] / (module.replace(".", "/") + ".py")
+        yield pytest.param(module, id=command, marks=[] if path.exists() else pytest.mark.skip(reason="not there"))
+
+
+@pytest.mark.parametrize("module", list(commands_there_are()))
+def test_every_command_has_one_config_whose_fields_have_help_and_a_main(module):
+    command = importlib.import_module(module)
+    own = [value for value in vars(command).values() if is_dataclass(value) and value.__module__ == module]
+    configs = [value for value in own if isinstance(value, type) and value.__name__.endswith("Config")]
+    assert configs and callable(command.main)
+    for config in configs:
+        assert config.__doc__ and not config.__doc__.startswith(f"{config.__name__}("), (
+            "a dataclass's made-up docstring"
+        )
+        for field in fields(config):
+            assert field.metadata.get("help"), f"{config.__name__}.{field.name} has no help"
+
+
+def run(*argv: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "mimigenrec.cli", *argv], capture_output=True, text=True)
+
+
+def test_the_list_of_commands_and_the_help_of_one():
+    listed = run()
+    assert listed.returncode == 0 and all(command in listed.stdout for command in COMMANDS)
+    of_one = run("preprocess", "--help")
+    assert of_one.returncode == 0 and "--max_history" in of_one.stdout and "the latest ones" in of_one.stdout
+    assert of_one.stdout.startswith("usage: mimigenrec preprocess")
+
+
+def test_a_command_that_is_not_one_is_refused_with_the_nearest():
+    wrong = run("evalute")
+    assert wrong.returncode == 1 and "no command 'evalute'; did you mean 'evaluate'?" in wrong.stderr
+
+
+def test_data_files_are_read_without_torch():
+    modules = (
+        "mimigenrec mimigenrec.files mimigenrec.logs mimigenrec.manifest mimigenrec.cli mimigenrec.catalog "
+        "mimigenrec.contract mimigenrec.rendering mimigenrec.interactions.inter_file mimigenrec.sids.tokens "
+        "mimigenrec.tasks.build"
+    ).split()
+    code = (
+        f"import sys, {', '.join(modules)}\nprint([m for m in ('torch', 'transformers', 'trl') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,176 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from mimigenrec import contract as contracts
+from mimigenrec.contract import Contract, check_same, prompt_ids, read_contract, row_messages
+from mimigenrec.tasks.sample import Sample, to_rl_row, to_sft_row
+from tests.conftest import make_tokenizer
+
+SYSTEM = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request."
+)
+NEXT = "Can you predict the next possible item that the user may expect?"
+
+CLASSIC_INPUTS = [  # the original files' sentences
+    ("sid_history", "train", "The user has interacted with items S in chronological order. " + NEXT),
+    ("sid_history", "valid", "The user has interacted with items S in chronological order. " + NEXT),
+    (
+        "sid_history",
+        "test",
+        "Can you predict the next possible item the user may expect, given the following chronological interaction "
+        "history: S",
+    ),
+    ("sid_to_title", "train", 'What is the title of item "S"?'),
+    ("title_to_sid", "train", "Which item has the title: T?"),
+    (
+        "next_title",
+        "train",
+        "The user has sequentially interacted with items S. Can you recommend the next item for him? Tell me the "
+        "title of the item",
+    ),
+    (
+        "title_history",
+        "train",
+        'Given the title sequence of user historical interactive items: "t1", "t2", can you recommend a suitable '
+        "next item for the user?",
+    ),
+    ("description_to_sid", "train", 'An item can be described as follows: "D". Which item is it describing?'),
+]
+
+
+@pytest.mark.parametrize(("template", "split", "expected"), CLASSIC_INPUTS)
+def test_classic_wording_is_the_original_sentences(template, split, expected):
+    classic = Contract.of("classic")
+    values = {"sids": "S", "sid": "S", "title": "T", "titles": classic.write_titles(["t1", "t2"]), "description": "D"}
+    instruction, question = classic.ask(template, split, **values)
+    assert question == expected
+    assert classic.system == SYSTEM
+    if template == "sid_history":
+        assert instruction == NEXT
+
+
+def test_classic_sids_are_separated_by_comma_and_space():
+    assert Contract.of("classic").write_sids([("<a_1>", "<b_2>"), ("<a_3>",)]) == "<a_1><b_2>, <a_3>"
+
+
+def test_a_classic_rl_prompt_is_the_input_alone_and_ours_is_what_sft_trained_on():
+    sample = Sample("sid_history", {"sids": "<a_1>"}, "<a_2>", row=4)
+    for wording in contracts.WORDINGS:
+        contract = Contract.of(wording)
+        sft = to_sft_row(sample, contract, "train")
+        rl = to_rl_row(sample, contract, "train", "task1_sid_sft", "seq_rec", "toy", index=9)
+        user = sft["input"] if wording == "classic" else sft["instruction"] + "\n" + sft["input"]
+        assert rl == {
+            "data_source": "toy",
+            "prompt": [{"role": "system", "content": sft["system"]}, {"role": "user", "content": user}],
+            "ability": "seq_rec",
+            "reward_model": {"style": "rule", "ground_truth": "<a_2>"},
+            "extra_info": {"split": "train", "index": 4, "task": "task1_sid_sft"},
+        }
+
+
+@pytest.mark.parametrize("template", contracts.WORDINGS["contract"]["templates"])
+def test_our_wording_is_the_same_in_train_valid_and_test(template):
+    contract = Contract.of("contract")
+    values = dict.fromkeys(("sids", "sid", "title", "titles", "description"), "X")
+    train, valid, test = (contract.ask(template, split, **values) for split in ("train", "valid", "test"))
+    assert train == valid == test
+
+
+def test_both_wordings_have_the_same_templates():
+    classic, ours = (
+        {name.partition("@")[0] for name in contracts.WORDINGS[w]["templates"]} for w in ("classic", "contract")
+    )
+    assert classic == ours
+
+
+def test_braces_in_a_text_stay_as_they_are():
+    assert Contract.of("contract").ask("title_to_sid", title="{0} {x} }{")[1] == "{0} {x} }{"
+
+
+def test_a_history_is_its_latest_items():
+    contract = Contract.of("contract", max_history=2)
+    assert contract.write_sids([("<a>",), ("<b>",), ("<c>",)]) == "<b><c>"
+    assert contract.write_titles(["x", "y", "z"]) == "y\nz"
+    assert Contract.of("contract").write_titles(["x", "y", "z"]) == "x\ny\nz"
+    with pytest.raises(ValueError, match="max_history is 0"):
+        Contract.of("contract", max_history=0)
+
+
+def test_a_contract_comes_back_as_written_and_an_edited_one_is_refused(tmp_path, tokenizer):
+    contract = Contract.of("contract", tokenizer, max_history=7)
+    contract.write(tmp_path)
+    assert read_contract(tmp_path) == contract and contract.chat_template == tokenizer.chat_template
+    path = tmp_path / contracts.FILE
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"system": "You are a pirate."}))
+    with pytest.raises(ValueError, match="edited by hand"):
+        read_contract(tmp_path)
+    path.write_text(json.dumps({"wording": "contract"}))
+    with pytest.raises(ValueError, match="is not a prompt contract"):
+        read_contract(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="is not a prompt contract"):
+        read_contract(tmp_path)
+
+
+def test_a_folder_without_a_contract_has_none(tmp_path):
+    assert read_contract(tmp_path) is None
+
+
+def test_another_wording_is_refused_showing_the_first_differing_characters():
+    ours = Contract.of("contract")
+    check_same(ours, ours, "data", "ckpt")
+    with pytest.raises(ValueError, match=r"data has '[^']*You are a recommender.*ckpt has '[^']*You are a pirate"):
+        check_same(ours, replace(ours, system="You are a pirate."), "data", "ckpt")
+    with pytest.raises(ValueError, match="differ in their wording"):
+        check_same(ours, Contract.of("classic"), "data", "ckpt")
+    with pytest.raises(ValueError, match="max_history"):
+        check_same(ours, Contract.of("contract", max_history=5), "data", "ckpt")
+
+
+def test_chat_templates_are_compared_where_both_are_known():
+    ours = Contract.of("contract")
+    one, other = replace(ours, chat_template="{{ x }}"), replace(ours, chat_template="{{ y }}")
+    check_same(ours, one, "data", "ckpt")
+    with pytest.raises(ValueError, match="differ in their chat template from character 3"):
+        check_same(one, other, "data", "ckpt")
+    assert one.hash != other.hash != ours.hash
+
+
+def test_an_unknown_wording_names_those_there_are():
+    with pytest.raises(ValueError, match="choose one of contract, classic"):
+        Contract.of("modern")
+
+
+def test_instruction_and_input_are_joined_by_one_newline():  # two newlines at evaluation was a fault of the original
+    row = {"system": "S", "instruction": "I", "input": "Q"}
+    assert row_messages(row) == [{"role": "system", "content": "S"}, {"role": "user", "content": "I\nQ"}]
+    assert row_messages({"input": "Q"}) == [{"role": "user", "content": "Q"}]
+
+
+def test_prompt_ids_end_with_the_generation_prompt(tokenizer):
+    ids = prompt_ids(tokenizer, [row_messages({"system": "S", "instruction": "I", "input": "<a_0><b_0>"})])[0]
+    assert tokenizer.decode(ids) == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nI\n<a_0><b_0><|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_prompt_that_is_too_long_is_refused_not_cut(tokenizer):
+    prompts = [row_messages({"input": "x"}), row_messages({"input": "thing number " * 9})]
+    longest = max(map(len, prompt_ids(tokenizer, prompts)))
+    assert prompt_ids(tokenizer, prompts, max_length=longest) == prompt_ids(tokenizer, prompts)
+    with pytest.raises(ValueError, match=f"prompt 1 has {longest} tokens, more than the {longest - 1} allowed"):
+        prompt_ids(tokenizer, prompts, max_length=longest - 1)
+
+
+@pytest.mark.parametrize("template", [None, {"default": "{{ messages }}"}])
+def test_a_tokenizer_without_one_chat_template_is_refused(template):
+    bare = make_tokenizer(chat_template=template)
+    with pytest.raises(ValueError, match="has no chat template"):
+        prompt_ids(bare, [row_messages({"input": "x"})])
+    with pytest.raises(ValueError, match="has no chat template"):
+        Contract.of("contract", bare)
