@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mimigenrec import contract as contracts
 from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.contract import Contract, messages, prompt_ids, read_contract, user_text
-from mimigenrec.decoding.search import Items, Recommendation, Support, recommend
+from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import writing
 from mimigenrec.sids.tokens import write_index
@@ -81,7 +81,7 @@ class MIMIGenRec:
         """
         prompts = self.prompts(histories)
         if exclude_seen:
-            denied = deny if isinstance(deny, list) else [deny] * len(prompts)
+            denied = per_prompt(deny, len(prompts), "deny")
             deny = [{*history, *(own or ())} for history, own in zip(histories, denied, strict=True)]
         beams = beams or max(k, 50)
         return recommend(self.model, self.tokenizer, self.trie, prompts, k, beams, allow, deny, support, batch_size)

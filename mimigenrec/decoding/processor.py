@@ -12,7 +12,8 @@ class TrieLogitsProcessor(LogitsProcessor):
 
     So beams may be reordered, rows may belong to any prompts, one object may serve any number of calls. Prompts are
     padded on the left; what stands before prompt_length is never looked at. A finished row may only repeat EOS, and
-    so may a row that left the catalogue, so no row is without a legal token.
+    so may a row that left the catalogue, so no row is without a legal token. A beam search asked for more beams than
+    there are SIDs fills up with repeated or unfinished rows, scored near -1e9; decoding.search leaves them out.
 
     renormalise   False: scores of legal tokens stay as they are, so that in beam search a SID's score is its
                   log-probability under the full vocabulary. True: they become log-probabilities among the legal

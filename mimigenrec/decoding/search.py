@@ -51,15 +51,16 @@ def recommend(
     """The k best items for each prompt, best first; fewer where fewer are legal, none twice.
 
     prompts      token ids, generation prompt included (contract.prompt_ids)
-    allow, deny  item ids: one set for all prompts, or a list with a set (or None) per prompt. The search runs in the
-                 trie of the legal items alone, so a filter never shortens the list
+    allow, deny  item ids: one set for all prompts, or a list with a set (or None) per prompt; ids without a SID
+                 change nothing. The search runs in the trie of the legal items, so a filter never shortens the list
     raises       ValueError if k < 1 or beams < k, or not one set per prompt
     Items of one SID follow each other in the trie's order.
     """
     if not 1 <= k <= beams:
         raise ValueError(f"beams={beams} cannot give k={k} items; ask for 1 or more and at least as many beams")
-    wanted = list(zip(_per_prompt(allow, prompts, "allow"), _per_prompt(deny, prompts, "deny"), strict=True))
-    answers: list[list[Recommendation]] = [[] for _ in prompts]
+    n = len(prompts)
+    wanted = list(zip(per_prompt(allow, n, "allow"), per_prompt(deny, n, "deny"), strict=True))
+    answers: list[list[Recommendation]] = [[]] * n
     for filters in dict.fromkeys(wanted):
         rows = [row for row, own in enumerate(wanted) if own == filters]
         legal = trie if filters == (None, None) else trie.subset(*filters)
@@ -164,13 +165,10 @@ def _items(trie: SidTrie, tokenizer, ranked: RankedSids, k: int) -> list[Recomme
     return answers[:k]
 
 
-def _per_prompt(items, prompts: Sequence, name: str) -> list[frozenset[str] | None]:
-    if items is None:
-        return [None] * len(prompts)
-    if not isinstance(items, list):
-        return [frozenset(items)] * len(prompts)
-    if any(isinstance(own, str) for own in items) or len(items) != len(prompts):
-        raise ValueError(
-            f"{name} is a set of item ids, or a list of one set (or None) for each of {len(prompts)} prompts"
-        )
+def per_prompt(items: Items | Sequence[Items], n: int, name: str) -> list[frozenset[str] | None]:
+    """A filter for each of n prompts. A list with anything but texts in it is one filter per prompt already."""
+    if items is None or not isinstance(items, list) or all(isinstance(own, str) for own in items):
+        return [None if items is None else frozenset(items)] * n
+    if len(items) != n or any(isinstance(own, str) for own in items):
+        raise ValueError(f"{name} is a set of item ids, or a list with a set or None for each of the {n} prompts")
     return [None if own is None else frozenset(own) for own in items]
