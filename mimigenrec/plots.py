@@ -29,11 +29,11 @@ Curve = list[tuple[float, float]]  # (step, value)
 class PlotConfig:
     """Training curves from logs, metric bars and a Markdown table from results; either or both."""
 
-    output: str = arg("folder for curves.png, bars.png and table.md")
-    logs: list[str] = arg("trainer_log.jsonl, rl_log.jsonl or trainer_state.json files", factory=list)
-    results: list[str] = arg("metrics.json files or the folders that hold one", factory=list)
+    output: Path = arg("folder for curves.png, bars.png and table.md")
+    logs: list[Path] = arg("trainer_log.jsonl, rl_log.jsonl or trainer_state.json files", factory=list)
+    results: list[Path] = arg("metrics.json files or the folders that hold one", factory=list)
     names: list[str] = arg("what to call the results; default: their folders' names", factory=list)
-    optimum: str | None = arg(
+    optimum: Path | None = arg(
         'JSON {"hr@10": 0.5, ...} of the most that any method could reach at item level, where it is known',
         default=None,
     )
@@ -45,7 +45,7 @@ def main(config: PlotConfig) -> None:
         raise ValueError("nothing to draw; give --logs, --results or both")
     if config.optimum and config.level != "item":
         raise ValueError("--optimum is about items; leave out --level sid")
-    output = Path(config.output)
+    output = config.output
     if config.logs:
         draw_curves(output / "curves.png", {_log_name(path): read_log(path) for path in config.logs})
         print(f"{output / 'curves.png'}")
@@ -59,7 +59,7 @@ def main(config: PlotConfig) -> None:
         print(f"{output / 'bars.png'}\n\n{table}")
 
 
-def read_results(paths: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def read_results(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """name -> metrics.json. Raises ValueError unless there is a different name for each."""
     names = list(names) or [_folder_name(path) for path in paths]
     if len(names) != len(paths) or len(set(names)) != len(names):
@@ -67,9 +67,8 @@ def read_results(paths: Sequence[str], names: Sequence[str] = ()) -> dict[str, d
     return {name: read_metrics(path) for name, path in zip(names, paths, strict=True)}
 
 
-def read_log(path: str | Path) -> dict[str, Curve]:
+def read_log(path: Path) -> dict[str, Curve]:
     """Name -> curve, for all that is a number and comes with a step. Raises ValueError if there is nothing."""
-    path = Path(path)
     if path.suffix == ".json":
         events = read_json(path, made_by="transformers' Trainer").get("log_history", [])
     elif path.is_file():
@@ -160,12 +159,12 @@ def _is_metric(name: str) -> bool:
     return name.removeprefix("eval_").startswith(("hr@", "ndcg@"))
 
 
-def _log_name(path: str) -> str:
-    return Path(path).parent.name or Path(path).stem
+def _log_name(path: Path) -> str:
+    return path.resolve().parent.name
 
 
-def _folder_name(path: str) -> str:
-    return Path(path).parent.name if path.endswith(".json") else Path(path).name
+def _folder_name(path: Path) -> str:
+    return path.parent.name if path.suffix == ".json" else path.name
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ class BaselineConfig:
     """A baseline's lists for the test rows, in the files that `mimigenrec evaluate` writes."""
 
     method: Literal["popularity", "markov"] = arg("what to fit")
-    data_dir: str = arg("folder of the raw categories; D/C/C.train.inter is fitted on")
+    data_dir: Path = arg("folder that holds C/C.train.inter, or C.train.inter itself; C is --category")
     category: str = arg("name of the category, C")
-    output: str = arg("folder to write final_result.json, metrics.* and manifest.json to")
-    data: str | None = arg(
+    output: Path = arg("folder to write final_result.json, metrics.* and manifest.json to")
+    data: Path | None = arg(
         "folder written by preprocessing: ask its rows and rank its items, so that the result can be compared with a "
         "model's; without it C.<split>.inter and C.index.json are read",
         default=None,
@@ -50,12 +50,16 @@ class BaselineConfig:
 def main(config: BaselineConfig) -> None:
     if config.k < KS[0]:
         raise ValueError(f"--k {config.k} leaves nothing to rank; the smallest is {KS[0]}")
-    raw = Path(config.data_dir) / config.category
+    inner = config.data_dir / config.category
+    raw = inner if inner.is_dir() else config.data_dir
     train_file = raw / f"{config.category}.train.inter"
     if config.data:
-        data = Path(config.data)
-        inputs = [data / "id2sid.json", data / "sft" / f"{config.split}.json", data / "rows" / f"{config.split}.json"]
-        catalog = load_catalog(data)
+        inputs = [
+            config.data / "id2sid.json",
+            config.data / "sft" / f"{config.split}.json",
+            config.data / "rows" / f"{config.split}.json",
+        ]
+        catalog = load_catalog(config.data)
         rows = read_rows(inputs[1], inputs[2], config.limit)
     else:
         inputs = [raw / f"{config.category}.index.json", raw / f"{config.category}.{config.split}.inter"]

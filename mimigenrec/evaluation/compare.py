@@ -21,9 +21,9 @@ from mimigenrec.files import write_json, writing
 class CompareConfig:
     """Is B better than A? Both are folders (or their final_result.json) written by evaluate or baseline."""
 
-    a: str = arg("folder of the first result")
-    b: str = arg("folder of the second result")
-    output: str | None = arg("folder for compare.json and compare.md; nothing is written without it", default=None)
+    a: Path = arg("folder of the first result")
+    b: Path = arg("folder of the second result")
+    output: Path | None = arg("folder for compare.json and compare.md; nothing is written without it", default=None)
     seed: int = arg("of the bootstrap", default=42)
     resamples: int = arg("how many", default=RESAMPLES)
 
@@ -37,9 +37,9 @@ def main(config: CompareConfig) -> None:
     if config.output:
         shown = {level: {name: d._asdict() for name, d in of.items()} for level, of in differences.items()}
         write_json(
-            Path(config.output) / "compare.json", {"a": config.a, "b": config.b, **shown, "manifests": settings}
+            config.output / "compare.json", {"a": str(config.a), "b": str(config.b), **shown, "differing": settings}
         )
-        with writing(Path(config.output) / "compare.md") as out:
+        with writing(config.output / "compare.md") as out:
             out.write(text)
 
 

@@ -167,10 +167,10 @@ def merge(folder: Path, n_rows: int) -> list[dict[str, Any]]:
             raise RuntimeError(f"row {place} is predicted twice in {folder}; delete predictions*.jsonl and run again")
         lines[place] = line
     missing = [place for place in range(n_rows) if place not in lines]
-    if missing or len(lines) != n_rows:
+    if missing:
         raise RuntimeError(
-            f"{folder} holds predictions for {len(lines)} of {n_rows} rows, row {missing[:1]} is missing; a process "
-            f"ended early, start the same command again and it goes on"
+            f"{folder} holds predictions for {n_rows - len(missing)} of {n_rows} rows, row {missing[0]} is missing; a "
+            f"process ended early, start the same command again and it goes on"
         )
     return [lines[place] for place in range(n_rows)]
 

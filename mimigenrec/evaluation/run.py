@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 class EvaluateConfig:
     """HR, NDCG and MRR of a checkpoint on the rows of one split, from one constrained search per row."""
 
-    model: str = arg("checkpoint folder: merged, or a LoRA adapter whose base is where adapter_config.json says")
-    output: str = arg("folder for the results; started again on the same folder, an interrupted run goes on")
-    data: str | None = arg("folder written by preprocessing", default=None)
-    test_file: str | None = arg("instead of --data: a classic sft/test.json as it stands", default=None)
-    index: str | None = arg("with --test_file: its id2sid.json", default=None)
+    model: Path = arg("checkpoint folder: merged, or a LoRA adapter whose base is where adapter_config.json says")
+    output: Path = arg("folder for the results; started again on the same folder, an interrupted run goes on")
+    data: Path | None = arg("folder written by preprocessing", default=None)
+    test_file: Path | None = arg("instead of --data: a classic sft/test.json as it stands", default=None)
+    index: Path | None = arg("with --test_file: its id2sid.json", default=None)
     split: Literal["valid", "test"] = arg("rows of --data to ask", default="test")
     k: int = arg("how many SIDs a list holds; metrics @K beyond it are not reported", default=50)
     beams: int = arg("width of the search, at least k; memory never lowers it", default=50)
@@ -68,10 +68,9 @@ class Asked(NamedTuple):
 def main(config: EvaluateConfig) -> None:
     check(config)
     test = read_test(config)
-    checkpoint = Path(config.model)
+    checkpoint, output = config.model, config.output
     check_catalogue(test, checkpoint)
     contract = compare_contracts(test, checkpoint)
-    output = Path(config.output)
     with processes() as process:
         recommender = load(config, test)
         prompts = ask(recommender, test)
@@ -99,7 +98,7 @@ def main(config: EvaluateConfig) -> None:
 
 def check(config: EvaluateConfig) -> None:
     """Raises ValueError or FileNotFoundError naming the flag that cannot be meant."""
-    if not Path(config.model).is_dir():
+    if not config.model.is_dir():
         raise FileNotFoundError(
             f"--model {config.model} is not a folder; give a checkpoint of `mimigenrec sft` or grpo"
         )
@@ -118,7 +117,7 @@ def check(config: EvaluateConfig) -> None:
 def read_test(config: EvaluateConfig) -> Asked:
     """Raises ValueError naming the first row whose answer the catalogue does not hold."""
     if config.data:
-        folder = Path(config.data)
+        folder = config.data
         files = [folder / "sft" / f"{config.split}.json", folder / "id2sid.json"]
         rows_file = folder / "rows" / f"{config.split}.json"
         if rows_file.is_file():
@@ -129,8 +128,8 @@ def read_test(config: EvaluateConfig) -> Asked:
             )
         catalog, contract = load_catalog(folder), read_contract(folder)
     else:
-        folder = Path(config.test_file).parent
-        files = [Path(config.test_file), Path(config.index)]
+        folder = config.test_file.parent
+        files = [config.test_file, config.index]
         catalog, contract = Catalog(sids=read_index(config.index)), None
     rows = read_rows(files[0], files[2] if len(files) > 2 else None, config.limit)
     texts = {join_sid(sid) for sid in catalog.items_of}

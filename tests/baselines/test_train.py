@@ -11,7 +11,7 @@ from tests.conftest import shared
 
 
 def run(output, **fields):
-    main(BaselineConfig(output=str(output), **fields))
+    main(BaselineConfig(output=output, **fields))
     return read_result(output)
 
 
@@ -20,7 +20,7 @@ def industrial(tmp_path_factory):
     """The real category under a raw folder, as the command wants it."""
     raw = tmp_path_factory.mktemp("raw")
     (raw / "Industrial_and_Scientific").symlink_to(shared("data", "amazon18-industrial-active"))
-    return {"data_dir": str(raw), "category": "Industrial_and_Scientific", "k": 10}
+    return {"data_dir": raw, "category": "Industrial_and_Scientific", "k": 10}
 
 
 @pytest.mark.parametrize(("method", "hr", "ndcg"), [("popularity", 0.0457, 0.0278), ("markov", 0.1134, 0.0813)])
@@ -41,7 +41,7 @@ def test_items_on_the_last_sid_count_though_k_is_reached(toy):
 
 
 def test_exclude_seen_leaves_out_exactly_the_history(raw_toy, tmp_path):
-    common = {"method": "markov", "data_dir": str(raw_toy), "category": "toy", "k": 7}
+    common = {"method": "markov", "data_dir": raw_toy, "category": "toy", "k": 7}
     plain, filtered = run(tmp_path / "a", **common), run(tmp_path / "b", **common, exclude_seen=True)
     for before, after in zip(plain.rows, filtered.rows, strict=True):
         listed = [item for group in before["ranked"] for item in group["items"]]
@@ -51,7 +51,7 @@ def test_exclude_seen_leaves_out_exactly_the_history(raw_toy, tmp_path):
 
 
 def test_k_beyond_the_catalogue_returns_fewer_and_says_so(raw_toy, tmp_path, caplog):
-    result = run(tmp_path, method="popularity", data_dir=str(raw_toy), category="toy", k=50)
+    result = run(tmp_path, method="popularity", data_dir=raw_toy, category="toy", k=50)
     assert result.metrics["rows_with_fewer_than_k"] == len(result.rows) == 8
     assert "fewer than 50" in caplog.text
     assert result.metrics["sid"]["hr@50"]["mean"] == 1.0
@@ -63,7 +63,7 @@ def test_a_target_without_a_sid_stays_and_is_a_miss(raw_toy, tmp_path):
     for name in ("toy.train.inter", "toy.index.json"):
         (raw / name).write_text((raw_toy / "toy" / name).read_text())
     write_inter(raw / "toy.test.inter", [History(0, "u", ("1",), "404"), History(1, "u", (), "1")])
-    result = run(tmp_path / "o", method="popularity", data_dir=str(raw.parent), category="toy", k=10)
+    result = run(tmp_path / "o", method="popularity", data_dir=raw.parent, category="toy", k=10)
     assert result.metrics["n_rows"] == 2 and result.metrics["targets_without_sid"] == 1
     assert result.metrics["item"]["hr@10"]["mean"] == 0.5
 
@@ -77,11 +77,16 @@ def test_rows_of_a_data_folder_are_asked_where_it_is_given(raw_toy, tmp_path, to
     ):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_text(json.dumps(content))
-    fields = {"method": "popularity", "data_dir": str(raw_toy), "category": "toy", "data": str(data)}
+    fields = {"method": "popularity", "data_dir": raw_toy, "category": "toy", "data": data}
     row = run(tmp_path / "o", **fields).rows[0]
     assert (row["user"], row["row"], row["target"], row["target_sid"]) == ("u9", 5, "1", "<a_0><b_0><c_1>")
 
 
+def test_a_folder_that_is_the_category_itself_serves_too(raw_toy, tmp_path):
+    inside = {"method": "popularity", "data_dir": raw_toy / "toy", "category": "toy", "k": 7}
+    assert len(run(tmp_path / "out", **inside).rows) == 8
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        run(tmp_path, method="popularity", data_dir=str(tmp_path), category="nowhere")
+        run(tmp_path, method="popularity", data_dir=tmp_path, category="nowhere")

@@ -1,0 +1,267 @@
+"""The evaluate command on a tiny checkpoint: the same lists as the search gives, and every wrong input named."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from mimigenrec.contract import Contract, prompt_ids, row_messages
+from mimigenrec.decoding.model import MIMIGenRec
+from mimigenrec.decoding.search import search_sids
+from mimigenrec.evaluation.result import read_result
+from mimigenrec.evaluation.run import EvaluateConfig, main
+from mimigenrec.sids.tokens import write_index
+
+
+def run(output, **fields):
+    main(EvaluateConfig(output=output, **{"k": 5, "beams": 7, **fields}))
+    return read_result(output)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, checkpoint, toy_data):
+    return run(tmp_path_factory.mktemp("plain") / "out", model=checkpoint, data=toy_data)
+
+
+def copied(folder, target):
+    return shutil.copytree(folder, target)
+
+
+def test_every_test_row_is_there_in_order_with_the_list_of_the_search(plain, checkpoint, toy_data):
+    recommender = MIMIGenRec.from_pretrained(checkpoint)
+    rows = json.loads((toy_data / "sft" / "test.json").read_text())
+    known = json.loads((toy_data / "rows" / "test.json").read_text())
+    assert [{key: row[key] for key in ("user", "row", "history", "target")} for row in plain.rows] == known
+    prompts = prompt_ids(recommender.tokenizer, [row_messages(row) for row in rows])
+    found = search_sids(recommender.model, recommender.tokenizer, recommender.trie, prompts, beams=7)
+    for row, ranked in zip(plain.rows, found, strict=True):
+        sids = ["".join(recommender.tokenizer.convert_ids_to_tokens(list(ids))) for ids, _ in ranked[:5]]
+        assert [group["sid"] for group in row["ranked"]] == sids
+        assert [g["score"] for g in row["ranked"]] == pytest.approx([logp for _, logp in ranked[:5]], abs=1e-4)
+
+
+def test_items_of_one_sid_share_a_group_most_popular_first(plain, toy_data):
+    popularity = {i: known["popularity"] for i, known in json.loads((toy_data / "items.json").read_text()).items()}
+    pairs = [g["items"] for row in plain.rows for g in row["ranked"] if g["sid"] == "<a_0><b_1><c_0>"]
+    expected = sorted(["2", "3"], key=lambda item: (-popularity[item], item))
+    assert pairs and all(pair == expected for pair in pairs)
+
+
+def test_all_files_are_written_and_no_metric_beyond_k(plain):
+    names = {path.name for path in plain.folder.iterdir()}
+    files = {"predictions.jsonl", "final_result.json", "metrics.json", "metrics.tsv", "metrics.md", "metrics.png"}
+    assert files | {"manifest.json", "run.json"} <= names
+    assert set(plain.metrics["sid"]) == {f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in (1, 3, 5)}
+    assert plain.metrics["invalid"] == 0 and plain.metrics["n_rows"] == 8
+    lines = (plain.folder / "metrics.tsv").read_text().splitlines()
+    assert lines[0].split("\t") == ["level", "metric", "k", "mean", "low", "high"]
+    hr = next(line.split("\t") for line in lines if line.startswith("item\thr\t5\t"))
+    assert float(hr[3]) == plain.metrics["item"]["hr@5"]["mean"]
+    assert (plain.folder / "metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_metrics_follow_from_the_lists(plain):
+    hits = [row["target_sid"] in [group["sid"] for group in row["ranked"]] for row in plain.rows]
+    assert plain.metrics["sid"]["hr@5"]["mean"] == pytest.approx(sum(hits) / len(hits))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_batch_size_changes_no_list(plain, checkpoint, toy_data, tmp_path, batch_size):
+    other = run(tmp_path / "out", model=checkpoint, data=toy_data, batch_size=batch_size)
+    lists = [[[g["sid"] for g in row["ranked"]] for row in result.rows] for result in (plain, other)]
+    assert lists[0] == lists[1]
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_result(plain, checkpoint, toy_data, tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", model=checkpoint, data=toy_data, batch_size=3)
+    output = copied(whole.folder, tmp_path / "cut")
+    lines = (output / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (output / "predictions.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:20])  # as a kill leaves it
+    (output / "final_result.json").unlink()
+    searched = []
+
+    def counted(model, tokenizer, trie, prompts, *rest, **options):
+        searched.append(len(prompts))
+        return search_sids(model, tokenizer, trie, prompts, *rest, **options)
+
+    monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", counted)
+    assert run(output, model=checkpoint, data=toy_data, batch_size=3).rows == whole.rows
+    assert sum(searched) == 5  # the batch that was cut through, and the last
+
+
+def test_a_finished_run_is_not_searched_again(plain, checkpoint, toy_data, tmp_path, monkeypatch):
+    output = copied(plain.folder, tmp_path / "again")
+    monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", None)
+    assert run(output, model=checkpoint, data=toy_data).rows == plain.rows
+
+
+def test_predictions_of_another_configuration_are_not_continued(plain, checkpoint, toy_data, tmp_path):
+    output = copied(plain.folder, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"beams: 7 then, 6 now"):
+        run(output, model=checkpoint, data=toy_data, beams=6)
+
+
+def test_predictions_of_other_weights_are_not_continued(plain, checkpoint, toy_data, tmp_path, tiny_model):
+    other = copied(checkpoint, tmp_path / "tiny")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(other / "model.safetensors")
+    save_file({name: w + 0.01 for name, w in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="model.safetensors"):
+        run(copied(plain.folder, tmp_path / "out"), model=other, data=toy_data)
+
+
+def test_exclude_seen_drops_the_history_and_keeps_the_list_long(checkpoint, toy_data, tmp_path):
+    result = run(tmp_path / "out", model=checkpoint, data=toy_data, exclude_seen=True, k=3)
+    sids = json.loads((toy_data / "id2sid.json").read_text())
+    for row in result.rows:
+        listed = [item for group in row["ranked"] for item in group["items"]]
+        assert not set(listed) & set(row["history"])
+        assert len(row["ranked"]) == min(3, len({tuple(sids[i]) for i in sids if i not in row["history"]}))
+    assert result.metrics["repeat@10"]["mean"] == 0
+    assert result.metrics["searched_beams"] > 7
+
+
+def test_k_beyond_the_catalogue_lists_every_sid_once_and_says_so(checkpoint, toy_data, tmp_path, caplog):
+    result = run(tmp_path / "out", model=checkpoint, data=toy_data, k=50, beams=50)
+    assert all(len({g["sid"] for g in row["ranked"]}) == len(row["ranked"]) == 7 for row in result.rows)
+    assert result.metrics["sid"]["hr@50"]["mean"] == 1.0
+    assert result.metrics["rows_with_fewer_than_k"] == 8 and "fewer than 50" in caplog.text
+
+
+def test_a_row_without_answer_or_without_history_stays_as_a_miss(checkpoint, toy_data, tmp_path):
+    data = copied(toy_data, tmp_path / "data")
+    asked = json.loads((data / "sft" / "test.json").read_text())
+    known = json.loads((data / "rows" / "test.json").read_text())
+    asked[0]["output"], known[0]["target"] = "", "404"
+    known[1]["history"] = ["404"]
+    (data / "sft" / "test.json").write_text(json.dumps(asked))
+    (data / "rows" / "test.json").write_text(json.dumps(known))
+    result = run(tmp_path / "out", model=checkpoint, data=data, k=7)
+    assert result.rows[1]["ranked"] == [] and result.metrics["rows_without_list"] == 1
+    assert result.metrics["targets_without_sid"] == 1
+    assert result.metrics["sid"]["hr@5"]["mean"] <= 6 / 8 and result.metrics["n_rows"] == 8
+
+
+def test_classic_files_run_as_they_stand_with_one_warning(plain, checkpoint, toy_data, tmp_path, caplog):
+    files = {"test_file": toy_data / "sft" / "test.json", "index": toy_data / "id2sid.json"}
+    result = run(tmp_path / "out", model=checkpoint, **files)
+    assert [r["ranked"] for r in result.rows] == [
+        [{**group, "items": sorted(group["items"])} for group in r["ranked"]] for r in plain.rows
+    ]
+    assert result.rows[0]["history"] is None and result.metrics["repeat@10"] is None
+    assert result.metrics["item"] == plain.metrics["item"]  # a target is placed by its SID
+    assert "no prompt_contract.json" in result.metrics["contract"]["note"]
+    assert caplog.text.count("no prompt_contract.json") == 1
+
+
+def test_a_checkpoint_of_another_catalogue_is_refused(checkpoint, toy_data, tmp_path, toy):
+    other = copied(checkpoint, tmp_path / "tiny")
+    write_index(other / "id2sid.json", {**toy.sids, "4": ("<a_0>", "<b_0>")})
+    with pytest.raises(ValueError, match="another catalogue.*item '4'.*<a_0><b_0>.*<a_1><b_0><c_2>"):
+        run(tmp_path / "out", model=other, data=toy_data)
+
+
+def test_a_checkpoint_that_does_not_know_the_sid_tokens_is_refused(tiny_model, toy_data, tmp_path):
+    from tests.conftest import make_tokenizer
+
+    tiny_model.save_pretrained(tmp_path / "raw")
+    make_tokenizer().save_pretrained(tmp_path / "raw")
+    with pytest.raises(ValueError, match="add-sids"):
+        run(tmp_path / "out", model=tmp_path / "raw", data=toy_data)
+
+
+def test_a_checkpoint_trained_in_other_words_is_refused(checkpoint, toy_data, tmp_path):
+    other = copied(checkpoint, tmp_path / "tiny")
+    Contract.of("classic").write(other)
+    with pytest.raises(ValueError, match="contracts differ"):
+        run(tmp_path / "out", model=other, data=toy_data)
+
+
+def test_test_rows_of_another_catalogue_are_refused(checkpoint, toy_data, tmp_path, toy):
+    data = copied(toy_data, tmp_path / "data")
+    asked = json.loads((data / "sft" / "test.json").read_text())
+    asked[3]["output"] = "<a_0><b_9>"
+    (data / "sft" / "test.json").write_text(json.dumps(asked))
+    with pytest.raises(ValueError, match="row 3 answers '<a_0><b_9>'"):
+        run(tmp_path / "out", model=checkpoint, data=data)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[]", "no row; an empty split"), ("{", "is not JSON"), ('[{"input": "x"}]', "row 0 has no output")],
+)
+def test_a_bad_test_file_is_named(checkpoint, toy_data, tmp_path, content, message):
+    data = copied(toy_data, tmp_path / "data")
+    (data / "sft" / "test.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "out", model=checkpoint, data=data)
+
+
+def test_rows_and_questions_of_different_length_are_refused(checkpoint, toy_data, tmp_path):
+    data = copied(toy_data, tmp_path / "data")
+    known = json.loads((data / "rows" / "test.json").read_text())
+    (data / "rows" / "test.json").write_text(json.dumps(known[:-1]))
+    with pytest.raises(ValueError, match="8 rows and .* 7"):
+        run(tmp_path / "out", model=checkpoint, data=data)
+
+
+def test_missing_folders_are_named(checkpoint, toy_data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run(tmp_path / "out", model=tmp_path / "nowhere", data=toy_data)
+    with pytest.raises(FileNotFoundError, match="id2sid.json is missing"):
+        run(tmp_path / "out", model=checkpoint, data=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"k": 8}, "beams 7 cannot rank --k 8"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"test_file": "x", "index": "y"}, "either --data"),
+        ({"data": None, "test_file": "x"}, "together with --index"),
+        ({"data": None, "test_file": "x", "index": "y", "exclude_seen": True}, "exclude_seen"),
+    ],
+)
+def test_flags_that_cannot_be_meant_are_refused(checkpoint, toy_data, tmp_path, fields, message):
+    fields = {"data": toy_data, **fields}
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, model=checkpoint, **fields)
+
+
+def test_a_prompt_longer_than_the_model_takes_is_refused_not_cut(checkpoint, toy_data, tmp_path):
+    other = copied(checkpoint, tmp_path / "tiny")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 40}))
+    with pytest.raises(ValueError, match="more than the 36 allowed"):
+        run(tmp_path / "out", model=other, data=toy_data)
+
+
+def test_memory_that_runs_out_names_the_batch_size_and_lowers_nothing(checkpoint, toy_data, tmp_path, monkeypatch):
+    widths = []
+
+    def full(model, tokenizer, trie, prompts, beams, *rest, **options):
+        widths.append(beams)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", full)
+    with pytest.raises(RuntimeError, match="run again with --batch_size 4"):
+        run(tmp_path / "out", model=checkpoint, data=toy_data)
+    assert widths == [7]
+
+
+def test_a_search_that_leaves_the_catalogue_fails_the_run(checkpoint, toy_data, tmp_path, monkeypatch, tokenizer):
+    ids = tuple(tokenizer.convert_tokens_to_ids(["<a_2>", "<b_2>"]))
+    monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", lambda *a, **k: [[(ids, -1.0)]] * len(a[3]))
+    with pytest.raises(RuntimeError, match="8 ranked SIDs are not in the catalogue"):
+        run(tmp_path / "out", model=checkpoint, data=toy_data)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_the_models_own_generation_settings_change_nothing(plain, checkpoint, toy_data, tmp_path):
+    other = copied(checkpoint, tmp_path / "tiny")
+    settings = json.loads((other / "generation_config.json").read_text())
+    settings |= {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 2, "repetition_penalty": 1.5}
+    (other / "generation_config.json").write_text(json.dumps(settings))
+    assert run(tmp_path / "out", model=other, data=toy_data).rows == plain.rows
