@@ -54,11 +54,8 @@ def main(config: BaselineConfig) -> None:
     raw = inner if inner.is_dir() else config.data_dir
     train_file = raw / f"{config.category}.train.inter"
     if config.data:
-        inputs = [
-            config.data / "id2sid.json",
-            config.data / "sft" / f"{config.split}.json",
-            config.data / "rows" / f"{config.split}.json",
-        ]
+        split = f"{config.split}.json"
+        inputs = [config.data / "id2sid.json", config.data / "sft" / split, config.data / "rows" / split]
         catalog = load_catalog(config.data)
         rows = read_rows(inputs[1], inputs[2], config.limit)
     else:

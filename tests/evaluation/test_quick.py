@@ -22,11 +22,8 @@ def sid_at(tiny_model, tokenizer, trie, prompt, place):
 
 
 def test_targets_put_at_ranks_1_and_3_and_a_miss_by_hand(tiny_model, tokenizer, trie):
-    targets = [
-        sid_at(tiny_model, tokenizer, trie, PROMPTS[0], 0),
-        sid_at(tiny_model, tokenizer, trie, PROMPTS[1], 2),
-        "",
-    ]
+    places = [(PROMPTS[0], 0), (PROMPTS[1], 2)]
+    targets = [*(sid_at(tiny_model, tokenizer, trie, *place) for place in places), ""]
     found = constrained_metrics(tiny_model, tokenizer, trie, PROMPTS, targets, ks=(2, 7), batch_size=2)
     assert found == {
         "hr@2": pytest.approx(1 / 3),
@@ -45,7 +42,7 @@ def test_a_model_in_training_is_measured_without_dropout_and_left_in_training(ti
     targets = [sid_at(tiny_model, tokenizer, trie, prompt, 0) for prompt in PROMPTS]
     tiny_model.train()
     try:
-        assert constrained_metrics(tiny_model, tokenizer, trie, PROMPTS, targets, ks=(1,))["hr@1"] == 1.0
+        assert constrained_metrics(tiny_model, tokenizer, trie, PROMPTS, targets, ks=(1, 7))["hr@1"] == 1.0
         assert tiny_model.training
     finally:
         tiny_model.eval()
