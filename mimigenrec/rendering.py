@@ -86,7 +86,7 @@ def _compare(tokenizer, template: str | None, what: str, theirs: list[int], ours
         return
     at = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
     at = min(len(theirs), len(ours)) if at is None else at
-    near = slice(max(0, at - 8), at + 12)
+    near = slice(max(0, at - 10), at + 20)
     used = f"template {template!r}" if template else "the chat template it parses from the tokenizer"
     raise ValueError(
         f"LLaMA-Factory with {used} and the tokenizer {tokenizer.name_or_path!r} write the {what} differently from "

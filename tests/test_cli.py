@@ -132,7 +132,7 @@ def test_the_framework_options_of_rl_take_maps_and_numbers_from_yaml(yaml):
 
 
 def commands_there_are():
-    for command, (module, what) in COMMANDS.items():
+    for command, (module, _) in COMMANDS.items():
         path = Path(__file__).parents[1] / (module.replace(".", "/") + ".py")
         yield pytest.param(module, id=command, marks=[] if path.exists() else pytest.mark.skip(reason="not there"))
 
