@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 @dataclass
 class SftConfig:
     """mimigenrec sft x.yaml key=value ...: SFT by LLaMA-Factory. The YAML holds its keys (`llamafactory-cli train -h`
-    lists them) and any of the keys below. Several GPUs, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start torchrun; NNODES,
-    NODE_RANK, MASTER_ADDR and MASTER_PORT are for several machines. To keep the best checkpoint by ranking:
-    load_best_model_at_end=true metric_for_best_model=eval_ndcg@10."""
+    lists them) and any of the keys below. Several GPUs, DeepSpeed, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start
+    torchrun; NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT are for several machines. To keep the best checkpoint by
+    ranking: load_best_model_at_end=true metric_for_best_model=eval_ndcg@10."""
 
     add_tokens_list: Path | None = arg(
         "new_tokens.json: model_name_or_path is then a plain model, which gets these SIDs first", default=None
@@ -56,7 +56,7 @@ class SftConfig:
 
 def main(argv: list[str]) -> None:
     config, args = read_arguments(argv)
-    if wants_torchrun():
+    if wants_torchrun(args):
         os.execv(sys.executable, torchrun_command(argv))
     train(config, args)
 
@@ -120,12 +120,13 @@ def overrides(words: list[str]) -> list[str]:
     return found
 
 
-def wants_torchrun() -> bool:
-    """As LLaMA-Factory's launcher decides; never inside torchrun."""
+def wants_torchrun(args: dict[str, Any]) -> bool:
+    """As LLaMA-Factory's launcher decides, and for DeepSpeed, which wants it always; never inside torchrun."""
     if "LOCAL_RANK" in os.environ:
         return False
     forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
-    return forced or "NPROC_PER_NODE" in os.environ or torch.accelerator.device_count() > 1
+    several = "NPROC_PER_NODE" in os.environ or torch.accelerator.device_count() > 1
+    return forced or several or bool(args.get("deepspeed"))
 
 
 def torchrun_command(argv: list[str]) -> list[str]:

@@ -216,15 +216,15 @@ def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
     for name in ("LOCAL_RANK", "FORCE_TORCHRUN", "NPROC_PER_NODE", "NNODES", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("torch.accelerator.device_count", lambda: 0)
-    assert not wants_torchrun()
+    assert not wants_torchrun({}) and wants_torchrun({"deepspeed": "ds_z0_config.json"})
     monkeypatch.setenv("FORCE_TORCHRUN", "1")
-    assert wants_torchrun() and "--standalone" in torchrun_command(["x.yaml"])
+    assert wants_torchrun({}) and "--standalone" in torchrun_command(["x.yaml"])
     assert torchrun_command(["x.yaml"])[-5:] == ["--nproc_per_node", "1", "-m", "mimigenrec.sft.train", "x.yaml"]
     monkeypatch.setenv("NNODES", "2")
     with pytest.raises(SystemExit, match="needs MASTER_ADDR"):
         torchrun_command(["x.yaml"])
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert not wants_torchrun()
+    assert not wants_torchrun({"deepspeed": "ds_z0_config.json"})
 
 
 @pytest.mark.slow

@@ -1,0 +1,99 @@
+"""Every YAML in examples/ goes through the real argument parser of the program that its first lines name."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+import yaml
+
+from mimigenrec.cli import COMMANDS, parse
+from mimigenrec.files import read_json
+from tests.conftest import ROOT
+from tests.sft.conftest import save_base, save_data
+
+RECIPES = sorted(path for path in (ROOT / "examples").rglob("*.yaml") if path.parent.name != "accelerate")
+ACCELERATE = sorted((ROOT / "examples" / "accelerate").glob("*.yaml"))
+STAGES = {"z0": 0, "z2": 2, "z2_offload": 2, "z3": 3, "z3_offload": 3}
+
+
+def short(path):
+    return str(path.relative_to(ROOT / "examples"))
+
+
+def is_sft(path):
+    return "stage" in yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if is_sft(path)], ids=short)
+def test_sft_recipes_pass_the_parser_of_llamafactory(path, monkeypatch, tmp_path):
+    from llamafactory.data.template import TEMPLATES
+    from llamafactory.hparams import get_train_args
+
+    args = yaml.safe_load(path.read_text())
+    assert args["overwrite_output_dir"] is False and args["dataset_dir"] == "data"  # resumes; relative to the root
+    assert args.get("template") is None or args["template"] in TEMPLATES
+    assert args.get("deepspeed") is None or (ROOT / args["deepspeed"]).is_file()
+    # what a machine without GPU and extras cannot take; the parser checks all the rest
+    args |= {"deepspeed": None, "use_unsloth": False, "bf16": False, "report_to": "none"}
+    model, data, training, finetuning, _ = get_train_args({**args, "output_dir": str(tmp_path)})
+    assert data.cutoff_len >= 256 and training.learning_rate > 0 and finetuning.stage == "sft"
+    assert model.model_name_or_path.startswith("saves/")
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if not is_sft(path)], ids=short)
+def test_other_recipes_pass_the_parser_of_their_command(path):
+    (command,) = re.findall(r"mimigenrec (\S+)", path.read_text().splitlines()[0])
+    module = importlib.import_module(COMMANDS[command][0])
+    configs = [hint for name, hint in get_type_hints(module.main).items() if name != "return"]
+    parse(*configs, argv=[str(path), *(["--use_cpu", "true", "--bf16", "false"] if command == "grpo" else [])])
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=short)
+def test_launch_recipes_pass_the_parser_of_accelerate(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    load_config_from_file(str(path))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=short)
+def test_a_recipe_opens_with_its_command(path):
+    first, hardware = path.read_text().splitlines()[0], " ".join(path.read_text().splitlines()[:12])
+    assert re.match(r"# .*(mimigenrec |sft\.sh|trl_trainer\.sh)", first) and re.search("GPU|CPU", hardware)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_deepspeed_configs_leave_to_the_trainer_what_it_knows(name):
+    config = read_json(ROOT / "examples" / "deepspeed" / f"ds_{name}_config.json", made_by="the repository")
+    assert config["zero_optimization"]["stage"] == STAGES[name]
+    for key in (
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "gradient_accumulation_steps",
+        "gradient_clipping",
+    ):
+        assert config[key] == "auto"
+    assert config["bf16"]["enabled"] == config["fp16"]["enabled"] == "auto"
+    assert ("offload_optimizer" in config["zero_optimization"]) == name.endswith("offload")
+
+
+def test_sft_sh_prepares_and_trains(tmp_path, toy):
+    save_data(tmp_path, toy)
+    base, bin_dir = save_base(tmp_path / "base"), Path(sys.executable).parent
+    env = {
+        "CATEGORY": "toy",
+        "ZERO": "none",
+        "DATA_DIR": tmp_path / "data",
+        "BASE": base,
+        "OUTPUT_DIR": tmp_path / "out",
+    }
+    env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", **{key: str(value) for key, value in env.items()}}
+    quick = ["max_steps=2", "eval_steps=2", "save_steps=2", "dataloader_num_workers=0", "preprocessing_num_workers=1"]
+    command = ["bash", ROOT / "sft.sh", "bf16=false", f"base_cache={tmp_path / 'cache'}", *quick]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "eval_ndcg@10" in read_json(tmp_path / "out" / "eval_results.json", made_by="the run")
