@@ -1,0 +1,273 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mimigenrec.cli import parse
+from mimigenrec.contract import Contract, read_contract
+from mimigenrec.decoding.model import MIMIGenRec
+from mimigenrec.grpo.config import RLConfig
+from mimigenrec.grpo.train import RunConfig, check_launch, last_checkpoint, main, read_rows
+from mimigenrec.logs import read_jsonl
+from mimigenrec.sids.tokens import join_sid, write_index
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = """
+rewards: [ranking_reward.rule_reward, ranking_reward.ndcg_rule_reward]
+num_generations: 4
+per_device_train_batch_size: 8
+learning_rate: 1.0e-3
+logging_steps: 1
+use_cpu: true
+disable_tqdm: true
+"""
+
+
+@pytest.fixture
+def command(sft, rl_data, tmp_path):
+    """command(out, "key=value", ...) -> arguments of `mimigenrec grpo` for the toy checkpoint and data."""
+    (tmp_path / "run.yaml").write_text(PLAIN)
+
+    def make(out, *options):
+        folders = [f"model={sft}", f"data={rl_data}", f"output_dir={tmp_path / out}"]
+        return [str(tmp_path / "run.yaml"), *folders, *options]
+
+    return make
+
+
+def run(argv):
+    main(*parse(RunConfig, RLConfig, argv=argv))
+
+
+def weights(folder):
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def test_the_command_makes_a_self_contained_checkpoint_and_its_log(command, tmp_path, rl_data, capsys):
+    options = ["max_steps=2", "eval_strategy=steps", "eval_steps=1", "save_steps=1", "eval_sample=5"]
+    run(command("out", *options))
+    out = tmp_path / "out"
+    for folder in (out, out / "checkpoint-1", out / "checkpoint-2"):
+        ours = MIMIGenRec.from_pretrained(folder, device="cpu")
+        assert len(ours.recommend([["0", "1"]], k=3)[0]) == 3
+        assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+        assert read_contract(folder).chat_template == ours.tokenizer.chat_template
+    events = read_jsonl(out / "rl_log.jsonl")
+    assert [event["step"] for event in events if "eval_ndcg@10" in event] == [0, 1, 2]
+    assert [event["step"] for event in events if "loss" in event] == [1, 2]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["config"]["support"] == "vocab" and manifest["config"]["trl"]["num_generations"] == 4
+    assert manifest["contract"] == read_contract(rl_data).hash and manifest["train_rows"] == 12
+    assert "last  step 2" in capsys.readouterr().out
+
+
+def test_defaults_are_the_documented_ones():
+    args = parse(RunConfig, RLConfig, argv="--model m --data d --rewards r --output_dir o".split())[1]
+    assert (args.num_generations, args.beta, args.learning_rate, args.num_train_epochs) == (16, 1e-3, 1e-5, 2)
+    assert (args.per_device_train_batch_size, args.per_device_eval_batch_size) == (16, 16)
+    assert args.max_completion_length is None and args.report_to == [] and args.eval_on_start is False
+    assert args.bf16 is torch.cuda.is_available()
+
+
+def test_killed_and_started_again_equals_never_stopped(command, tmp_path, monkeypatch):
+    """Killed by SIGKILL at step 3 of 4, in the middle of a reward; the last checkpoint is that of step 2."""
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "deadly.py").write_text(
+        "import os, signal\n"
+        "def maybe(completions, trainer_state, **columns):\n"
+        "    if os.environ.get('KILL_AT') == str(trainer_state.global_step):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return [0.0] * len(completions)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ["--rewards", "ranking_reward.rule_reward", "deadly.maybe", "--rollout", "mixed"]
+    options += ["max_steps=4", "save_steps=2", "eval_strategy=steps", "eval_steps=1"]
+    run(command("whole", *options))
+    killed = subprocess.run(
+        [sys.executable, "-m", "mimigenrec.grpo.train", *command("parts", *options)],
+        env={**os.environ, "KILL_AT": "3", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    (tmp_path / "parts" / "checkpoint-3").mkdir()  # a save that was cut short
+    run(command("parts", *options))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-6)
+
+    def numbers(out):
+        drop = ("runtime", "per_second", "train_loss", "total_flos", "epoch")
+        events = read_jsonl(tmp_path / out / "rl_log.jsonl")
+        return [{k: v for k, v in event.items() if not any(word in k for word in drop)} for event in events]
+
+    for ours, theirs in zip(numbers("parts"), numbers("whole"), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_a_finished_run_started_again_changes_nothing(command, tmp_path):
+    run(command("out", "max_steps=1", "save_steps=1"))
+    before = weights(tmp_path / "out")
+    run(command("out", "max_steps=1", "save_steps=1"))
+    assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "out").items())
+
+
+def test_lora_saves_an_adapter_that_recommends(command, tmp_path):
+    run(command("out", "max_steps=1", "lora_r=2"))
+    assert (tmp_path / "out" / "adapter_config.json").is_file()
+    assert len(MIMIGenRec.from_pretrained(tmp_path / "out", device="cpu").recommend([["0"]], k=2)[0]) == 2
+    adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert all(value.any() for name, value in adapter.items() if "lora_B" in name)  # they start at 0
+
+
+def test_the_rl_folder_itself_and_files_of_others_will_do(command, rl_data, tmp_path, sft, caplog):
+    """A folder with nothing but rl rows of the classic kind: SIDs from --index, one warning for the contract."""
+    (tmp_path / "theirs").mkdir()
+    rows = (rl_data / "rl" / "train.json").read_text()
+    (tmp_path / "theirs" / "train.json").write_text(rows)
+    run(command("out", f"data={tmp_path / 'theirs'}", f"index={sft / 'id2sid.json'}", "max_steps=1"))
+    assert sum("prompt_contract.json" in record.message for record in caplog.records) == 1
+    assert not read_contract(tmp_path / "out") or read_contract(tmp_path / "out") == read_contract(sft)
+
+
+@pytest.fixture
+def data_with(rl_data, tmp_path):
+    """data_with(train rows as a value or text) -> a data folder with them."""
+
+    def make(train, contract=None, sids=None):
+        folder = tmp_path / "data"
+        (folder / "rl").mkdir(parents=True)
+        for name in ("id2sid.json", "prompt_contract.json", "rl/valid.json"):
+            (folder / name).write_bytes((rl_data / name).read_bytes())
+        if contract:
+            contract.write(folder)
+        if sids:
+            write_index(folder / "id2sid.json", sids)
+        text = train if isinstance(train, str) else json.dumps(train)
+        (folder / "rl" / "train.json").write_text(text)
+        return folder
+
+    return make
+
+
+GOOD = {"prompt": [{"role": "user", "content": "?"}], "reward_model": {"ground_truth": "<a_0><b_0><c_0>"}}
+
+
+@pytest.mark.parametrize(
+    "train, message",
+    [
+        ("[{", "train.json is not JSON"),
+        ([], "train.json must be a list of rows and hold at least one"),
+        ([GOOD, {"prompt": GOOD["prompt"]}], "train.json, row 1: needs 'prompt'"),
+        ([{**GOOD, "prompt": []}], "row 0: needs 'prompt'"),
+        ([{**GOOD, "prompt": "text"}], "row 0: needs 'prompt'"),
+        ([{**GOOD, "reward_model": {"ground_truth": None}}], "row 0: needs 'prompt'"),
+        ([{**GOOD, "reward_model": {"ground_truth": "<a_0><b_0>"}}], "row 0: the target '<a_0><b_0>' is no SID of"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_refused(command, data_with, train, message):
+    with pytest.raises(ValueError, match=message):
+        run(command("out", f"data={data_with(train)}"))
+
+
+def test_targets_written_with_spaces_are_still_sids(tmp_path, tokenizer):
+    """Rewards and evaluation read the names in the text as well."""
+    rows = [{**GOOD, "reward_model": {"ground_truth": "<a_0> <b_0> <c_0>\n"}}]
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    assert read_rows(tmp_path / "train.json", {"<a_0><b_0><c_0>"}, tmp_path, tokenizer, None) == rows
+
+
+def test_a_missing_file_is_named(command, tmp_path, sft):
+    (tmp_path / "data" / "rl").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="train.json is missing"):
+        run(command("out", f"data={tmp_path / 'data'}"))
+    with pytest.raises(FileNotFoundError, match="nowhere.json missing; name an id2sid.json"):
+        run(command("out", f"index={tmp_path / 'nowhere.json'}"))
+
+
+def test_a_prompt_that_is_too_long_is_refused_not_cut(command):
+    with pytest.raises(ValueError, match="train.json: prompt .* more than the 20 allowed"):
+        run(command("out", "max_prompt_length=20"))
+
+
+def test_another_contract_is_refused(command, data_with):
+    with pytest.raises(ValueError, match="prompt contracts differ in their wording from character"):
+        run(command("out", f"data={data_with([GOOD], Contract.of('classic'))}"))
+
+
+def test_a_checkpoint_of_another_catalogue_is_refused(command, data_with, toy):
+    other = {**toy.sids, "0": toy.sids["1"], "1": toy.sids["0"]}
+    with pytest.raises(ValueError, match=f"item '0' is {join_sid(toy.sids['0'])} in .* is from another catalogue"):
+        run(command("out", f"data={data_with([GOOD], sids=other)}"))
+
+
+def test_a_tokenizer_without_the_sids_is_refused(command, data_with, toy):
+    more = {**toy.sids, "8": ("<a_9>", "<b_0>", "<c_0>")}
+    with pytest.raises(ValueError, match="<a_9>"):
+        run(command("out", f"data={data_with([GOOD], sids=more)}"))
+
+
+def test_accelerates_silent_single_process_is_refused():
+    several = {"CCL_WORKER_COUNT": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    with pytest.raises(ValueError, match="torchrun"):
+        check_launch(several, has_gpu=False)
+    check_launch({}, has_gpu=False)
+    check_launch({**several, "WORLD_SIZE": "2"}, has_gpu=False)
+    check_launch(several, has_gpu=True)
+
+
+def test_the_last_whole_checkpoint_is_taken(tmp_path):
+    for step, whole in ((9, True), (10, True), (11, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if whole:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    args = RLConfig(str(tmp_path), use_cpu=True)
+    assert last_checkpoint(args) == str(tmp_path / "checkpoint-10")
+    assert last_checkpoint(RLConfig(str(tmp_path), use_cpu=True, overwrite_output_dir=True)) is None
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(command, tmp_path):
+    """gloo, two ranks of one group each, against one process with both groups."""
+    options = ["max_steps=2", "eval_strategy=steps", "eval_steps=2", "save_strategy=no", "eval_sample=7"]
+    run(command("one", *options))
+    two = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+        + ["mimigenrec.grpo.train", *command("two", *options, "per_device_train_batch_size=4")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert two.returncode == 0, two.stderr[-3000:]
+    keys = (
+        "reward",
+        "grad_norm",
+        "kl",
+        "groups_without_signal",
+        "eval_hr@10",
+        "eval_ndcg@10",
+        "rewards/rule_reward/mean",
+    )
+    one, two = (
+        [[event.get(key) for key in keys] for event in read_jsonl(tmp_path / out / "rl_log.jsonl")]
+        for out in ("one", "two")
+    )
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours == pytest.approx(theirs, abs=2e-4)
+    ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "examples" / "grpo").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_understood(recipe):
+    run_config, args = parse(RunConfig, RLConfig, argv=[str(recipe), "bf16=false"])
+    assert run_config.rewards and args.output_dir

@@ -1,0 +1,61 @@
+"""TRL's private methods that grpo/trainer.py overrides, and those around them whose workings it relies on.
+
+A hash that no longer fits means: read TRL's new source, change the trainer where needed, then put the new hash here.
+"""
+
+import hashlib
+import importlib
+import inspect
+
+import pytest
+import trl
+from trl import GRPOTrainer
+
+from mimigenrec.grpo import trainer as ours
+
+SIGNATURES = {
+    "_generate_single_turn": ["self", "prompts", "images"],
+    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "_get_per_token_logps_and_entropies": ["self", "model", "input_ids", "attention_mask", "logits_to_keep"],
+}
+
+# Overridden: the first three. Relied on: how a group lies in the batch, when rollouts are made, where metrics go.
+SOURCES = {
+    "_generate_single_turn": "99d8f05f1ed7a18f",
+    "_calculate_rewards": "a3d0e1fb1ca008a6",
+    "_get_per_token_logps_and_entropies": "32e8909f872fdc08",
+    "_generate": "0551242bcc43b70e",
+    "_generate_and_score_completions": "4c9b05583b0dbf38",
+    "_prepare_inputs": "0624c9a0c47736e3",
+    "_get_train_sampler": "85ff49a7c24179c4",
+    "get_train_dataloader": "b9ed70f2dd198ead",
+    "log": "de21ae80a2fbc6e2",
+}
+
+
+def test_every_overridden_private_method_is_in_the_list():
+    overridden = {
+        name
+        for name, value in vars(ours.BeamGRPOTrainer).items()
+        if name.startswith("_") and not name.startswith("__") and callable(value) and hasattr(GRPOTrainer, name)
+    }
+    assert overridden == set(ours.SEAMS) == set(SIGNATURES)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_an_overridden_method_is_called_as_we_expect(name):
+    arguments = list(inspect.signature(inspect.unwrap(getattr(GRPOTrainer, name))).parameters)
+    assert arguments[: len(SIGNATURES[name])] == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_trls_source_is_the_one_we_read(name):
+    source = inspect.getsource(inspect.unwrap(getattr(GRPOTrainer, name)))
+    found = hashlib.sha256(source.encode()).hexdigest()[:16]
+    assert found == SOURCES[name], f"GRPOTrainer.{name} changed with TRL {trl.__version__}: read it, then update"
+
+
+def test_another_trl_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(trl, "__version__", "0.25.1")
+    with pytest.raises(ImportError, match=r"found TRL 0.25.1.*pip install \"trl>=0.24.0,<0.25\""):
+        importlib.reload(ours)
