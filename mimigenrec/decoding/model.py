@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mimigenrec import contract as contracts
 from mimigenrec.catalog import Catalog, load_catalog, write_items
+from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import Contract, messages, prompt_ids, read_contract, user_text
 from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import writing
 from mimigenrec.sids.tokens import write_index
 
-COMPANIONS = ("id2sid.json", "items.json", contracts.FILE)
+COMPANIONS = ("id2sid.json", "items.json", CONTRACT_FILE)
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class MIMIGenRec:
             log.warning(
                 "%s has no %s; asking in our own wording, which may not be the one it was trained with",
                 folder,
-                contracts.FILE,
+                CONTRACT_FILE,
             )
             contract = Contract.of("contract", tokenizer)
         model = load_model(folder, dtype=dtype)
@@ -83,7 +83,7 @@ class MIMIGenRec:
         if exclude_seen:
             denied = per_prompt(deny, len(prompts), "deny")
             deny = [{*history, *(own or ())} for history, own in zip(histories, denied, strict=True)]
-        beams = beams or max(k, 50)
+        beams = max(k, 50) if beams is None else beams
         return recommend(self.model, self.tokenizer, self.trie, prompts, k, beams, allow, deny, support, batch_size)
 
     def prompts(self, histories: Sequence[Sequence[str]]) -> list[list[int]]:

@@ -159,7 +159,7 @@ def _items(trie: SidTrie, tokenizer, ranked: RankedSids, k: int) -> list[Recomme
     answers: list[Recommendation] = []
     for (sid, logp), number in zip(ranked, trie.find([sid for sid, _ in ranked]), strict=True):
         tokens = tuple(tokenizer.convert_ids_to_tokens(list(sid)))
-        answers += [Recommendation(item, tokens, logp) for item in trie.items[number]]
+        answers += [Recommendation(item, tokens, logp) for item in trie.items_at(number)]
         if len(answers) >= k:
             break
     return answers[:k]

@@ -122,6 +122,11 @@ class SidTrie:
         cuts = self.item_start.tolist()
         return [tuple(names[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
 
+    def items_at(self, sid: int) -> tuple[str, ...]:
+        """Item ids of one SID, without building the whole table `items`."""
+        rows = self.item_row[self.item_start[sid] : self.item_start[sid + 1]]
+        return tuple(self.names[row] for row in rows.tolist())
+
     @property
     def nbytes(self) -> int:
         """Bytes of the trie proper; the table of item ids is not counted."""
@@ -300,8 +305,11 @@ class SidTrie:
 def sid_token_ids(tokenizer, tokens: Sequence[str]) -> dict[str, int]:
     """SID token -> its one id. Raises ValueError naming the tokens that the tokenizer splits or does not know."""
     ids = dict(zip(tokens, tokenizer.convert_tokens_to_ids(list(tokens)), strict=True))
-    if tokenizer.encode("".join(tokens), add_special_tokens=False) != list(ids.values()):
-        split = [t for t in tokens if tokenizer.encode(t, add_special_tokens=False) != [ids[t]]] or tokens
+    whole = tokenizer.encode("".join(tokens), add_special_tokens=False) == list(ids.values())
+    if not whole or tokenizer.unk_token_id in ids.values():
+        unknown = (None, tokenizer.unk_token_id)
+        split = [t for t in tokens if ids[t] in unknown or tokenizer.encode(t, add_special_tokens=False) != [ids[t]]]
+        split = split or tokens  # each is whole alone, but not beside the others
         raise ValueError(
             f"the tokenizer of {tokenizer.name_or_path!r} does not read {len(split)} of {len(tokens)} SID tokens as "
             f"one token each, {split[0]} among them. The model was not prepared for this catalogue: run `mimigenrec "

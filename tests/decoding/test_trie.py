@@ -5,10 +5,13 @@ import random
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from mimigenrec.catalog import Catalog
 from mimigenrec.decoding.trie import OFF, SidTrie
-from tests.conftest import make_tokenizer
+from mimigenrec.sids.tokens import distinct_tokens, read_index
+from tests.conftest import make_tokenizer, shared
 
 EOS, PAD, VOCABULARY = 3, 0, 60
 
@@ -42,7 +45,7 @@ def every_state(sids) -> list[tuple[int, ...]]:
     return sorted(prefixes | {(*sid, EOS) for sid in sids})
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(15))
 def test_walk_allowed_and_children_agree_with_a_dictionary_of_prefixes(seed):
     sids = random_codes(seed)
     trie = build(sids)
@@ -99,6 +102,7 @@ def test_items_of_a_sid_are_found_at_its_node(seed):
         assert trie.items[number] == tuple(str(row) for row, own in enumerate(sids) if own == sid)
         tokens = trie.sid_tokens(torch.tensor([number]))[0].tolist()
         assert tokens == [*sid, *[-1] * (trie.depth - len(sid))]
+        assert trie.items_at(number) == trie.items[number]
     assert trie.find([(10, 16)]) == [-1]
 
 
@@ -173,6 +177,25 @@ def test_a_sid_token_that_the_tokenizer_splits_is_named(toy):
     known = sorted({token for sid in toy.sids.values() for token in sid} - {"<b_2>"})
     with pytest.raises(ValueError, match=r"1 of 10 SID tokens.*<b_2>.*add-sids"):
         SidTrie.from_catalog(toy, make_tokenizer(sid_tokens=known))
+
+
+def test_a_sid_token_that_is_unknown_to_the_tokenizer_is_named():
+    core = Tokenizer(models.WordLevel({"<a_0>": 0, "<unk>": 1, "<eos>": 2}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<eos>")
+    with pytest.raises(ValueError, match="1 of 1 SID tokens.*<a_1>"):
+        SidTrie.from_sids({"0": ("<a_1>",)}, tokenizer)
+    assert SidTrie.from_sids({"0": ("<a_0>",)}, tokenizer).n_sids == 1
+
+
+def test_the_real_catalogue_has_a_node_for_each_prefix():
+    sids = read_index(shared("data", "amazon18-industrial-active", "Industrial_and_Scientific.index.json"))
+    trie = SidTrie.from_sids(sids, make_tokenizer(sid_tokens=distinct_tokens(sids)))
+    prefixes = [len({sid[:level] for sid in sids.values()}) for level in range(4)]
+    assert np.diff(trie.levels).tolist() == prefixes
+    assert trie.n_items == len(sids) and sum(map(len, trie.items)) == len(sids)
+    tokens = trie.sid_tokens(torch.arange(trie.n_sids))
+    nodes = trie.walk(torch.cat([tokens, torch.full((trie.n_sids, 1), trie.eos_id)], dim=1))
+    assert (nodes == trie.DONE).all()
 
 
 @pytest.mark.parametrize(
