@@ -14,4 +14,4 @@ if [ "$NPROC" -gt 1 ]; then
   start=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$NPROC")
 fi
 exec "${start[@]}" -m mimigenrec.evaluation.run \
-  --model "$MODEL" --data "$DATA" --output "$OUTPUT" --beams "$BEAMS" "$@"
+  --model "$MODEL" --data "$DATA" --output "$OUTPUT" --beams "$BEAMS" --k "${K:-$BEAMS}" "$@"

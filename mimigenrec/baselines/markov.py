@@ -4,7 +4,7 @@ Ties go by popularity, then id; where the last item leads nowhere else, populari
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mimigenrec.baselines.popularity import Popularity, Ranked
 from mimigenrec.interactions.inter_file import History
@@ -25,9 +25,12 @@ class Markov:
             for last, counts in steps.items()
         }
 
-    def rank(self, history: Sequence[str]) -> Ranked:
+    def rank(self, history: Sequence[str]) -> Iterator[tuple[str, float]]:
         """All items, best first. Scores: transition counts >= 1, then popularity scaled below 1."""
         first = self.followers.get(history[-1], []) if history else []
+        yield from first
         followed = {item for item, _ in first}
         most = 1.0 + self.popularity.order[0][1]
-        return first + [(item, n / most) for item, n in self.popularity.order if item not in followed]
+        for item, count in self.popularity.order:
+            if item not in followed:
+                yield item, count / most

@@ -5,13 +5,13 @@ They rank every item that has a SID, the same candidates as the model's; a targe
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mimigenrec.baselines.markov import Markov
-from mimigenrec.baselines.popularity import Popularity, Ranked
+from mimigenrec.baselines.popularity import Popularity
 from mimigenrec.catalog import Catalog, load_catalog
 from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.metrics import KS, Group
@@ -83,7 +83,9 @@ def main(config: BaselineConfig) -> None:
     print(f"{config.method}\n\n{one_result(metrics)}\nwritten to {config.output}")
 
 
-def to_groups(ranked: Ranked, catalog: Catalog, k: int, seen: Sequence[str] | set[str] = ()) -> list[Group]:
+def to_groups(
+    ranked: Iterable[tuple[str, float]], catalog: Catalog, k: int, seen: Collection[str] = ()
+) -> list[Group]:
     """One group per item, as its place is known exactly, until k distinct SIDs have come."""
     groups: list[Group] = []
     sids: set[str] = set()

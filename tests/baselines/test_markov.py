@@ -14,7 +14,7 @@ def test_followers_of_the_last_item_by_count_then_popularity_then_id_filled_by_p
 
 
 def test_every_item_comes_once_and_scores_never_rise():
-    ranked = Markov(ITEMS, TRAIN).rank(["2"])
+    ranked = list(Markov(ITEMS, TRAIN).rank(["2"]))
     assert sorted(item for item, _ in ranked) == sorted(ITEMS)
     scores = [score for _, score in ranked]
     assert scores == sorted(scores, reverse=True)
