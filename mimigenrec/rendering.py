@@ -8,7 +8,7 @@ always what the tokenizer itself renders: a reasoning template, for one, puts an
 import copy
 from collections.abc import Callable, Iterable, Mapping
 
-from mimigenrec.contract import Contract, prompt_ids, row_messages, user_text
+from mimigenrec.contract import Contract, prompt_ids, row_messages
 
 Row = Mapping[str, str]
 
@@ -31,9 +31,11 @@ def check_rendering(
     for row in _probe_rows(contract) if rows is None else rows:
         prompt, answer = render(row)
         ours = prompt_ids(tokenizer, [row_messages(row)])[0]
-        _compare(tokenizer, template, "prompt", prompt, ours)
+        if prompt != ours:
+            raise _difference(tokenizer, template, "prompt", prompt, ours)
         wanted = [*tokenizer.encode(row["output"], add_special_tokens=False), tokenizer.eos_token_id]
-        _compare(tokenizer, template, "answer", answer[: len(wanted)], wanted)
+        if answer[: len(wanted)] != wanted:
+            raise _difference(tokenizer, template, "answer", answer, wanted)
 
 
 def lf_ids(tokenizer, row: Row, template: str | None = None) -> tuple[list[int], list[int]]:
@@ -74,21 +76,17 @@ def _probe_rows(contract: Contract) -> Iterable[Row]:
     names = {"sids": PROBES[0], "sid": PROBES[0], "titles": contract.write_titles(PROBES[1:])}
     for name, (instruction, question) in contract.templates.items():
         for text in PROBES[1:]:
-            question_text = question.format(**names, title=text, description=text)
+            asked = question.format(**names, title=text, description=text)
             answer = text if name in ("sid_to_title", "next_title") else PROBES[0]
-            yield {"system": contract.system, "instruction": instruction, "input": question_text, "output": answer}
-    # a question of the shape of every row, with nothing in it that we know of
-    yield {"system": contract.system, "instruction": "", "input": user_text("a", "b"), "output": PROBES[0]}
+            yield {"system": contract.system, "instruction": instruction, "input": asked, "output": answer}
 
 
-def _compare(tokenizer, template: str | None, what: str, theirs: list[int], ours: list[int]) -> None:
-    if theirs == ours:
-        return
-    at = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
-    at = min(len(theirs), len(ours)) if at is None else at
+def _difference(tokenizer, template: str | None, what: str, theirs: list[int], ours: list[int]) -> ValueError:
+    shorter = min(len(theirs), len(ours))
+    at = next((i for i in range(shorter) if theirs[i] != ours[i]), shorter)
     near = slice(max(0, at - 10), at + 20)
     used = f"template {template!r}" if template else "the chat template it parses from the tokenizer"
-    raise ValueError(
+    return ValueError(
         f"LLaMA-Factory with {used} and the tokenizer {tokenizer.name_or_path!r} write the {what} differently from "
         f"token {at} on: LLaMA-Factory trains on {tokenizer.decode(theirs[near])!r}, RL and evaluation would see "
         f"{tokenizer.decode(ours[near])!r}. Give --template, and `template:` in the SFT YAML, a name of "
