@@ -51,11 +51,7 @@ class MIMIGenRec:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         contract = read_contract(folder)
         if contract is None:
-            log.warning(
-                "%s has no %s; asking in our own wording, which may not be the one it was trained with",
-                folder,
-                CONTRACT_FILE,
-            )
+            log.warning("%s has no %s: asking in our own wording, which may not be its own", folder, CONTRACT_FILE)
             contract = Contract.of("contract", tokenizer)
         model = load_model(folder, dtype=dtype)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

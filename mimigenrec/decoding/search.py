@@ -59,10 +59,11 @@ def recommend(
     if not 1 <= k <= beams:
         raise ValueError(f"beams={beams} cannot give k={k} items; ask for 1 or more and at least as many beams")
     n = len(prompts)
-    wanted = list(zip(per_prompt(allow, n, "allow"), per_prompt(deny, n, "deny"), strict=True))
+    rows_of: dict[tuple, list[int]] = {}  # prompts with the same filters share a trie
+    for row, filters in enumerate(zip(per_prompt(allow, n, "allow"), per_prompt(deny, n, "deny"), strict=True)):
+        rows_of.setdefault(filters, []).append(row)
     answers: list[list[Recommendation]] = [[]] * n
-    for filters in dict.fromkeys(wanted):
-        rows = [row for row, own in enumerate(wanted) if own == filters]
+    for filters, rows in rows_of.items():
         legal = trie if filters == (None, None) else trie.subset(*filters)
         found = search_sids(model, tokenizer, legal, [prompts[row] for row in rows], beams, support, batch_size)
         for row, ranked in zip(rows, found, strict=True):
@@ -95,15 +96,15 @@ def search_sids(
     by_length = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
     for start in range(0, len(prompts), batch_size):
         rows = by_length[start : start + batch_size]
-        found = _generate(model, tokenizer, trie, [prompts[row] for row in rows], beams, support)
+        found = _generate(model, trie, [prompts[row] for row in rows], beams, support)
         for row, ranked in zip(rows, found, strict=True):
             answers[row] = ranked
     return answers
 
 
 @torch.no_grad()
-def _generate(model, tokenizer, trie: SidTrie, prompts, beams: int, support: Support) -> list[RankedSids]:
-    """One batch through Hugging Face's own search."""
+def _generate(model, trie: SidTrie, prompts, beams: int, support: Support) -> list[RankedSids]:
+    """One batch through Hugging Face's own search. It keeps the scores of every step, (depth + 1) x B x beams x V."""
     ids, mask = left_pad(prompts, trie.pad_id, model.device)  # (B, P)
     length = ids.shape[1]
     # early_stopping False ends when no open beam can still enter the list; exact, since scores only fall.
@@ -128,11 +129,10 @@ def _generate(model, tokenizer, trie: SidTrie, prompts, beams: int, support: Sup
     )
     written = out.sequences[:, length:].tolist()  # (B * beams, at most depth + 1)
     if beams == 1:  # generate() is then greedy and gives no score of the sequence
-        steps = (
-            torch.stack(out.logits if support == "vocab" else out.scores, dim=1).float().log_softmax(-1)
-        )  # (B, t, V)
+        steps = torch.stack(out.logits if support == "vocab" else out.scores, dim=1)  # (B, t, V)
+        logps = steps.float().log_softmax(dim=-1)
         scores = [
-            sum(steps[row, t, token].item() for t, token in enumerate(_closed(tokens, trie)))
+            sum(logps[row, t, token].item() for t, token in enumerate(_closed(tokens, trie)))
             for row, tokens in enumerate(written)
         ]
     else:
