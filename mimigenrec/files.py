@@ -33,8 +33,7 @@ def writing(path: str | Path, mode: str = "w") -> Iterator[IO]:
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
     with writing(path) as handle:
-        json.dump(value, handle, ensure_ascii=False, indent=indent)
-        handle.write("\n")
+        handle.write(json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
 
 
 def write_json_rows(path: str | Path, rows: Iterable[dict]) -> int:
@@ -43,8 +42,7 @@ def write_json_rows(path: str | Path, rows: Iterable[dict]) -> int:
     with writing(path) as handle:
         handle.write("[")
         for row in rows:
-            handle.write(",\n" if count else "\n")
-            json.dump(row, handle, ensure_ascii=False)
+            handle.write((",\n" if count else "\n") + json.dumps(row, ensure_ascii=False))
             count += 1
         handle.write("\n]\n")
     return count

@@ -1,0 +1,91 @@
+"""Rows a second and peak memory of preprocessing, at several sizes, and how both grow.
+
+    python benchmarks/preprocess.py [--sizes 10000 100000 1000000]
+
+Each size is generated and preprocessed in a process of its own, in a temporary folder. Of n interactions 90 % are
+train rows, 5 % valid, 5 % test; histories hold 1 to 10 items. The catalogue has 10 * sqrt(n) items (1,000 at 10 k,
+10,000 at 1 M) with titles of 8 words and descriptions of 60, since real catalogues grow more slowly than their logs.
+Peak memory is the process's, interpreter included; `slope` is the log-log slope between the smallest and the largest
+size: 1 means that it grows as the interactions do.
+"""
+
+import json
+import math
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+
+from mimigenrec.files import write_json
+from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.sids.tokens import write_index
+from mimigenrec.tasks.build import BuildConfig, main
+
+WORDS = "steel tape drill small red clamp box hose valve screw pump sheet glove meter cable blue".split()
+
+
+def histories(rows: int, items: int, rng: random.Random) -> Iterator[History]:
+    for row in range(rows):
+        ids = tuple(str(int(items * rng.random() ** 2)) for _ in range(rng.randint(2, 11)))
+        yield History(row, f"u{row // 5}", ids[:-1], ids[-1])
+
+
+def generate(folder: Path, interactions: int) -> int:
+    """Raw files of a category "made"; returns how many items there are."""
+    rng = random.Random(0)
+    items = int(10 * math.sqrt(interactions))
+    for split, share in (("train", 0.9), ("valid", 0.05), ("test", 0.05)):
+        write_inter(folder / f"made.{split}.inter", histories(int(interactions * share), items, rng))
+    write_index(
+        folder / "made.index.json", {str(i): [f"<{c}_{rng.randrange(256)}>" for c in "abc"] for i in range(items)}
+    )
+    texts = ({"title": 8, "description": 60} for _ in range(items))
+    write_json(
+        folder / "made.item.json",
+        {str(i): {name: " ".join(rng.choices(WORDS, k=k)) for name, k in of.items()} for i, of in enumerate(texts)},
+    )
+    return items
+
+
+def measure(folder: str) -> None:
+    """In a process of its own: one JSON line with seconds and peak MiB before and after."""
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # noqa: E731
+    before, start = peak(), time.perf_counter()
+    main(BuildConfig(data_dir=Path(folder), category="made", output_dir=Path(folder) / "data" / "made"))
+    print("\n" + json.dumps({"seconds": time.perf_counter() - start, "before": before, "peak": peak()}))  # noqa: T201
+
+
+def bench(sizes: list[int]) -> None:
+    found = []
+    print("interactions    items  seconds     rows/s  peak MiB  of which ours")  # noqa: T201
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            items = generate(Path(folder), size)
+            argv = [sys.executable, __file__, "--measure", folder]
+            run = subprocess.run(argv, capture_output=True, text=True, check=True)
+        result = json.loads(run.stdout.splitlines()[-1])
+        seconds, peak = result["seconds"], result["peak"]
+        found.append((size, seconds, peak, peak - result["before"]))
+        print(  # noqa: T201
+            f"{size:12,} {items:8,} {seconds:8.2f} {size / seconds:10,.0f} {peak:9.0f} {peak - result['before']:14.0f}",
+            flush=True,
+        )
+    if len(found) > 1:
+        (n0, *first), (n1, *last) = found[0], found[-1]
+        slopes = [math.log(b / a) / math.log(n1 / n0) for a, b in zip(first, last, strict=True)]
+        print("slope: seconds {:.2f}, peak {:.2f}, ours {:.2f}".format(*slopes))  # noqa: T201
+
+
+if __name__ == "__main__":
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="interactions")
+    parser.add_argument(
+        "--measure", metavar="FOLDER", help="preprocess the category 'made' that lies there, and report"
+    )
+    args = parser.parse_args()
+    measure(args.measure) if args.measure else bench(args.sizes)
