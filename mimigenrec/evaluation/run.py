@@ -212,5 +212,6 @@ def timing(recommender: MIMIGenRec, share: int, world: int, seconds: float) -> d
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
+    first = os.environ.get("RANK", "0") == "0"  # warnings once, not once per process
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR)
     main(*parse(EvaluateConfig))

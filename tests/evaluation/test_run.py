@@ -156,6 +156,33 @@ def test_classic_files_run_as_they_stand_with_one_warning(plain, checkpoint, toy
     assert caplog.text.count("no prompt_contract.json") == 1
 
 
+def test_classic_wording_runs_with_one_warning_that_metrics_json_keeps(checkpoint, toy_data, tmp_path, caplog):
+    model, data = copied(checkpoint, tmp_path / "tiny"), copied(toy_data, tmp_path / "data")
+    for folder in (model, data):
+        Contract.of("classic").write(folder)
+    result = run(tmp_path / "out", model=model, data=data)
+    assert result.metrics["contract"]["note"].startswith("classic wording")
+    assert caplog.text.count("classic wording") == 1
+
+
+def test_a_lora_checkpoint_is_evaluated_with_its_adapter(plain, checkpoint, toy_data, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from mimigenrec.decoding.model import copy_companions
+
+    torch.manual_seed(0)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(checkpoint),
+        LoraConfig(target_modules=["q_proj"], init_lora_weights=False),
+    )
+    model.save_pretrained(tmp_path / "lora")
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path / "lora")
+    copy_companions(toy_data, tmp_path / "lora")
+    result = run(tmp_path / "out", model=tmp_path / "lora", data=toy_data)
+    assert [r["ranked"] for r in result.rows] != [r["ranked"] for r in plain.rows]
+
+
 def test_a_checkpoint_of_another_catalogue_is_refused(checkpoint, toy_data, tmp_path, toy):
     other = copied(checkpoint, tmp_path / "tiny")
     write_index(other / "id2sid.json", {**toy.sids, "4": ("<a_0>", "<b_0>")})
