@@ -41,20 +41,21 @@ def generate(folder: Path, interactions: int) -> int:
     items = int(10 * math.sqrt(interactions))
     for split, share in (("train", 0.9), ("valid", 0.05), ("test", 0.05)):
         write_inter(folder / f"made.{split}.inter", histories(int(interactions * share), items, rng))
-    write_index(
-        folder / "made.index.json", {str(i): [f"<{c}_{rng.randrange(256)}>" for c in "abc"] for i in range(items)}
-    )
-    texts = ({"title": 8, "description": 60} for _ in range(items))
-    write_json(
-        folder / "made.item.json",
-        {str(i): {name: " ".join(rng.choices(WORDS, k=k)) for name, k in of.items()} for i, of in enumerate(texts)},
-    )
+    sids = {str(i): tuple(f"<{level}_{rng.randrange(256)}>" for level in "abc") for i in range(items)}
+    write_index(folder / "made.index.json", sids)
+    lengths = {"title": 8, "description": 60}
+    texts = {i: {name: " ".join(rng.choices(WORDS, k=k)) for name, k in lengths.items()} for i in sids}
+    write_json(folder / "made.item.json", texts)
     return items
+
+
+def peak() -> float:
+    """MiB, the most that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(folder: str) -> None:
     """In a process of its own: one JSON line with seconds and peak MiB before and after."""
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # noqa: E731
     before, start = peak(), time.perf_counter()
     main(BuildConfig(data_dir=Path(folder), category="made", output_dir=Path(folder) / "data" / "made"))
     print("\n" + json.dumps({"seconds": time.perf_counter() - start, "before": before, "peak": peak()}))  # noqa: T201
@@ -69,12 +70,10 @@ def bench(sizes: list[int]) -> None:
             argv = [sys.executable, __file__, "--measure", folder]
             run = subprocess.run(argv, capture_output=True, text=True, check=True)
         result = json.loads(run.stdout.splitlines()[-1])
-        seconds, peak = result["seconds"], result["peak"]
-        found.append((size, seconds, peak, peak - result["before"]))
-        print(  # noqa: T201
-            f"{size:12,} {items:8,} {seconds:8.2f} {size / seconds:10,.0f} {peak:9.0f} {peak - result['before']:14.0f}",
-            flush=True,
-        )
+        seconds, most, ours = result["seconds"], result["peak"], result["peak"] - result["before"]
+        found.append((size, seconds, most, ours))
+        line = f"{size:12,} {items:8,} {seconds:8.2f} {size / seconds:10,.0f} {most:9.0f} {ours:14.0f}"
+        print(line, flush=True)  # noqa: T201
     if len(found) > 1:
         (n0, *first), (n1, *last) = found[0], found[-1]
         slopes = [math.log(b / a) / math.log(n1 / n0) for a, b in zip(first, last, strict=True)]
@@ -84,8 +83,6 @@ def bench(sizes: list[int]) -> None:
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="interactions")
-    parser.add_argument(
-        "--measure", metavar="FOLDER", help="preprocess the category 'made' that lies there, and report"
-    )
+    parser.add_argument("--measure", metavar="FOLDER", help="preprocess 'made', which lies there, and report")
     args = parser.parse_args()
     measure(args.measure) if args.measure else bench(args.sizes)

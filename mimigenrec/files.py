@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+one_line = json.JSONEncoder(ensure_ascii=False).encode  # a value as JSON text without a line break
+
 
 @contextmanager
 def writing(path: str | Path, mode: str = "w") -> Iterator[IO]:
@@ -42,7 +44,7 @@ def write_json_rows(path: str | Path, rows: Iterable[dict]) -> int:
     with writing(path) as handle:
         handle.write("[")
         for row in rows:
-            handle.write((",\n" if count else "\n") + json.dumps(row, ensure_ascii=False))
+            handle.write((",\n" if count else "\n") + one_line(row))
             count += 1
         handle.write("\n]\n")
     return count

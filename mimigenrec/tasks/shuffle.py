@@ -1,6 +1,5 @@
 """Chance in little memory: rows in random order by way of a file on disk, and a random sample of a stream."""
 
-import json
 import random
 import tempfile
 from array import array
@@ -8,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mimigenrec.files import writing
+from mimigenrec.files import one_line, writing
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ def write_shuffled(path: str | Path, rows: Iterable[dict[str, Any]], rng: random
         starts, end = array("q"), 0
         for row in rows:
             starts.append(end)
-            end += waiting.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            end += waiting.write(one_line(row).encode() + b"\n")
         rng.shuffle(starts)
         with writing(path, "wb") as out:
             out.write(b"[")
