@@ -1,0 +1,177 @@
+"""Are these SIDs worth a GPU night? Figures, verdicts and gates for an index.json: `mimigenrec sid-report`.
+
+sid_report.json   {"title", "overall": "good|watch|bad", "verdicts": [{"name", "state", "value", "meaning"}],
+                  "gates": [{"text", "value", "failed"}], "figures": {name: number}, "details": {...}, "about": {...}}
+sid_report.md     the verdicts and the figures by level
+sid_report.html   the same with pictures, one file
+
+Only the index is needed; each other file adds the figures that can be measured on it. Names and formulas are in
+docs/sids.md. Exit status 1 if a gate of --fail_on fails, so that a script stops before it trains.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mimigenrec.cli import arg, parse
+from mimigenrec.files import read_json, write_json, writing
+from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.manifest import make_manifest
+from mimigenrec.sids import purity, structure
+from mimigenrec.sids.report_page import OVERALL, write_markdown, write_page
+from mimigenrec.sids.report_pictures import draw_tree
+from mimigenrec.sids.tokens import Sid, read_index
+from mimigenrec.sids.verdicts import failed_gates, give_verdicts, parse_gate, worst
+
+GROUPS_SHOWN, TITLES_SHOWN, CELLS_SHOWN, WORDS_SHOWN = 5, 3, 8, 4
+
+
+@dataclass
+class DoctorConfig:
+    """Is an index worth training on? Writes sid_report.json, .md and .html."""
+
+    index: str = arg("index.json or id2sid.json to judge")
+    output: str = arg("folder for the report")
+    items: str | None = arg("C.item.json: identical texts, categories, what the codes mean", default=None)
+    embeddings: str | None = arg("C.emb-<name>.npy, row i of item id i: do alike items start alike?", default=None)
+    train: str | None = arg("C.train.inter: are items bought in a row alike in SID?", default=None)
+    test: str | None = arg("C.test.inter: how many targets share a SID?", default=None)
+    earlier: str | None = arg("an index to compare with: how many items changed their SID?", default=None)
+    tokenizer: str | None = arg("tokenizer or checkpoint folder: is each SID token one id?", default=None)
+    sizes: list[int] = arg("codes per level of the codebooks, to count those that no item has", factory=list)
+    neighbours: int = arg("nearest neighbours asked of each item", default=10)
+    queries: int = arg("with more items, so many are drawn and asked for their neighbours", default=20_000)
+    fail_on: list[str] = arg("conditions that fail the run, such as 'collisions>0.05'", factory=list)
+    title: str | None = arg("heading of the report; default: the index's file name", default=None)
+    seed: int = arg("of the draw of items", default=42)
+
+
+def main(config: DoctorConfig) -> None:
+    gates = [parse_gate(text) for text in config.fail_on]
+    sids = read_index(config.index)
+    known = read_items(config.items, sids) if config.items else {}
+    details = measure(config, sids, known)
+    figures = flatten(details)
+    verdicts = give_verdicts(figures)
+    failed = failed_gates(gates, figures)
+    given = (config.index, config.items, config.embeddings, config.train, config.test, config.earlier)
+    report = {
+        "title": config.title or f"SID report: {Path(config.index).name}",
+        "overall": worst(verdicts),
+        "verdicts": [verdict._asdict() for verdict in verdicts],
+        "gates": [{"text": g.text, "value": figures[g.figure], "failed": g in failed} for g in gates],
+        "figures": figures,
+        "details": details,
+        "about": make_manifest(config, filter(None, given), config.seed),
+    }
+    write_report(config.output, report, sids)
+    print(f"{OVERALL[report['overall']]}\n")
+    for verdict in verdicts:
+        print(f"  {verdict.state:<5}  {verdict.name}: {verdict.value}. {verdict.meaning}")
+    print(f"\n{Path(config.output) / 'sid_report.html'}")
+    if failed:
+        lines = [f"{gate.text} ({gate.figure} is {figures[gate.figure]:.4g})" for gate in failed]
+        sys.exit(f"sid-report: {len(failed)} of {len(gates)} gates failed: {'; '.join(lines)}")
+
+
+def measure(config: DoctorConfig, sids: Mapping[str, Sid], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """All that can be said with the files given; a section is there only if its file is."""
+    codes = structure.code_table(sids.values())
+    titles = {item: text for item in sids if (text := _title(known.get(item, {})))}
+    found: dict[str, Any] = {
+        "levels": structure.level_figures(codes, config.sizes),
+        "depths": structure.depth_counts(sids),
+        "sids": structure.collision_figures(sids),
+        "collisions": [
+            {"sid": list(sid), "items": [f"{item}: {titles.get(item, '')[:70]}" for item in items[:TITLES_SHOWN]]}
+            for sid, items in list(structure.groups_of(sids).items())[:GROUPS_SHOWN]
+        ],
+        "cells": purity.describe_cells(sids, titles, CELLS_SHOWN, WORDS_SHOWN) if titles else [],
+    }
+    if config.test:
+        found["targets"] = structure.target_figures(sids, (row.target for row in read_inter(config.test)))
+    if config.items:
+        texts = {item: json.dumps([_title(fields), fields.get("description")]) for item, fields in known.items()}
+        found["texts"] = purity.text_figures(sids, {item: text for item, text in texts.items() if item in titles})
+        category = purity.category_purity(codes, [category_path(known.get(item, {})) for item in sids])
+        if category:
+            found["category"] = category
+    if config.embeddings:
+        vectors = purity.read_vectors(config.embeddings, list(sids))
+        rng = np.random.default_rng(config.seed)
+        found["neighbours"] = purity.neighbour_purity(codes, vectors, config.neighbours, config.queries, rng)
+    if config.train:
+        found["copurchase"] = purity.transition_purity(sids, read_inter(config.train))
+    if config.earlier:
+        found["churn"] = structure.churn_figures(read_index(config.earlier), sids)
+    if config.tokenizer:
+        from transformers import AutoTokenizer
+
+        found["tokens"] = structure.token_figures(sids, AutoTokenizer.from_pretrained(config.tokenizer))
+    return found
+
+
+def read_items(path: str, sids: Mapping[str, Sid]) -> dict[str, dict[str, Any]]:
+    """item.json. Raises ValueError if it is not a map of maps or knows no item of the index."""
+    known = read_json(path, made_by="the data set, one entry per item id")
+    if not isinstance(known, dict) or not all(isinstance(fields, dict) for fields in known.values()):
+        raise ValueError(f"{path} must map item ids to maps of title, description, brand and categories")
+    if not any(item in known for item in sids):
+        raise ValueError(f"{path} knows no item of the index (the first is {next(iter(sids))!r}); other data set?")
+    return known
+
+
+def _title(fields: Mapping[str, Any]) -> str:
+    return " ".join(str(fields.get("title") or "").split())
+
+
+def category_path(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Broad to narrow, () for none; "A,B,C", ["A", "B", "C"] or a list of such lists, of which the first counts."""
+    value = fields.get("categories") or ()
+    if isinstance(value, str):
+        value = value.split(",")
+    if value and isinstance(value[0], list):
+        value = value[0]
+    return tuple(name.strip() for name in map(str, value) if name.strip())
+
+
+def flatten(details: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of all sections by name: collisions, level1.perplexity, neighbours.level1.share, churn.kept."""
+    figures: dict[str, float] = {}
+    for section, content in details.items():
+        bare = section in ("levels", "sids", "targets", "texts", "tokens")
+        if section == "levels":
+            content = {"levels": content}
+        if section not in ("depths", "collisions", "cells"):
+            _flatten("" if bare else f"{section}.", content, figures)
+    return figures
+
+
+def _flatten(prefix: str, content: Mapping[str, Any], figures: dict[str, float]) -> None:
+    for name, value in content.items():
+        if name == "levels":
+            for level in value:
+                numbers = {key: number for key, number in level.items() if key != "level"}
+                _flatten(f"{prefix}level{level['level']}.", numbers, figures)
+        elif isinstance(value, (int, float)) and name != "level":
+            figures[prefix + name] = value
+
+
+def write_report(folder: str | Path, report: Mapping[str, Any], sids: Mapping[str, Sid]) -> None:
+    codes = structure.code_table(sids.values())
+    tokens = list(dict.fromkeys(sid[0] for sid in sids.values()))
+    words = {cell["token"]: cell["words"] for cell in report["details"]["cells"]}
+    write_json(Path(folder) / "sid_report.json", report)
+    with writing(Path(folder) / "sid_report.md") as out:
+        out.write(write_markdown(report))
+    with writing(Path(folder) / "sid_report.html") as out:
+        out.write(write_page(report, draw_tree(codes, tokens, words)))
+
+
+if __name__ == "__main__":
+    main(*parse(DoctorConfig))
