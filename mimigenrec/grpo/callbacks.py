@@ -8,6 +8,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.files import writing
+from mimigenrec.grpo.checks import check_save_steps
 from mimigenrec.logs import JsonlWriter, read_jsonl
 
 LOG_FILE = "rl_log.jsonl"
@@ -51,19 +52,3 @@ class SaveBetweenGenerations(TrainerCallback):
         every = {"steps": ("save_steps", state.save_steps), "best": ("eval_steps", state.eval_steps)}
         if args.save_strategy in every:
             check_save_steps(*every[args.save_strategy], args)
-
-
-def check_save_steps(name: str, steps: int, args) -> None:
-    """Raises ValueError unless `steps` optimiser steps are whole generation batches."""
-    forwards, per_generation = (
-        steps * args.gradient_accumulation_steps,
-        args.steps_per_generation * args.num_iterations,
-    )
-    if forwards % per_generation:
-        raise ValueError(
-            f"{name}={steps} would save inside a generation batch, where a run cannot be resumed exactly: {steps} "
-            f"steps are {forwards} forwards (gradient_accumulation_steps={args.gradient_accumulation_steps}), a "
-            f"generation batch serves {per_generation} (steps_per_generation={args.steps_per_generation} * "
-            f"num_iterations={args.num_iterations}). Make {name} * gradient_accumulation_steps a multiple of "
-            f"{per_generation}"
-        )

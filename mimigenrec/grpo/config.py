@@ -18,7 +18,7 @@ import torch
 from trl import GRPOConfig
 
 from mimigenrec.cli import arg
-from mimigenrec.grpo.trainer import check_whole_groups
+from mimigenrec.grpo.checks import check_whole_groups
 
 
 @dataclass

@@ -24,6 +24,7 @@ from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
+from mimigenrec.grpo.checks import check_arguments, check_whole_batch
 from mimigenrec.grpo.load_reward import checked
 from mimigenrec.grpo.rollout import Rollout, roll_out
 
@@ -49,7 +50,7 @@ class BeamGRPOTrainer(GRPOTrainer):
     rollout  "beam", "sample" or "mixed": see rollout.py
     support  "vocab": log-probabilities in loss, KL and search under the full vocabulary. "trie": renormalised over the
              legal tokens, so what is illegal or forced (the EOS of most SIDs) has no gradient
-    Raises ValueError for settings that cannot work, before any step: check_arguments().
+    Raises ValueError for settings that cannot work, before any step: see checks.py.
     """
 
     def __init__(
@@ -228,54 +229,3 @@ def warn_of_ranks_that_mean_nothing(rewards: list, rollout: Rollout) -> None:
     ranking = [f.__name__ for f in rewards if callable(f) and "rank_in_group" in inspect.signature(f).parameters]
     if ranking and rollout != "beam":
         log.warning("rollout %s: draws come in no order, so rank_in_group tells %s nothing", rollout, ranking)
-
-
-def check_arguments(args, trie: SidTrie, support: Support) -> None:
-    """Raises ValueError, naming the setting to change, for what would go wrong later or be ignored in silence."""
-    G = args.num_generations
-    check_whole_groups(args.per_device_train_batch_size * args.steps_per_generation, G)
-    if trie.n_sids < G:
-        raise ValueError(
-            f"num_generations={G} asks for {G} different SIDs per prompt, the catalogue has {trie.n_sids}; set "
-            f"num_generations to {trie.n_sids} or less"
-        )
-    if args.max_completion_length < trie.depth + 1:
-        raise ValueError(
-            f"max_completion_length={args.max_completion_length} cannot hold a SID of {trie.depth} levels and EOS; "
-            f"set it to {trie.depth + 1} or leave it out"
-        )
-    for name in ("use_vllm", "use_transformers_paged"):
-        if getattr(args, name):
-            raise ValueError(
-                f"{name}: true would not be used: rollouts come from the search inside the trie, which {name[4:]} "
-                f"does not have. Set {name}: false"
-            )
-    if args.generation_kwargs:
-        raise ValueError(
-            f"generation_kwargs={args.generation_kwargs} would not be used: beams take none, and draws take "
-            f"temperature, top_p, top_k, min_p and repetition_penalty from their own settings"
-        )
-    if args.use_liger_loss and support == "trie":
-        raise ValueError("use_liger_loss computes log-probabilities over the vocabulary only; set support: vocab")
-
-
-def check_whole_groups(rows: int, group_size: int) -> None:
-    """Raises ValueError unless one process holds whole groups."""
-    if rows % group_size:
-        raise ValueError(
-            f"each process would hold {rows} rollouts, not a whole number of groups of {group_size}: the beams of one "
-            f"prompt would be split over processes and ranked apart. Make per_device_train_batch_size * "
-            f"steps_per_generation (default: gradient_accumulation_steps) a multiple of num_generations={group_size}, "
-            f"for example {-(-rows // group_size) * group_size}"
-        )
-
-
-def check_whole_batch(rows: int, args) -> None:
-    """Raises ValueError if the training rows do not fill one generation batch: TRL would train on nothing."""
-    prompts = args.generation_batch_size // args.num_generations
-    if rows < prompts:
-        raise ValueError(
-            f"one generation batch holds {prompts} prompts ({args.generation_batch_size} rollouts in groups of "
-            f"{args.num_generations}) but there are only {rows} training rows; make per_device_train_batch_size or "
-            f"steps_per_generation smaller"
-        )

@@ -1,6 +1,5 @@
 import logging
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +7,7 @@ import torch
 from mimigenrec.contract import prompt_ids
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.evaluation.quick import constrained_metrics
-from mimigenrec.grpo.callbacks import check_save_steps
 from mimigenrec.grpo.load_reward import load_rewards
-from mimigenrec.grpo.trainer import check_whole_groups
 
 RULE = ["ranking_reward.rule_reward", "ranking_reward.ndcg_rule_reward"]
 
@@ -247,16 +244,3 @@ def test_the_tries_eos_must_be_the_tokenizers(make_trainer, toy, tokenizer):
             processing_class=tokenizer,
             train_dataset=trainer.train_dataset,
         )
-
-
-def test_whole_groups_on_one_process():
-    check_whole_groups(32, 16)
-    with pytest.raises(ValueError, match="hold 24 rollouts.*for example 32"):
-        check_whole_groups(24, 16)
-
-
-def test_save_steps_by_hand():
-    args = SimpleNamespace(gradient_accumulation_steps=2, steps_per_generation=4, num_iterations=1)
-    check_save_steps("save_steps", 2, args)
-    with pytest.raises(ValueError, match="3 steps are 6 forwards .* serves 4"):
-        check_save_steps("save_steps", 3, args)

@@ -1,0 +1,73 @@
+"""Settings that could not work, or would be ignored in silence: refused before any step, with what to change."""
+
+from trl import GRPOConfig
+
+from mimigenrec.decoding.search import Support
+from mimigenrec.decoding.trie import SidTrie
+
+
+def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
+    """Raises ValueError, naming the setting to change."""
+    G = args.num_generations
+    check_whole_groups(args.per_device_train_batch_size * args.steps_per_generation, G)
+    if trie.n_sids < G:
+        raise ValueError(
+            f"num_generations={G} asks for {G} different SIDs per prompt, the catalogue has {trie.n_sids}; set "
+            f"num_generations to {trie.n_sids} or less"
+        )
+    if args.max_completion_length < trie.depth + 1:
+        raise ValueError(
+            f"max_completion_length={args.max_completion_length} cannot hold a SID of {trie.depth} levels and EOS; "
+            f"set it to {trie.depth + 1} or leave it out"
+        )
+    for name in ("use_vllm", "use_transformers_paged"):
+        if getattr(args, name):
+            raise ValueError(
+                f"{name}: true would not be used: rollouts come from the search inside the trie, which {name[4:]} "
+                f"does not have. Set {name}: false"
+            )
+    if args.generation_kwargs:
+        raise ValueError(
+            f"generation_kwargs={args.generation_kwargs} would not be used: beams take none, and draws take "
+            f"temperature, top_p, top_k, min_p and repetition_penalty from their own settings"
+        )
+    if args.use_liger_loss and support == "trie":
+        raise ValueError("use_liger_loss computes log-probabilities over the vocabulary only; set support: vocab")
+
+
+def check_whole_groups(rows: int, group_size: int) -> None:
+    """Raises ValueError unless one process holds whole groups."""
+    if rows % group_size:
+        raise ValueError(
+            f"each process would hold {rows} rollouts, not a whole number of groups of {group_size}: the beams of one "
+            f"prompt would be split over processes and ranked apart. Make per_device_train_batch_size * "
+            f"steps_per_generation (default: gradient_accumulation_steps) a multiple of num_generations={group_size}, "
+            f"for example {-(-rows // group_size) * group_size}"
+        )
+
+
+def check_whole_batch(rows: int, args: GRPOConfig) -> None:
+    """Raises ValueError if the training rows do not fill one generation batch: TRL would train on nothing."""
+    prompts = args.generation_batch_size // args.num_generations
+    if rows < prompts:
+        raise ValueError(
+            f"one generation batch holds {prompts} prompts ({args.generation_batch_size} rollouts in groups of "
+            f"{args.num_generations}) but there are only {rows} training rows; make per_device_train_batch_size or "
+            f"steps_per_generation smaller"
+        )
+
+
+def check_save_steps(name: str, steps: int, args: GRPOConfig) -> None:
+    """Raises ValueError unless `steps` optimiser steps are whole generation batches."""
+    forwards, per_generation = (
+        steps * args.gradient_accumulation_steps,
+        args.steps_per_generation * args.num_iterations,
+    )
+    if forwards % per_generation:
+        raise ValueError(
+            f"{name}={steps} would save inside a generation batch, where a run cannot be resumed exactly: {steps} "
+            f"steps are {forwards} forwards (gradient_accumulation_steps={args.gradient_accumulation_steps}), a "
+            f"generation batch serves {per_generation} (steps_per_generation={args.steps_per_generation} * "
+            f"num_iterations={args.num_iterations}). Make {name} * gradient_accumulation_steps a multiple of "
+            f"{per_generation}"
+        )
