@@ -5,7 +5,8 @@
 Each size is generated and preprocessed in a process of its own, in a temporary folder. Of n interactions 90 % are
 train rows, 5 % valid, 5 % test; histories hold 1 to 10 items. The catalogue has 10 * sqrt(n) items (1,000 at 10 k,
 10,000 at 1 M) with titles of 8 words and descriptions of 60, since real catalogues grow more slowly than their logs.
-Peak memory is the process's, interpreter included; `slope` is the log-log slope between the smallest and the largest
+Rows are interactions; the rate is by CPU seconds, so that a busy host does not count. Peak memory is the process's,
+interpreter included, and "ours" what it is above its start; `slope` is the log-log slope between the smallest and the largest
 size: 1 means that it grows as the interactions do.
 """
 
@@ -56,28 +57,29 @@ def peak() -> float:
 
 def measure(folder: str) -> None:
     """In a process of its own: one JSON line with seconds and peak MiB before and after."""
-    before, start = peak(), time.perf_counter()
+    before, start, cpu = peak(), time.perf_counter(), time.process_time()
     main(BuildConfig(data_dir=Path(folder), category="made", output_dir=Path(folder) / "data" / "made"))
-    print("\n" + json.dumps({"seconds": time.perf_counter() - start, "before": before, "peak": peak()}))  # noqa: T201
+    times = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+    print("\n" + json.dumps({**times, "before": before, "peak": peak()}))  # noqa: T201
 
 
 def bench(sizes: list[int]) -> None:
     found = []
-    print("interactions    items  seconds     rows/s  peak MiB  of which ours")  # noqa: T201
+    print("interactions    items  seconds  cpu s  rows/cpu s  peak MiB  of which ours")  # noqa: T201
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             items = generate(Path(folder), size)
             argv = [sys.executable, __file__, "--measure", folder]
             run = subprocess.run(argv, capture_output=True, text=True, check=True)
         result = json.loads(run.stdout.splitlines()[-1])
-        seconds, most, ours = result["seconds"], result["peak"], result["peak"] - result["before"]
-        found.append((size, seconds, most, ours))
-        line = f"{size:12,} {items:8,} {seconds:8.2f} {size / seconds:10,.0f} {most:9.0f} {ours:14.0f}"
+        seconds, cpu, most, ours = result["seconds"], result["cpu"], result["peak"], result["peak"] - result["before"]
+        found.append((size, cpu, most, ours))
+        line = f"{size:12,} {items:8,} {seconds:8.1f} {cpu:6.1f} {size / cpu:11,.0f} {most:9.0f} {ours:14.0f}"
         print(line, flush=True)  # noqa: T201
     if len(found) > 1:
         (n0, *first), (n1, *last) = found[0], found[-1]
         slopes = [math.log(b / a) / math.log(n1 / n0) for a, b in zip(first, last, strict=True)]
-        print("slope: seconds {:.2f}, peak {:.2f}, ours {:.2f}".format(*slopes))  # noqa: T201
+        print("slope: cpu seconds {:.2f}, peak {:.2f}, ours {:.2f}".format(*slopes))  # noqa: T201
 
 
 if __name__ == "__main__":
