@@ -6,8 +6,8 @@ Each size is generated and preprocessed in a process of its own, in a temporary 
 train rows, 5 % valid, 5 % test; histories hold 1 to 10 items. The catalogue has 10 * sqrt(n) items (1,000 at 10 k,
 10,000 at 1 M) with titles of 8 words and descriptions of 60, since real catalogues grow more slowly than their logs.
 Rows are interactions; the rate is by CPU seconds, so that a busy host does not count. Peak memory is the process's,
-interpreter included, and "ours" what it is above its start; `slope` is the log-log slope between the smallest and the largest
-size: 1 means that it grows as the interactions do.
+interpreter included, and "ours" what it is above its start; `slope` is the log-log slope between the smallest and the
+largest size: 1 means that it grows as the interactions do.
 """
 
 import json

@@ -1,5 +1,6 @@
 """How long the rows are in tokens, measured while they are written: what later stages must leave room for."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from mimigenrec.contract import prompt_ids, row_messages
 
 BATCH = 1000  # rows held while their tokens are counted
-SEEN = 20  # first rows of a file that are kept for the comparison with LLaMA-Factory
+SEEN = 20  # rows of each instruction in a file that are kept for the comparison with LLaMA-Factory
 
 
 class Lengths:
@@ -16,23 +17,25 @@ class Lengths:
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.longest: dict[str, dict[str, int]] = {}  # file -> {"prompt": tokens, "prompt_and_answer": tokens}
-        self.sft_rows: list[dict[str, str]] = []  # the first rows of every SFT file, and its longest
+        self.sft_rows: list[dict[str, str]] = []  # some rows of every SFT file, and its longest
 
     def measured(self, file: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The rows as they are. The answer's length counts EOS and the line feed that LLaMA-Factory may add."""
-        rows, longest_row, found = iter(rows), None, {"prompt": 0, "prompt_and_answer": 0}
+        is_sft = file.startswith("sft/")
+        rows, longest, longest_row, seen = iter(rows), {"prompt": 0, "prompt_and_answer": 0}, None, Counter()
         for batch in iter(lambda: list(islice(rows, BATCH)), []):
-            is_rl = "prompt" in batch[0]
-            prompts = prompt_ids(self.tokenizer, [row["prompt"] if is_rl else row_messages(row) for row in batch])
-            answers = [row["reward_model"]["ground_truth"] if is_rl else row["output"] for row in batch]
+            prompts = prompt_ids(self.tokenizer, [row_messages(row) if is_sft else row["prompt"] for row in batch])
+            answers = [row["output"] if is_sft else row["reward_model"]["ground_truth"] for row in batch]
             answer_ids = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
-            if longest_row is None and not is_rl:
-                self.sft_rows += batch[:SEEN]
             for row, prompt, answer in zip(batch, prompts, answer_ids, strict=True):
-                found["prompt"] = max(found["prompt"], len(prompt))
-                if len(prompt) + len(answer) + 2 > found["prompt_and_answer"]:
-                    longest_row, found["prompt_and_answer"] = row, len(prompt) + len(answer) + 2
+                longest["prompt"] = max(longest["prompt"], len(prompt))
+                whole = len(prompt) + len(answer) + 2
+                if whole > longest["prompt_and_answer"]:
+                    longest["prompt_and_answer"], longest_row = whole, row
+                if is_sft and seen[row["instruction"]] < SEEN:
+                    seen[row["instruction"]] += 1
+                    self.sft_rows.append(row)
             yield from batch
-        if longest_row is not None and "output" in longest_row:
+        if is_sft and longest_row:
             self.sft_rows.append(longest_row)
-        self.longest[file] = found
+        self.longest[file] = longest
