@@ -18,6 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 COMMANDS = {
+    "interactions": ("mimigenrec.interactions.build", "raw logs -> items, users, sequences, train, valid and test"),
     "sid-report": ("mimigenrec.sids.doctor", "index.json -> are these SIDs worth training on?"),
     "preprocess": ("mimigenrec.tasks.build", "interactions and SIDs -> SFT and RL rows"),
     "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),

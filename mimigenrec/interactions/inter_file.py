@@ -8,7 +8,7 @@ The second column is the history, oldest first, separated by spaces (it may be e
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mimigenrec.files import writing
 
@@ -59,4 +59,18 @@ def write_inter(path: str | Path, histories: Iterable[History]) -> int:
         for history in histories:
             out.write(f"{history.user}\t{' '.join(history.items)}\t{history.target}\n")
             count += 1
+    return count
+
+
+def write_inter_blocks(path: str | Path, blocks: Iterable[tuple[Any, Any, Any]]) -> int:
+    """The same file from columns: blocks of (users, histories, targets), each a pyarrow array of strings."""
+    import pyarrow.compute as pc
+
+    count = 0
+    with writing(path, "wb") as out:
+        out.write(HEADER.encode() + b"\n")
+        for users, histories, targets in blocks:
+            lines = pc.binary_join_element_wise(users, histories, targets, "\t")
+            out.write("\n".join(lines.to_pylist()).encode() + b"\n" if len(lines) else b"")
+            count += len(lines)
     return count
