@@ -9,7 +9,6 @@ Only the index is needed; each other file adds the figures that can be measured 
 docs/sids.md. Exit status 1 if a gate of --fail_on fails, so that a script stops before it trains.
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,8 +95,8 @@ def measure(config: DoctorConfig, sids: Mapping[str, Sid], known: Mapping[str, M
     if config.test:
         found["targets"] = structure.target_figures(sids, (row.target for row in read_inter(config.test)))
     if config.items:
-        texts = {item: json.dumps([_title(fields), fields.get("description")]) for item, fields in known.items()}
-        found["texts"] = purity.text_figures(sids, {item: text for item, text in texts.items() if item in titles})
+        texts = {item: f"{_title(fields)}\n{_text(fields.get('description'))}" for item, fields in known.items()}
+        found["texts"] = purity.text_figures(sids, texts)
         category = purity.category_purity(codes, [category_path(known.get(item, {})) for item in sids])
         if category:
             found["category"] = category
@@ -127,7 +126,12 @@ def read_items(path: str, sids: Mapping[str, Sid]) -> dict[str, dict[str, Any]]:
 
 
 def _title(fields: Mapping[str, Any]) -> str:
-    return " ".join(str(fields.get("title") or "").split())
+    return " ".join(_text(fields.get("title")).split())
+
+
+def _text(value: Any) -> str:
+    """A text or a list of texts; "" for none."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
 def category_path(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ body{font:15px/1.45 system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif}
 main{max-width:1160px;margin:0 auto;padding:22px 20px 34px}
 header{display:flex;gap:16px 28px;align-items:center;flex-wrap:wrap;margin-bottom:16px}
 h1{font-size:24px;margin:0}h2{font-size:16px;margin:0 0 3px}p{margin:0 0 10px;color:#52606d;font-size:13.5px}
-.overall{margin-left:auto;padding:9px 18px;border-radius:22px;color:#fff;font-weight:600}
-.sub{color:#52606d;font-size:13.5px}
+.overall{padding:9px 18px;border-radius:22px;color:#fff;font-weight:600}
+.sub{color:#52606d;font-size:13.5px}header div:first-child{margin-right:auto}header .overall{margin-right:0}
 section{background:#fff;border:1px solid #e1e6ec;border-radius:10px;padding:15px 18px;margin-top:14px}
 .verdicts{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:10px}
 .verdict{background:#fff;border:1px solid #e1e6ec;border-left:5px solid;border-radius:8px;padding:9px 13px}
@@ -33,11 +33,11 @@ section{background:#fff;border:1px solid #e1e6ec;border-radius:10px;padding:15px
 .good b{color:#23784a}.watch b{color:#a86c04}.bad b{color:#c8352b}
 svg{display:block;width:100%;height:auto}svg text{font-family:inherit}
 .columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:14px 24px}
-.columns h2+p{min-height:2.9em}
 table{border-collapse:collapse;width:100%;font-size:13.5px}th{font-weight:600;color:#52606d}
 th,td{text-align:right;padding:4px 8px;border-bottom:1px solid #edf0f4;vertical-align:top}
 th:first-child,td:first-child{text-align:left;padding-left:0}.left td,.left th{text-align:left}
-td.bar{width:45%;vertical-align:middle;min-width:90px}.wide{overflow-x:auto}.wide td,.wide th{white-space:nowrap}
+td.bar{width:45%;vertical-align:middle;min-width:90px}.wide{overflow-x:auto}.wide svg{min-width:700px}.columns svg{max-width:440px}
+.wide td,.wide th{white-space:nowrap}
 code{background:#eef2f6;border-radius:4px;padding:1px 4px;font-size:12.5px}
 footer{color:#7b8794;font-size:12px;margin-top:14px;overflow-wrap:anywhere}
 """
@@ -47,21 +47,25 @@ def write_page(report: Mapping[str, Any], tree: str) -> str:
     """HTML of a report; tree: the SVG of report_pictures.draw_tree."""
     figures, details = report["figures"], report["details"]
     levels = details["levels"]
-    depth = ", ".join(f"{count:,} of {length} levels" for length, count in details["depths"].items())
+    depths = [
+        (f"{count:,} of " if len(details["depths"]) > 1 else "") + f"{length} levels"
+        for length, count in details["depths"].items()
+    ]
     parts = [
         f"<header><div><h1>{escape(report['title'])}</h1><div class=sub>{figures['items']:,} items, "
-        f"{figures['distinct_sids']:,} distinct SIDs, {depth}</div></div>"
-        f"<div class='overall {report['overall']}'>{OVERALL[report['overall']]}</div></header>",
+        f"{figures['distinct_sids']:,} distinct SIDs, {', '.join(depths)}</div></div>"
+        f"<div class='overall {report['overall']}'>{OVERALL[report['overall']]}</div>"
+        f"{_failed(report['gates'])}</header>",
         '<div class="verdicts">' + "".join(map(_verdict, report["verdicts"])) + "</div>",
     ]
     if report["gates"]:
         parts.append(f"<section><h2>Gates</h2>{_table(*_gates(report), 'left', raw=True)}</section>")
     parts += [
-        "<section><h2>The catalogue as the model meets it</h2><p>One band per code, from the first to the last; a "
-        "piece is a prefix, as wide as its share of the items. Red below: items that share their SID.</p>"
+        "<section class=wide><h2>The catalogue as the model meets it</h2><p>One band per code, from the first to the last; "
+        "a piece is a prefix, as wide as its share of the items. Red below: items that share their SID.</p>"
         + tree
         + "</section>",
-        "<section><h2>Which code decides how much</h2><p>Bits of each code once those before it are known. "
+        "<section class=wide><h2>Which code decides how much</h2><p>Bits of each code once those before it are known. "
         "Ways: so many equally likely continuations have as many bits.</p>" + draw_bits(levels) + "</section>",
         '<section><h2>How evenly codes are used</h2><div class="columns">'
         + "".join(f"<div><p>Level {level['level']}: {_usage(level)}</p>{draw_usage(level)}</div>" for level in levels)
@@ -151,8 +155,13 @@ def _purity(title: str, explained: str, levels: Sequence[Mapping[str, Any]]) -> 
         f"<tr><td>{first}</td><td>{share}</td><td>{lift}</td><td class=bar>{bar}</td></tr>"
         for first, share, lift, bar in rows
     )
-    head = "<tr><th>codes</th><th>share</th><th>chance</th><th></th></tr>"
+    head = "<tr><th>codes</th><th>share</th><th>of chance</th><th></th></tr>"
     return f"<div><h2>{title}</h2><p>{explained} Red mark: chance.</p><table>{head}{body}</table></div>"
+
+
+def _failed(gates: Sequence[Mapping[str, Any]]) -> str:
+    failed = sum(gate["failed"] for gate in gates)
+    return f'<div class="overall bad">{failed} of {len(gates)} gates failed</div>' if failed else ""
 
 
 def _verdict(verdict: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from mimigenrec.sids.structure import prefix_table
 
 WIDTH = 1080
-BAND = 46  # height of one level in the tree
+BAND = 54  # height of one level in the tree
 FINEST = 0.7  # narrower pieces are drawn as one
 HUES = (205, 28, 140, 262, 48, 330, 175, 0, 85, 235)
 RED, INK, SOFT, ACCENT = "#c8352b", "#1d2733", "#7b8794", "#2f6f9f"
@@ -53,9 +53,9 @@ def draw_tree(codes: np.ndarray, tokens: Sequence[str], words: Mapping[str, Sequ
     for start, end in _runs(shared):
         if shared[start]:
             width = max((end - start) * unit, 1.2)
-            parts.append(f'<rect x="{start * unit:.1f}" y="{top:.0f}" width="{width:.1f}" height="12" fill="{RED}"/>')
-    parts.append(f'<line x1="0" x2="{WIDTH}" y1="{top + 12:.0f}" y2="{top + 12:.0f}" stroke="#d5dbe1"/>')
-    return _svg(WIDTH, top + 14, parts, "prefix tree of the catalogue")
+            parts.append(f'<rect x="{start * unit:.1f}" y="{top:.0f}" width="{width:.1f}" height="16" fill="{RED}"/>')
+    parts.append(f'<line x1="0" x2="{WIDTH}" y1="{top + 16:.0f}" y2="{top + 16:.0f}" stroke="#d5dbe1"/>')
+    return _svg(WIDTH, top + 18, parts, "prefix tree of the catalogue")
 
 
 def _names(first: np.ndarray, tokens: Sequence[str], words: Mapping[str, Sequence[str]], unit: float) -> list[str]:
@@ -134,11 +134,11 @@ def draw_bits(levels: Sequence[Mapping[str, Any]]) -> str:
         width = level["bits"] / total * WIDTH
         colour = f"hsl(205 48% {38 + 10 * place}%)"
         parts.append(f'<rect x="{x:.1f}" y="0" width="{max(width - 2, 0.5):.1f}" height="34" rx="3" fill="{colour}"/>')
-        label = f"code {level['level']}: {level['choices']:,.1f} ways, {level['bits']:.1f} bits"
-        if len(label) * 6.8 > width:
-            label = f"{level['bits']:.1f}"
-        if len(label) * 6.8 + 8 <= width:
-            parts.append(f'<text x="{x + 8:.1f}" y="21" font-size="12.5" fill="#fff">{label}</text>')
+        bits = f"{level['bits']:.1f} bits"
+        for label in (f"code {level['level']}: {level['choices']:,.1f} ways, {bits}", bits):
+            if len(label) * 6.8 + 16 <= width:
+                parts.append(f'<text x="{x + 8:.1f}" y="21" font-size="12.5" fill="#fff">{label}</text>')
+                break
         x += width
     return _svg(WIDTH, 34, parts, "bits per level")
 
