@@ -59,8 +59,7 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
     ValueError for a SID token that the tokenizer knows as a special one.
     """
     check_output(config.output)
-    if not Path(config.base).is_dir() and config.base.count("/") != 1:
-        raise FileNotFoundError(f"base {config.base} is no folder here and no Hugging Face name like owner/model")
+    check_base(config.base)
     sid_tokens = read_new_tokens(config.tokens)
     data = config.data or config.tokens.parent
     catalog = catalog_with_titles(data) if config.init == "text" else None
@@ -106,6 +105,11 @@ def check_output(output: Path) -> None:
     manifest = output / "manifest.json"
     if not manifest.is_file() or read_json(manifest, made_by=COMMAND).get("command") != COMMAND:
         raise FileExistsError(f"{output} holds something that {COMMAND} did not write; choose another --output")
+
+
+def check_base(base: str) -> None:
+    if not Path(base).is_dir() and base.count("/") != 1:
+        raise FileNotFoundError(f"base {base} is no folder here and no Hugging Face name like owner/model")
 
 
 def catalog_with_titles(data: Path) -> Catalog:

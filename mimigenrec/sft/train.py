@@ -26,7 +26,7 @@ from mimigenrec.contract import prompt_ids, row_messages
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import sha256
 from mimigenrec.manifest import make_manifest
-from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
+from mimigenrec.sft.add_sids import AddSidsConfig, add_sids, check_base
 from mimigenrec.sft.callbacks import CompleteCheckpoints, OnlySidRows, RankingMetrics
 from mimigenrec.sft.checks import check_best_metric, check_data, check_keys, check_lora, check_row_training
 from mimigenrec.sft.data import SftData, find_data, validation_sample
@@ -56,8 +56,10 @@ class SftConfig:
 
 def main(argv: list[str]) -> None:
     config, args = read_arguments(argv)
-    if wants_torchrun(args):
-        os.execv(sys.executable, torchrun_command(argv))
+    if "LOCAL_RANK" not in os.environ:  # not a process that torchrun started
+        set_unfinished_aside(Path(args.get("output_dir", "saves")))
+        if wants_torchrun(args):
+            os.execv(sys.executable, torchrun_command(argv))
     train(config, args)
 
 
@@ -69,6 +71,9 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
 
     check_keys(args, ours=[field.name for field in fields(SftConfig)])
     plain_base = args["model_name_or_path"]
+    check_base(plain_base)
+    if config.train_only == "sid_rows":
+        check_row_training(args)
     if config.add_tokens_list:
         args["model_name_or_path"] = prepared_base(config, args)
     check_lora(args)
@@ -76,6 +81,8 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     check_best_metric(args, config.eval_ranking, data)
     callbacks = []
     if data is None:
+        if config.train_only == "sid_rows":
+            raise ValueError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
         log.warning("no data set of this run lies beside an id2sid.json: nothing is checked, checkpoints stay bare")
     else:
         tokenizer = AutoTokenizer.from_pretrained(args["model_name_or_path"])
@@ -85,7 +92,6 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
         if config.eval_ranking:
             callbacks.append(ranking_metrics(config.eval_ranking, data, tokenizer, args.get("seed", 42)))
         if config.train_only == "sid_rows":
-            check_row_training(args)
             callbacks.append(OnlySidRows(tokenizer.convert_tokens_to_ids(distinct_tokens(data.catalog.sids))))
     run_exp(args, callbacks)
 
@@ -120,10 +126,20 @@ def overrides(words: list[str]) -> list[str]:
     return found
 
 
+def set_unfinished_aside(output_dir: Path) -> None:
+    """Renames checkpoints that a kill or a full disk left half-written, so that the run goes on from a whole one.
+
+    The trainer writes trainer_state.json last (transformers 4.57).
+    """
+    for folder in sorted(output_dir.glob("checkpoint-*")):
+        state = folder / "trainer_state.json"
+        if not state.is_file() or not state.read_text(encoding="utf-8").rstrip().endswith("}"):
+            log.warning("%s is half-written; set aside as unfinished-%s", folder, folder.name)
+            folder.rename(folder.with_name(f"unfinished-{folder.name}"))
+
+
 def wants_torchrun(args: dict[str, Any]) -> bool:
-    """As LLaMA-Factory's launcher decides, and for DeepSpeed, which wants it always; never inside torchrun."""
-    if "LOCAL_RANK" in os.environ:
-        return False
+    """As LLaMA-Factory's launcher decides, and for DeepSpeed, which wants it always."""
     forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
     several = "NPROC_PER_NODE" in os.environ or torch.accelerator.device_count() > 1
     return forced or several or bool(args.get("deepspeed"))

@@ -24,6 +24,7 @@ from mimigenrec.sft.train import (
     overrides,
     prepared_base,
     read_arguments,
+    set_unfinished_aside,
     torchrun_command,
     train,
     wants_torchrun,
@@ -116,6 +117,19 @@ def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(ready):
     assert losses(out)[-2:] == losses(out)[2:4]  # steps 3 and 4, once more
 
 
+def test_a_half_written_checkpoint_is_set_aside(ready):
+    train(SftConfig(eval_ranking=0), ready)
+    out = Path(ready["output_dir"])
+    state = (out / "checkpoint-4" / "trainer_state.json").read_text()
+    (out / "checkpoint-4" / "trainer_state.json").write_text(state[: len(state) // 2])
+    (out / "checkpoint-6").mkdir()
+    set_unfinished_aside(out)
+    names = sorted(path.name for path in out.iterdir() if "checkpoint" in path.name)
+    assert names == ["checkpoint-2", "unfinished-checkpoint-4", "unfinished-checkpoint-6"]
+    train(SftConfig(eval_ranking=0), dict(ready))
+    assert losses(out)[-2:] == losses(out)[2:4]
+
+
 @pytest.mark.parametrize("untie", [False, True])
 def test_only_the_rows_of_the_sids_move(args, data, tmp_path, untie, toy):
     keys = SftConfig(add_tokens_list=data / "new_tokens.json", sid_untie=untie, base_cache=tmp_path / "cache")
@@ -126,6 +140,12 @@ def test_only_the_rows_of_the_sids_move(args, data, tmp_path, untie, toy):
     for name, old in before.items():
         moved = (old != after[name]).reshape(len(old), -1).any(1).nonzero().flatten().tolist()
         assert moved == (sorted(ids) if name in ("model.embed_tokens.weight", "lm_head.weight") else []), name
+
+
+def test_row_training_without_a_catalogue_is_refused(args, data):
+    (data / "id2sid.json").unlink()
+    with pytest.raises(ValueError, match="sid_rows needs a data set that lies beside"):
+        train(SftConfig(train_only="sid_rows"), args)
 
 
 def test_lora_with_trained_sid_rows_survives_the_export(args, data, tmp_path, toy):
@@ -176,8 +196,9 @@ def test_a_base_is_prepared_once_and_again_when_its_content_changes(args, data, 
 
 def test_a_missing_base_and_another_revision_are_refused(args, data, tmp_path):
     keys = SftConfig(add_tokens_list=data / "new_tokens.json", base_cache=tmp_path / "cache")
-    with pytest.raises(FileNotFoundError, match="saves/base/none"):
-        train(keys, {**args, "model_name_or_path": "saves/base/none"})
+    for wish in (keys, SftConfig()):
+        with pytest.raises(FileNotFoundError, match="saves/base/none is no folder"):
+            train(wish, {**args, "model_name_or_path": "saves/base/none"})
     with pytest.raises(ValueError, match="main revision"):
         train(keys, {**args, "model_revision": "v2"})
 
@@ -213,7 +234,7 @@ def test_help_teaches_our_keys(capsys):
 
 
 def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
-    for name in ("LOCAL_RANK", "FORCE_TORCHRUN", "NPROC_PER_NODE", "NNODES", "MASTER_ADDR"):
+    for name in ("FORCE_TORCHRUN", "NPROC_PER_NODE", "NNODES", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("torch.accelerator.device_count", lambda: 0)
     assert not wants_torchrun({}) and wants_torchrun({"deepspeed": "ds_z0_config.json"})
@@ -223,8 +244,6 @@ def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
     monkeypatch.setenv("NNODES", "2")
     with pytest.raises(SystemExit, match="needs MASTER_ADDR"):
         torchrun_command(["x.yaml"])
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    assert not wants_torchrun({"deepspeed": "ds_z0_config.json"})
 
 
 @pytest.mark.slow
