@@ -86,7 +86,7 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
     stem = f"{folder}/{config.category}"
     write_ids(f"{stem}.user2id", sequences.users, user_ids)
     write_ids(f"{stem}.item2id", *(catalogue, catalogue) if config.ids == "given" else (sequences.items, item_ids))
-    write_json(f"{stem}.item.json", catalogue)
+    write_items(f"{stem}.item.json", catalogue)
     write_sequences(f"{stem}.inter.json", sequences, user_ids, item_ids)
     counts["reviews"] = write_reviews(f"{stem}.review.json", log, sequences, user_ids, item_ids)
     hashes = {}
@@ -175,6 +175,15 @@ def in_order(names: list[str], ids: list[str], texts: dict[str, Item], config: I
 def write_ids(path: str, names: Iterable[str], ids: Iterable[str]) -> None:
     with writing(path) as out:
         out.writelines(f"{name}\t{new}\n" for name, new in zip(names, ids, strict=True))
+
+
+def write_items(path: str, catalogue: dict[str, Item]) -> None:
+    with writing(path) as out:
+        between = "{\n"
+        for item, texts in catalogue.items():
+            out.write(f"{between}{json.dumps(item)}: {json.dumps(texts, ensure_ascii=False)}")
+            between = ",\n"
+        out.write("\n}\n")
 
 
 def write_sequences(path: str, sequences: Sequences, user_ids: list[str], item_ids: list[str]) -> None:

@@ -36,12 +36,12 @@ def clean_title(value: Any) -> str:
 
 
 def make_item(title: Any, description: Any, brand: Any, categories: Any) -> Item:
-    brand = clean_text(brand)
+    brand = brand.removeprefix("by\n") if isinstance(brand, str) else brand  # some 2014 and 2018 entries
     kept = dict.fromkeys(clean_text(part) for part in flat(categories) if not TAG.search(str(part)))
     return {
         "title": clean_title(title),
         "description": " ".join(filter(None, map(clean_text, flat(description)))),
-        "brand": brand.removeprefix("by ").strip(),
+        "brand": clean_text(brand),
         "categories": ", ".join(filter(None, kept)),
     }
 

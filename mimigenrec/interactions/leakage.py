@@ -65,7 +65,16 @@ def events_in_histories(sequences: Sequences, rows: np.ndarray, history: int) ->
 
 
 def _repeats(item: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> int:
-    return sum(int(item[row] in item[start:row]) for row, start in zip(rows, starts, strict=True))
+    """How many rows have their target in their history; looks one event further back each time."""
+    found, back = 0, 0
+    while len(rows):
+        back += 1
+        inside = rows - back >= starts
+        rows, starts = rows[inside], starts[inside]
+        new = item[rows - back] != item[rows]
+        found += int((~new).sum())
+        rows, starts = rows[new], starts[new]
+    return found
 
 
 def _shared(these: tuple[np.ndarray, ...], those: tuple[np.ndarray, ...]) -> int:

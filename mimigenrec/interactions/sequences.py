@@ -83,10 +83,8 @@ def make_sequences(events: Events, rules: Rules, counts: dict[str, int]) -> Sequ
 
 def _drop_duplicates(frame: pl.DataFrame, rule: str, counts: dict[str, int]) -> pl.DataFrame:
     before = len(frame)
-    exact = frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
-    counts["repeated_user_item_time"] = before - len(exact)
     if rule == "exact":
-        frame = exact
+        frame = frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
     elif rule in ("first", "last"):
         ordered = frame.sort("time", "line")
         frame = ordered.unique(["user", "item"], keep=rule, maintain_order=True).sort("line")
