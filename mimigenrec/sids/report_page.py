@@ -12,7 +12,7 @@ from mimigenrec.sids.report_pictures import draw_bar, draw_bits, draw_usage
 
 OVERALL = {
     "good": "Worth training on",
-    "watch": "Usable; look at the marked lines first",
+    "watch": "Usable; look at the marked lines",
     "bad": "Mend these SIDs before training on them",
 }
 STYLE = """
@@ -21,7 +21,8 @@ body{margin:0;background:#f3f5f8;color:#1d2733}
 body{font:15px/1.45 system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif}
 main{max-width:1160px;margin:0 auto;padding:22px 20px 34px}
 header{display:flex;gap:16px 28px;align-items:center;flex-wrap:wrap;margin-bottom:16px}
-h1{font-size:24px;margin:0}h2{font-size:16px;margin:0 0 3px}p{margin:0 0 10px;color:#52606d;font-size:13.5px}
+h1{font-size:23px;margin:0}h2{font-size:16px;margin:0 0 3px}p{margin:0 0 10px;color:#52606d;font-size:13.5px}
+@media(min-width:900px){header{flex-wrap:nowrap}.overall{white-space:nowrap}h1{overflow-wrap:anywhere}}
 .overall{padding:9px 18px;border-radius:22px;color:#fff;font-weight:600}
 .sub{color:#52606d;font-size:13.5px}header div:first-child{margin-right:auto}header .overall{margin-right:0}
 section{background:#fff;border:1px solid #e1e6ec;border-radius:10px;padding:15px 18px;margin-top:14px}
@@ -36,7 +37,8 @@ svg{display:block;width:100%;height:auto}svg text{font-family:inherit}
 table{border-collapse:collapse;width:100%;font-size:13.5px}th{font-weight:600;color:#52606d}
 th,td{text-align:right;padding:4px 8px;border-bottom:1px solid #edf0f4;vertical-align:top}
 th:first-child,td:first-child{text-align:left;padding-left:0}.left td,.left th{text-align:left}
-td.bar{width:45%;vertical-align:middle;min-width:90px}.wide{overflow-x:auto}.wide svg{min-width:700px}.columns svg{max-width:440px}
+td.bar{width:45%;vertical-align:middle;min-width:90px}.wide{overflow-x:auto}
+.wide svg{min-width:700px}.columns svg{max-width:440px}
 .wide td,.wide th{white-space:nowrap}
 code{background:#eef2f6;border-radius:4px;padding:1px 4px;font-size:12.5px}
 footer{color:#7b8794;font-size:12px;margin-top:14px;overflow-wrap:anywhere}
@@ -61,7 +63,7 @@ def write_page(report: Mapping[str, Any], tree: str) -> str:
     if report["gates"]:
         parts.append(f"<section><h2>Gates</h2>{_table(*_gates(report), 'left', raw=True)}</section>")
     parts += [
-        "<section class=wide><h2>The catalogue as the model meets it</h2><p>One band per code, from the first to the last; "
+        "<section class=wide><h2>The catalogue as the model meets it</h2><p>One band per code, first to last; "
         "a piece is a prefix, as wide as its share of the items. Red below: items that share their SID.</p>"
         + tree
         + "</section>",

@@ -109,7 +109,7 @@ def _first_level(f: Mapping[str, float]) -> list[Verdict]:
 
 
 def _neighbours(f: Mapping[str, float]) -> Verdict:
-    share, lift = f["neighbours.level1.share"], f["neighbours.level1.lift"] or 0.0
+    share, lift = f["neighbours.level1.share"], f.get("neighbours.level1.lift", 0.0)
     state = "bad" if lift < 3 else "good" if share >= 0.4 else "watch"
     meaning = (
         f"Of an item's {f['neighbours.k']} nearest neighbours in the embedding, {share:.0%} start with its first "
