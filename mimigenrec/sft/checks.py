@@ -89,7 +89,13 @@ def embedding_names(base: str) -> set[str]:
     return {name.rpartition(".")[2] for name, module in model.named_modules() if any(module is end for end in ends)}
 
 
-def check_best_metric(args: Mapping[str, Any], eval_ranking: int, data: SftData | None) -> None:
+def check_ranking(args: Mapping[str, Any], eval_ranking: int, data: SftData | None) -> None:
+    """Ranking metrics: asked for where they can be had."""
+    if eval_ranking and (args.get("fsdp") or os.environ.get("ACCELERATE_USE_FSDP")):
+        raise ValueError(
+            f"eval_ranking={eval_ranking} searches with the model itself, which FSDP splits over processes; use "
+            f"DeepSpeed, or eval_ranking=0"
+        )
     metric = str(args.get("metric_for_best_model") or "")
     if "@" not in metric:
         return

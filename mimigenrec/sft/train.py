@@ -28,7 +28,7 @@ from mimigenrec.files import sha256
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids, check_base
 from mimigenrec.sft.callbacks import CompleteCheckpoints, OnlySidRows, RankingMetrics
-from mimigenrec.sft.checks import check_best_metric, check_data, check_keys, check_lora, check_row_training
+from mimigenrec.sft.checks import check_data, check_keys, check_lora, check_ranking, check_row_training
 from mimigenrec.sft.data import SftData, find_data, validation_sample
 from mimigenrec.sids.tokens import distinct_tokens
 
@@ -78,7 +78,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
         args["model_name_or_path"] = prepared_base(config, args)
     check_lora(args)
     data = find_data(args)
-    check_best_metric(args, config.eval_ranking, data)
+    check_ranking(args, config.eval_ranking, data)
     callbacks = []
     if data is None:
         if config.train_only == "sid_rows":

@@ -4,10 +4,10 @@ from transformers import AutoTokenizer
 from mimigenrec.contract import Contract
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.checks import (
-    check_best_metric,
     check_data,
     check_keys,
     check_lora,
+    check_ranking,
     check_row_training,
     embedding_names,
     row_lengths,
@@ -119,11 +119,16 @@ def test_row_training_with_what_would_move_other_rows_is_refused(args, keys):
         check_row_training({**args, **keys})
 
 
+def test_ranking_under_fsdp_is_refused(args):
+    with pytest.raises(ValueError, match="use DeepSpeed, or eval_ranking=0"):
+        check_ranking({**args, "fsdp": "full_shard"}, 100, None)
+
+
 def test_best_by_ranking_needs_ranking(args):
     data = find_data(args)
-    check_best_metric({**args, "metric_for_best_model": "eval_ndcg@10"}, 100, data)
-    check_best_metric({**args, "metric_for_best_model": "loss"}, 0, None)
+    check_ranking({**args, "metric_for_best_model": "eval_ndcg@10"}, 100, data)
+    check_ranking({**args, "metric_for_best_model": "loss"}, 0, None)
     with pytest.raises(ValueError, match="needs eval_ranking above 0"):
-        check_best_metric({**args, "metric_for_best_model": "eval_ndcg@10"}, 0, data)
+        check_ranking({**args, "metric_for_best_model": "eval_ndcg@10"}, 0, data)
     with pytest.raises(ValueError, match="eval_ndcg@5 is not reported"):
-        check_best_metric({**args, "metric_for_best_model": "eval_ndcg@5"}, 100, data)
+        check_ranking({**args, "metric_for_best_model": "eval_ndcg@5"}, 100, data)
