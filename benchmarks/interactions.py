@@ -1,7 +1,7 @@
 """How fast generated interactions become sequences, splits and .inter files, and how that grows.
 
     python benchmarks/interactions.py --sizes 100000 1000000 10000000 --format parquet
-    python benchmarks/interactions.py --sizes 1000000 --engines      # 5-core and order, by Polars with NumPy, by DuckDB
+    python benchmarks/interactions.py --sizes 1000000 --engines    # 5-core and order by Polars with NumPy, by DuckDB
 
 Each size runs in a process of its own with two threads: seconds (wall and CPU), rows/s and peak memory are that
 process's, hashing of the input left in. Users and items are drawn with heavy tails; 5-core, global time split,

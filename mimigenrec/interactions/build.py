@@ -167,7 +167,7 @@ def in_order(names: list[str], ids: list[str], texts: dict[str, Item], config: I
     found = repr(wrong[0]) if wrong else "gaps"
     if wrong or max(map(int, known)) != len(known) - 1:
         raise ValueError(
-            f"--ids given needs item ids 0 to {len(known) - 1} without gaps, found {found}; use --ids new"
+            f"--ids given needs item ids 0 to {len(known) - 1}, all of them; found {found}. Use --ids new"
         )
     return {str(i): known[str(i)] for i in range(len(known))}
 

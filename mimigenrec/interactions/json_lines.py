@@ -56,9 +56,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path} is damaged or cut short after line {number} ({error}); fetch it again"
-            ) from error
+            raise ValueError(f"{path} is damaged or cut short after line {number} ({error}); get it again") from error
         bar.update(raw.tell() - bar.n)
 
 
