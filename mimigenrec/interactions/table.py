@@ -5,6 +5,7 @@ RecBole) call in here with the names they are known to have.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +144,10 @@ def read_frame(path: Path, wanted: list[str], columns: Columns, bad: BadLines) -
 def read_csv(path: Path, wanted: list[str], separator: str, header: bool) -> pl.DataFrame:
     """All columns as text, so that an id like 007 stays what it is. RecBole's types in the header are cut off."""
     quote = None if path.name.removesuffix(".gz").endswith((".inter", ".item")) else '"'
-    first = next(read_lines(path), (0, b""))[1].decode().lstrip("\ufeff").rstrip("\r\n").split(separator)
+    head = [line for _, line in islice(read_lines(path), 1 + header)]
+    if len(head) < 1 + header:
+        raise ValueError(f"{path} holds no row" + " below its header" * bool(head))
+    first = head[0].decode().lstrip("\ufeff").rstrip("\r\n").split(separator)
     names = [name.strip().strip('"') for name in first]
     names = [name.partition(":")[0] for name in names] if quote is None else names
     names = names if header else [f"column_{i + 1}" for i in range(len(names))]
@@ -158,7 +162,6 @@ def read_csv(path: Path, wanted: list[str], separator: str, header: bool) -> pl.
             columns=[names.index(name) for name in wanted],
             infer_schema=False,
             quote_char=quote,
-            raise_if_empty=False,
         ).select(wanted)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(f"{path} cannot be read as CSV with {separator!r} between columns: {error}") from error
