@@ -19,6 +19,11 @@ import yaml
 
 COMMANDS = {
     "interactions": ("mimigenrec.interactions.build", "raw logs -> items, users, sequences, train, valid and test"),
+    "embed": ("mimigenrec.sids.embed", "item texts -> item vectors"),
+    "embed-als": ("mimigenrec.sids.collaborative", "train interactions -> item vectors"),
+    "fuse": ("mimigenrec.sids.fuse", "several item vectors -> one"),
+    "quantise": ("mimigenrec.sids.quantise", "item vectors -> SIDs and codebooks"),
+    "sid-assign": ("mimigenrec.sids.sid_assign", "SIDs for new items, removed items out, the rest as it was"),
     "sid-report": ("mimigenrec.sids.doctor", "index.json -> are these SIDs worth training on?"),
     "preprocess": ("mimigenrec.tasks.build", "interactions and SIDs -> SFT and RL rows"),
     "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),

