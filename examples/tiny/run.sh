@@ -27,7 +27,7 @@ say "5/7 GRPO by TRL inside the trie"
 MODEL_PATH=$SFT DATA_DIR=$DATA OUTPUT_DIR=$RL CONFIG=examples/tiny/grpo.yaml bash trl_trainer.sh "${rl_args[@]}"
 say "6/7 evaluation: popularity, Markov, SFT, RL on the same test rows"
 for method in popularity markov; do
-  mimigenrec baseline --method $method --data_dir "$RAW" --category toy --output "$RESULTS/$method"
+  mimigenrec baseline --method $method --data_dir "$RAW" --category toy --data "$DATA" --output "$RESULTS/$method"
 done
 MODEL=$SFT DATA=$DATA OUTPUT=$RESULTS/sft bash evaluate.sh
 MODEL=$RL DATA=$DATA OUTPUT=$RESULTS/rl bash evaluate.sh

@@ -8,25 +8,30 @@ ranking of the whole catalogue.
 support   "vocab"  log-probabilities under the full vocabulary: what the model gives the SID and EOS as plain text
           "trie"   log-probabilities among the legal tokens only: the constrained policy's own, which sum to 1 over
                    the catalogue
+
+The search itself is beam.py, on tree.py; models whose attention cannot take its mask are answered by plain.py.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
-from mimigenrec.decoding.processor import TrieLogitsProcessor
+from mimigenrec.decoding.beam import beam_search, rank_all
+from mimigenrec.decoding.filters import blocked_keys
+from mimigenrec.decoding.frontier import Support
+from mimigenrec.decoding.head import Head
+from mimigenrec.decoding.plain import RankedSids, generate_sids
+from mimigenrec.decoding.tree import PromptTree, causal_lm, shared_length
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.sids.tokens import Sid
 
-Support = Literal["vocab", "trie"]
 Items = Collection[str] | None
-RankedSids = list[tuple[tuple[int, ...], float]]  # token ids without EOS, log-probability; best first
 
-FILLER = -1e8  # generate() scores the places it cannot fill near -1e9
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,19 @@ def recommend(
     if not 1 <= k <= beams:
         raise ValueError(f"beams={beams} cannot give k={k} items; ask for 1 or more and at least as many beams")
     n = len(prompts)
-    rows_of: dict[tuple, list[int]] = {}  # prompts with the same filters share a trie
-    for row, filters in enumerate(zip(per_prompt(allow, n, "allow"), per_prompt(deny, n, "deny"), strict=True)):
-        rows_of.setdefault(filters, []).append(row)
+    allowed, denied = per_prompt(allow, n, "allow"), per_prompt(deny, n, "deny")
+    everywhere = denied[0] if n and len(set(denied)) == 1 else None  # else denied on the way, prompt by prompt
+    rows_of: dict[frozenset[str] | None, list[int]] = {}  # prompts with the same items to choose from share a trie
+    for row, own in enumerate(allowed):
+        rows_of.setdefault(own, []).append(row)
     answers: list[list[Recommendation]] = [[]] * n
-    for filters, rows in rows_of.items():
-        legal = trie if filters == (None, None) else trie.subset(*filters)
-        found = search_sids(model, tokenizer, legal, [prompts[row] for row in rows], beams, support, batch_size)
+    for own, rows in rows_of.items():
+        legal = trie if own is None and everywhere is None else trie.subset(own, everywhere)
+        rest = None if len(set(denied)) == 1 else [denied[row] for row in rows]
+        asked = [prompts[row] for row in rows]
+        found = search_sids(model, tokenizer, legal, asked, beams, support, batch_size, rest)
         for row, ranked in zip(rows, found, strict=True):
-            answers[row] = _items(legal, tokenizer, ranked, k)
+            answers[row] = _items(legal, tokenizer, ranked, k, denied[row] or ())
     return answers
 
 
@@ -79,87 +88,127 @@ def search_sids(
     beams: int,
     support: Support = "vocab",
     batch_size: int = 8,
+    deny: Sequence[Items] | None = None,
 ) -> list[RankedSids]:
     """The best SIDs for each prompt, best first; fewer than `beams` where the trie has fewer.
 
-    Prompts of similar length share a batch and are padded on the left. The model is used as it is: put it in eval
-    mode first. Its own generation_config is not looked at.
+    batch_size   prompts in one forward; prompts of similar length share it
+    deny         item ids per prompt; a SID all of whose items are denied is not entered
+    The model is used as it is: put it in eval mode first. Its own generation_config is not looked at.
     """
-    if support not in ("vocab", "trie"):
-        raise ValueError(f"support {support!r} is not known; choose vocab or trie")
-    if not all(prompts):
-        raise ValueError(f"prompt {[len(p) for p in prompts].index(0)} is empty; there is nothing to continue")
-    if not trie.n_sids:
+    if not trie.n_sids or not prompts:
         return [[] for _ in prompts]
-    beams = min(beams, trie.n_sids)  # more cannot differ
-    answers: list[RankedSids] = [[] for _ in prompts]
-    by_length = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
-    for start in range(0, len(prompts), batch_size):
-        rows = by_length[start : start + batch_size]
-        found = _generate(model, trie, [prompts[row] for row in rows], beams, support)
+    check_search(model, trie, prompts, support)
+    beams, shared = min(beams, trie.n_sids), shared_length(prompts)  # more beams cannot differ
+    obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
+    if obstacle:
+        warn_once(obstacle)
+    answers: list[RankedSids] = [[]] * len(prompts)
+    for rows in batches(prompts, batch_size if not obstacle or deny is None else 1):
+        batch, denied = [prompts[row] for row in rows], None if deny is None else [deny[row] for row in rows]
+        if obstacle:
+            legal = trie if denied is None else trie.subset(deny=denied[0])
+            found = generate_sids(model, legal, batch, min(beams, legal.n_sids), support) if legal.n_sids else [[]]
+        else:
+            blocked = None if denied is None else blocked_keys(trie, denied)
+            found = to_lists(trie, *beam_search(model, trie, batch, beams, support, shared, blocked))
         for row, ranked in zip(rows, found, strict=True):
             answers[row] = ranked
     return answers
 
 
-@torch.no_grad()
-def _generate(model, trie: SidTrie, prompts, beams: int, support: Support) -> list[RankedSids]:
-    """One batch through Hugging Face's own search. It keeps the scores of every step, (depth + 1) x B x beams x V."""
-    ids, mask = left_pad(prompts, trie.pad_id, model.device)  # (B, P)
-    length = ids.shape[1]
-    # early_stopping False ends when no open beam can still enter the list; exact, since scores only fall.
-    search = {"num_beams": beams, "num_return_sequences": beams, "length_penalty": 0.0, "early_stopping": False}
-    settings = GenerationConfig(
-        **(search if beams > 1 else {}),
-        do_sample=False,
-        max_new_tokens=trie.depth + 1,
-        eos_token_id=trie.eos_id,
-        pad_token_id=trie.pad_id,
-        return_dict_in_generate=True,
-        output_scores=True,
-        output_logits=beams == 1,
-    )
-    legal = TrieLogitsProcessor(trie.to(model.device), length, renormalise=support == "trie")
-    out = model.generate(
-        inputs=ids,
-        attention_mask=mask,
-        generation_config=settings,
-        use_model_defaults=False,  # or the checkpoint's own temperature, top-p, repetition penalty come back
-        logits_processor=[legal],
-    )
-    written = out.sequences[:, length:].tolist()  # (B * beams, at most depth + 1)
-    if beams == 1:  # generate() is then greedy and gives no score of the sequence
-        steps = torch.stack(out.logits if support == "vocab" else out.scores, dim=1)  # (B, t, V)
-        logps = steps.float().log_softmax(dim=-1)
-        scores = [
-            sum(logps[row, t, token].item() for t, token in enumerate(_closed(tokens, trie)))
-            for row, tokens in enumerate(written)
+def rank_catalog(
+    model, trie: SidTrie, prompts: Sequence[Sequence[int]], support: Support = "vocab", batch_size: int = 1
+) -> Tensor:
+    """(len(prompts), n_sids) exact log-probability of every SID, in the trie's order: how much does a beam lose?
+
+    Raises ValueError for a model that only the plain search can answer for.
+    """
+    check_search(model, trie, prompts, support)
+    obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
+    if obstacle:
+        raise ValueError(f"the exhaustive ranking needs the tree forward: {obstacle}")
+    logps, shared = torch.empty(len(prompts), trie.n_sids), shared_length(prompts)
+    for rows in batches(prompts, batch_size):
+        logps[rows] = rank_all(model, trie, [prompts[row] for row in rows], support, shared).cpu()
+    return logps
+
+
+def check_search(model, trie: SidTrie, prompts: Sequence[Sequence[int]], support: Support) -> None:
+    """Raises ValueError for what no search can answer; moves the trie to the model's device."""
+    if support not in ("vocab", "trie"):
+        raise ValueError(f"support {support!r} is not known; choose vocab or trie")
+    if not all(prompts):
+        raise ValueError(f"prompt {[len(p) for p in prompts].index(0)} is empty; there is nothing to continue")
+    lm = causal_lm(model)
+    trie.check_vocabulary(lm.get_output_embeddings().weight.shape[0])
+    trie.to(lm.device)
+
+
+def batches(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """Places of the prompts, the longest first, `size` at a time."""
+    by_length = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
+    return [by_length[start : start + size] for start in range(0, len(prompts), size)]
+
+
+def to_lists(trie: SidTrie, logp: Tensor, sid: Tensor) -> list[RankedSids]:
+    """logp, sid (P, w) as beam_search gives them."""
+    tokens = trie.sid_tokens(sid.clamp(min=0).flatten()).view(*sid.shape, -1).tolist()
+    return [
+        [
+            (tuple(t for t in row if t >= 0), score)
+            for row, score in zip(rows, scores, strict=True)
+            if score > -torch.inf
         ]
-    else:
-        scores = out.sequences_scores.tolist()
-    ranked = [(tuple(_closed(tokens, trie)[:-1]), score) for tokens, score in zip(written, scores, strict=True)]
-    groups = [ranked[i : i + beams] for i in range(0, len(ranked), beams)]
-    return [[(sid, score) for sid, score in group if score > FILLER] for group in groups]
+        for rows, scores in zip(tokens, logp.tolist(), strict=True)
+    ]
 
 
-def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, each (B, longest prompt)."""
-    longest = max(map(len, prompts))
-    ids = [[pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+def obstacle_to_tree(model, longest: int) -> str | None:
+    """Why the tree forward would not give this model's own numbers; None where it does.
+
+    longest   tokens of the longest prompt and SID together
+    """
+    lm = causal_lm(model)
+    config = lm.config.get_text_config()
+    attention = config._attn_implementation
+    if attention not in ("sdpa", "eager"):
+        return f"attn_implementation {attention} takes no mask of its own; load the model with sdpa"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and longest > window:
+        return f"prompt and SID reach {longest} tokens, more than the sliding window of {window}"
+    return None if lm.training else _differs(type(lm), lm)
 
 
-def _closed(tokens: list[int], trie: SidTrie) -> list[int]:
-    """What was written, up to its EOS; all of it where there is none (a place generate() could not fill)."""
-    return tokens[: tokens.index(trie.eos_id) + 1] if trie.eos_id in tokens else tokens
+_known: dict[type, str | None] = {}
 
 
-def _items(trie: SidTrie, tokenizer, ranked: RankedSids, k: int) -> list[Recommendation]:
+def _differs(kind: type, lm) -> str | None:
+    """Tries the tree forward once for each class of model: unknown scalings of the head would show."""
+    if kind not in _known:
+        _known[kind] = None
+        with torch.no_grad():
+            tree = PromptTree(lm, [[1, 2, 3], [2, 3]])
+            hidden = tree.grow(torch.tensor([[4, 5], [4, 5]], device=tree.device), None)
+            ours = Head(lm).scores(hidden[:, 1], slice(None))
+            ids = torch.tensor([[1, 2, 3, 5], [2, 3, 5, 5]], device=tree.device)
+            theirs = lm(input_ids=ids).logits.float()
+            gap = (ours - torch.stack([theirs[0, 3], theirs[1, 2]])).abs().max() / theirs.abs().max().clamp(min=1e-6)
+        if not gap < 0.05:
+            _known[kind] = f"{kind.__name__} scores tokens in a way the tree forward does not know"
+    return _known[kind]
+
+
+@cache
+def warn_once(obstacle: str) -> None:
+    log.warning("searching with generate(), many times slower: %s", obstacle)
+
+
+def _items(trie: SidTrie, tokenizer, ranked: RankedSids, k: int, denied: Collection[str]) -> list[Recommendation]:
     answers: list[Recommendation] = []
     for (sid, logp), number in zip(ranked, trie.find([sid for sid, _ in ranked]), strict=True):
         tokens = tuple(tokenizer.convert_ids_to_tokens(list(sid)))
-        answers += [Recommendation(item, tokens, logp) for item in trie.items_at(number)]
+        answers += [Recommendation(item, tokens, logp) for item in trie.items_at(number) if item not in denied]
         if len(answers) >= k:
             break
     return answers[:k]

@@ -204,6 +204,60 @@ class SidTrie:
         start, stop = self._children_range(node)
         return stop - start + ((self.sid_at(node) >= 0) | (node == self.DONE) | (node == OFF))
 
+    def level_tokens(self, level: int) -> Tensor:
+        """(U,) ascending ids of all tokens that lead from nodes of a level to the next, and EOS."""
+        return self._level_tokens[min(level, self.depth)].to(self.token.device)
+
+    @cached_property
+    def _level_tokens(self) -> list[Tensor]:
+        eos = torch.tensor([self.eos_id])
+        cuts = [*self.levels[1:], self.n_nodes]
+        token = self.token.cpu().long()
+        return [torch.cat([token[a:b], eos]).unique() for a, b in zip(cuts, cuts[1:], strict=False)]
+
+    def certain(self, node: Tensor) -> Tensor:
+        """node (any shape) -> bool: from here to the end of the SID there is never more than one way, EOS included."""
+        self._certain = self._certain.to(self.token.device)
+        return self._certain[node]  # OFF is the last entry, DONE the one before
+
+    @cached_property
+    def _certain(self) -> Tensor:
+        """(n_nodes + 2,) bool, from the last level up."""
+        every = torch.arange(self.n_nodes, device=self.token.device)
+        certain = self.choices(every) == 1
+        for a, b in reversed(list(zip(self.levels, self.levels[1:-1], strict=False))):
+            child = self.first[a:b].long().clamp(max=self.n_nodes - 1)
+            certain[a:b] &= certain[child] | (self.sid_at(every[a:b]) >= 0)
+        return torch.cat([certain, certain.new_ones(2)])
+
+    def branch_total(self, level: int) -> int:
+        """How many nodes the level below has."""
+        return self.levels[level + 2] - self.levels[level + 1]
+
+    def sids_of(self, items: Collection[str]) -> np.ndarray:
+        """The numbers of the SIDs of these items, one per item; ids it does not know are left out."""
+        return self._sid_of_row[[self._row_of[item] for item in items if item in self._row_of]]
+
+    def sids_below(self, node: np.ndarray) -> np.ndarray:
+        """How many SIDs end at or below each node."""
+        return self._sids_below[node]
+
+    @cached_property
+    def _sid_of_row(self) -> np.ndarray:
+        sid = np.zeros(len(self.names), np.int64)
+        sid[self.item_row] = np.repeat(np.arange(self.n_sids), np.diff(self.item_start))
+        return sid
+
+    @cached_property
+    def _sids_below(self) -> np.ndarray:
+        """(n_nodes,) from the last level up."""
+        count, first = np.zeros(self.n_nodes, np.int32), self.first.cpu().numpy()
+        count[self.sid_node.cpu().numpy()] = 1
+        for a, b in reversed(list(zip(self.levels, self.levels[1:-1], strict=False))):
+            total = np.concatenate([[0], np.cumsum(count[first[a] : first[b]])])
+            count[a:b] += total[first[a + 1 : b + 1] - first[a]] - total[first[a:b] - first[a]]
+        return count
+
     def parent_of(self, node: Tensor) -> Tensor:
         """node (N,), each on the trie and below the root -> (N,)."""
         return torch.searchsorted(self.first, node.to(torch.int32), right=True) - 1

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from transformers import GenerationConfig
 
+from mimigenrec.decoding.plain import left_pad
 from mimigenrec.decoding.processor import TrieLogitsProcessor
-from mimigenrec.decoding.search import Support, left_pad, search_sids
+from mimigenrec.decoding.search import Support, search_sids
 from mimigenrec.decoding.trie import SidTrie
 
 Rollout = Literal["beam", "sample", "mixed"]

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mimigenrec.decoding.plain import left_pad
 from mimigenrec.decoding.processor import TrieLogitsProcessor
-from mimigenrec.decoding.search import left_pad
 from mimigenrec.decoding.trie import SidTrie
 from tests.conftest import make_model
 

@@ -1,0 +1,46 @@
+"""Denied items of each request, as the nodes its search must not enter: one trie serves requests with other filters.
+
+A node is blocked when every SID below it is; the EOS of a SID when all its items are denied. Keys: a node's number, or
+n_nodes + 1 + s for the EOS of SID s.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimigenrec.decoding.trie import SidTrie
+
+NOTHING = torch.iinfo(torch.long).max  # fills the rows of requests with fewer keys
+
+
+def blocked_keys(trie: SidTrie, denied: Sequence[Collection[str] | None]) -> Tensor:
+    """(P, D) ascending keys of each request, D the most that any has; ids the trie does not know change nothing."""
+    rows = [_keys(trie, items or ()) for items in denied]
+    width = max(1, max(map(len, rows), default=1))
+    padded = np.full((len(rows), width), NOTHING)
+    for row, keys in zip(padded, rows, strict=True):
+        row[: len(keys)] = keys
+    return torch.from_numpy(padded).to(trie.token.device)
+
+
+def is_blocked(trie: SidTrie, blocked: Tensor, parent: Tensor, node: Tensor) -> Tensor:
+    """blocked (P, D); parent (P, n) and its children node (P, n, K) -> (P, n, K) bool."""
+    ends = (trie.n_nodes + 1 + trie.sid_at(parent))[..., None]
+    key = torch.where(node == trie.DONE, ends, node).flatten(1)  # (P, n * K)
+    place = torch.searchsorted(blocked, key).clamp(max=blocked.shape[1] - 1)
+    return (blocked.gather(1, place) == key).view(node.shape)
+
+
+def _keys(trie: SidTrie, items: Collection[str]) -> np.ndarray:
+    sids, denied = np.unique(trie.sids_of(items), return_counts=True)
+    sids = sids[denied == np.diff(trie.item_start)[sids]]  # all of their items are denied
+    node = trie.sid_node.cpu()[torch.from_numpy(sids)].long()
+    path = [node]
+    for _ in range(trie.depth):
+        node = node[node > 0]
+        node = trie.parent_of(node.to(trie.token.device)).cpu()
+        path.append(node)
+    nodes, below = np.unique(torch.cat(path).numpy(), return_counts=True)  # blocked SIDs at or below each node
+    return np.concatenate([nodes[below == trie.sids_below(nodes)], np.sort(sids) + trie.n_nodes + 1])

@@ -1,0 +1,106 @@
+"""Many short suffixes behind one prompt in one forward: mask, positions, a cache that only grows.
+
+A prompt is computed once. Its suffixes are the nodes of a tree; each level is one forward whose query block holds all
+new nodes of a prompt, and a mask lets a node see its prompt, its ancestors and itself, nobody else:
+
+                       prompt        level 1   level 2
+                       p0 p1 p2 p3   a1  a2    b1  b2  b3                    ,- a1 -- b1
+        level 1   a1 |  x  x  x  x |  x       |                p0 p1 p2 p3 -<     `-- b2
+                  a2 |  x  x  x  x |      x   |                              `- a2 -- b3
+        level 2   b1 |  x  x  x  x |  x       |  x
+                  b2 |  x  x  x  x |  x       |      x         rows ask, columns are asked; x: is seen
+                  b3 |  x  x  x  x |      x   |          x
+
+Position ids say how deep a node lies, wherever it stands in the cache, so nothing is ever copied or reordered.
+
+    P prompts, L longest prompt (padded on the left), S suffix tokens so far, n new tokens per prompt, H hidden size
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+
+class PromptTree:
+    """The cache of P prompts and of the tree that grows behind each.
+
+    last   (P, H) hidden state of each prompt's last token
+    """
+
+    def __init__(self, model, prompts: Sequence[Sequence[int]], shared: int = 0):
+        """prompts: token ids, none empty. shared: how many leading tokens are the same in all of them; they are
+        computed once. At least one token of each prompt is computed on its own."""
+        self.body = causal_lm(model).get_decoder()
+        parameter = next(self.body.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.cache, self.depth = DynamicCache(), 0
+        P, shared = len(prompts), min(shared, min(map(len, prompts)) - 1)
+        if shared:
+            ids = torch.tensor([prompts[0][:shared]], device=self.device)
+            causal = torch.ones(1, shared, shared, dtype=torch.bool, device=self.device).tril()
+            self._forward(ids, causal, torch.arange(shared, device=self.device)[None])
+            self.cache.batch_repeat_interleave(P)
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)  # (P,)
+        L = max(map(len, prompts))
+        ids = torch.tensor(
+            [[0] * (L - len(prompt)) + list(prompt[shared:]) for prompt in prompts], device=self.device
+        )  # (P, L - shared): padding stands between the shared part and the prompt's own
+        pad = (L - self.lengths)[:, None]  # (P, 1)
+        own, every = torch.arange(shared, L, device=self.device), torch.arange(L, device=self.device)
+        self.seen = (every < shared) | (every >= shared + pad)  # (P, L)
+        visible = (own[:, None] >= every) & self.seen[:, None]  # (P, L - shared, L)
+        visible |= own[:, None] == every  # padding sees itself: a row that sees nothing would be NaN
+        self.last = self._forward(ids, visible, (own - pad).clamp(min=0))[:, -1]  # (P, H)
+        self.ancestors = self.seen.new_zeros(P, 1, 0)  # (P, n of the level before, S)
+
+    def grow(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        """One more level; returns the hidden states of its tokens, (P, n, H).
+
+        tokens    (P, n) ids
+        parents   (P, n) place of each token's parent in the level before; None where the parent is the prompt
+        """
+        P, n = tokens.shape
+        if parents is None:
+            inherited = self.ancestors.expand(P, n, 0)
+        else:
+            inherited = self.ancestors.gather(1, parents[..., None].expand(P, n, self.ancestors.shape[-1]))
+        itself = torch.eye(n, dtype=torch.bool, device=self.device).expand(P, n, n)
+        self.ancestors = torch.cat([inherited, itself], dim=-1)  # (P, n, S + n)
+        visible = torch.cat([self.seen[:, None].expand(P, n, -1), self.ancestors], dim=-1)  # (P, n, L + S + n)
+        positions = (self.lengths + self.depth)[:, None].expand(P, n)
+        self.depth += 1
+        return self._forward(tokens, visible, positions)
+
+    def _forward(self, ids: Tensor, visible: Tensor, positions: Tensor) -> Tensor:
+        """ids, positions (P, q), visible (P, q, keys) -> (P, q, H); the new keys join the cache."""
+        output = self.body(
+            input_ids=ids,
+            attention_mask=additive(visible, self.dtype),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """visible (P, q, keys) bool -> (P, 1, q, keys), added to attention scores: 0 where seen, else very negative."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+
+
+def causal_lm(model: nn.Module) -> PreTrainedModel:
+    """The model under DDP-like and PEFT wrappers; LoRA sits inside its layers and stays in force."""
+    while not isinstance(model, PreTrainedModel):
+        model = model.module if hasattr(model, "module") else model.get_base_model()
+    return model
+
+
+def shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all prompts have in common: the template and the first words of the question."""
+    if not prompts:
+        return 0
+    low, high = min(prompts), max(prompts)  # the two that differ first
+    return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
