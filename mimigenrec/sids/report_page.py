@@ -38,6 +38,7 @@ table{border-collapse:collapse;width:100%;font-size:13.5px}th{font-weight:600;co
 th,td{text-align:right;padding:4px 8px;border-bottom:1px solid #edf0f4;vertical-align:top}
 th:first-child,td:first-child{text-align:left;padding-left:0}.left td,.left th{text-align:left}
 td.bar{width:45%;vertical-align:middle;min-width:90px}.wide{overflow-x:auto}
+.four{grid-template-columns:repeat(auto-fit,minmax(min(100%,240px),1fr))}
 .wide svg{min-width:700px}.columns svg{max-width:440px}
 .wide td,.wide th{white-space:nowrap}
 code{background:#eef2f6;border-radius:4px;padding:1px 4px;font-size:12.5px}
@@ -61,7 +62,7 @@ def write_page(report: Mapping[str, Any], tree: str) -> str:
         '<div class="verdicts">' + "".join(map(_verdict, report["verdicts"])) + "</div>",
     ]
     if report["gates"]:
-        parts.append(f"<section><h2>Gates</h2>{_table(*_gates(report), 'left', raw=True)}</section>")
+        parts.append(f"<section><h2>Gates</h2>{_table(*_gates(report), 'left')}</section>")
     parts += [
         "<section class=wide><h2>The catalogue as the model meets it</h2><p>One band per code, first to last; "
         "a piece is a prefix, as wide as its share of the items. Red below: items that share their SID.</p>"
@@ -69,7 +70,7 @@ def write_page(report: Mapping[str, Any], tree: str) -> str:
         + "</section>",
         "<section class=wide><h2>Which code decides how much</h2><p>Bits of each code once those before it are known. "
         "Ways: so many equally likely continuations have as many bits.</p>" + draw_bits(levels) + "</section>",
-        '<section><h2>How evenly codes are used</h2><div class="columns">'
+        '<section><h2>How evenly codes are used</h2><div class="columns four">'
         + "".join(f"<div><p>Level {level['level']}: {_usage(level)}</p>{draw_usage(level)}</div>" for level in levels)
         + "</div></section>",
     ]
@@ -79,9 +80,9 @@ def write_page(report: Mapping[str, Any], tree: str) -> str:
             (
                 "neighbours",
                 "Alike items begin alike",
-                "Nearest neighbours in the embedding that share the first codes.",
+                "Neighbours in the embedding that share them.",
             ),
-            ("copurchase", "Bought next, begins alike", "Train transitions that stay within the same first codes."),
+            ("copurchase", "Bought next, begins alike", "Train transitions that stay within them."),
         )
         if section in details
     ]
@@ -152,13 +153,13 @@ def _purity(title: str, explained: str, levels: Sequence[Mapping[str, Any]]) -> 
     for level in levels:
         first, share, _, lift = _likeness(level)
         bar = draw_bar(level["share"], level["chance"])
-        rows.append([first, share, f"{lift} x", bar])
+        rows.append([first, share, f"{lift} x" if level["lift"] is not None else lift, bar])
     body = "".join(
         f"<tr><td>{first}</td><td>{share}</td><td>{lift}</td><td class=bar>{bar}</td></tr>"
         for first, share, lift, bar in rows
     )
     head = "<tr><th>codes</th><th>share</th><th>of chance</th><th></th></tr>"
-    return f"<div><h2>{title}</h2><p>{explained} Red mark: chance.</p><table>{head}{body}</table></div>"
+    return f"<div><h2>{title}</h2><p>{explained} Red: chance.</p><table>{head}{body}</table></div>"
 
 
 def _failed(gates: Sequence[Mapping[str, Any]]) -> str:
@@ -178,7 +179,7 @@ def _usage(level: Mapping[str, Any]) -> str:
 
 def _gates(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = [[g["text"], f"{g['value']:.4g}", "failed" if g["failed"] else "passed"] for g in report["gates"]]
-    return ["fails if", "found", "result"], [[escape(cell, quote=False) for cell in row] for row in rows]
+    return ["fails if", "found", "result"], rows
 
 
 def _levels(levels: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -98,9 +98,8 @@ def _first_level(f: Mapping[str, float]) -> list[Verdict]:
     meaning = f"The {codes:,} first codes in use divide the items as {f['level1.perplexity']:.0f} equal ones would."
     found = [Verdict("Evenness of the first code", state, f"{even:.0%}", meaning)]
     if "level1.used" in f:
-        meaning = (
-            f"{codes:,} of the {f['level1.size']:,} codes of the first level belong to any item; the rest is dead."
-        )
+        meaning = f"{codes:,} of the {f['level1.size']:,} codes of the first level belong to an item"
+        meaning += "." if f["level1.used"] == 1 else "; the others are dead."
         state = judge(f["level1.used"], good=0.8, bad=0.1)
         found.append(Verdict("First codebook in use", state, f"{f['level1.used']:.0%}", meaning))
     state = judge(f["level1.largest"], good=0.1, bad=0.3)
@@ -113,7 +112,7 @@ def _neighbours(f: Mapping[str, float]) -> Verdict:
     state = "bad" if lift < 3 else "good" if share >= 0.4 else "watch"
     meaning = (
         f"Of an item's {f['neighbours.k']} nearest neighbours in the embedding, {share:.0%} start with its first "
-        f"code, {lift:.0f} times chance."
+        f"code, {lift:.{0 if lift >= 10 else 1}f} times chance."
     )
     return Verdict("Alike items, alike SIDs", state, f"{share:.0%}", meaning)
 
