@@ -30,10 +30,8 @@ class MIMIGenRec:
 
     def __init__(self, model, tokenizer, catalog: Catalog, contract: Contract, folder: str | Path | None = None):
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.catalog, self.contract, self.folder = catalog, contract, folder
-        self.trie = SidTrie.from_catalog(catalog, tokenizer)
-        self.trie.check_vocabulary(model.get_input_embeddings().num_embeddings)
-        self.trie.to(model.device)
+        self.contract, self.folder = contract, folder
+        self._take_up(catalog)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device=None, dtype=None) -> "MIMIGenRec":
@@ -56,6 +54,18 @@ class MIMIGenRec:
         model = load_model(folder, dtype=dtype)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, load_catalog(folder), contract, folder)
+
+    def reload(self) -> None:
+        """Takes up id2sid.json and items.json as they now stand in the folder, for example after mimigenrec sid-assign.
+
+        A search under way ends with the trie it began with. Raises as from_pretrained does, and then nothing changes.
+        """
+        self._take_up(load_catalog(self.folder))
+
+    def _take_up(self, catalog: Catalog) -> None:
+        trie = SidTrie.from_catalog(catalog, self.tokenizer)
+        trie.check_vocabulary(self.model.get_input_embeddings().num_embeddings)
+        self.catalog, self.trie = catalog, trie.to(self.model.device)
 
     def recommend(
         self,
