@@ -18,6 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 COMMANDS = {
+    "prepare": ("mimigenrec.sids.prepare", "raw logs -> sequences, item vectors, SIDs and a report on them"),
     "interactions": ("mimigenrec.interactions.build", "raw logs -> items, users, sequences, train, valid and test"),
     "embed": ("mimigenrec.sids.embed", "item texts -> item vectors"),
     "embed-als": ("mimigenrec.sids.collaborative", "train interactions -> item vectors"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from mimigenrec.interactions.events import Item, Log, events_from_rows
 from mimigenrec.interactions.item_texts import ItemTexts
 from mimigenrec.interactions.json_lines import BadLines, read_lines
-from mimigenrec.interactions.table import Columns, read_tables
+from mimigenrec.interactions.table import Columns, read_frame, read_tables
 
 GENRES_100K = (
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
@@ -46,8 +46,8 @@ def _movies(paths: list[Path], wanted: set[str] | None, notes: dict[str, int], b
     found = ItemTexts(wanted, notes)
     for path in paths:
         if ".csv" in path.name:
-            columns = Columns(item_id_column="movieId", title_column="title", category_column="genres")
-            _from_csv(found, path, columns, bad)
+            for item, title, genres in read_frame(path, ["movieId", "title", "genres"], Columns(), bad).iter_rows():
+                found.add(item, title, categories=(genres or "").split("|"))
             continue
         separator = "::" if path.name.removesuffix(".gz").endswith(".dat") else "|"
         for number, line in read_lines(path):
@@ -60,13 +60,6 @@ def _movies(paths: list[Path], wanted: set[str] | None, notes: dict[str, int], b
             else:
                 bad.add(path, number, line, f"not a movie: {len(parts)} columns separated by {separator!r}")
     return found.items
-
-
-def _from_csv(found: ItemTexts, path: Path, columns: Columns, bad: BadLines) -> None:
-    from mimigenrec.interactions.table import read_frame
-
-    for item, title, genres in read_frame(path, ["movieId", "title", "genres"], columns, bad).iter_rows():
-        found.add(item, title, categories=(genres or "").split("|"))
 
 
 def _decode(line: bytes) -> str:

@@ -21,7 +21,7 @@ USUAL = {
 }
 USUAL_OF_ITEMS = {
     "item_id_column": ("item_id",),
-    "title_column": ("title", "movie_title", "item_name", "name"),
+    "title_column": ("title", "item_title", "movie_title", "item_name", "name"),
     "description_column": ("description",),
     "brand_column": ("brand",),
     "category_column": ("categories", "category", "genres", "genre", "class"),

@@ -1,6 +1,6 @@
 """Any two tables with named columns: interactions and, if there is one, items. CSV, TSV, Parquet or JSON lines.
 
-CSV, TSV and JSON lines may be gzipped. Column names come from flags; the other sources that are tables (MovieLens,
+CSV, TSV and JSON lines may be gzipped. Column names come from flags; other sources that are tables (MovieLens,
 RecBole) call in here with the names they are known to have.
 """
 
@@ -19,7 +19,7 @@ PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 @dataclass
 class Columns:
-    """Names of the columns, for --source table; for movielens and recbole they replace the usual names."""
+    """Names of the columns, for --source table; for recbole they replace the usual names."""
 
     user_column: str | None = arg("who", default=None)
     item_column: str | None = arg("had which item", default=None)
@@ -111,6 +111,8 @@ def item_texts(
     key = columns.item_id_column or columns.item_column
     found = ItemTexts(wanted, notes)
     if paths:
+        if not columns.title_column:
+            raise ValueError(f"--title_column is needed: which column of {paths[0]} is the title?")
         frame = read_frames(paths, [key, *filter(None, names)], columns, bad)
         parts = [pl.col(name).alias(str(i)) if name else pl.lit(None).alias(str(i)) for i, name in enumerate(names)]
         for item, *texts in frame.select(pl.col(key).cast(pl.String), *parts).iter_rows():

@@ -1,0 +1,112 @@
+import json
+
+import pytest
+
+from mimigenrec.cli import parse
+from mimigenrec.interactions import build
+from mimigenrec.sids.prepare import PrepareConfig, main, plan, to_argv
+from tests.conftest import ROOT
+
+THINGS = ["red lamp", "blue lamp", "green lamp", "oak chair", "pine chair", "old chair", "big desk", "small desk"]
+
+
+@pytest.fixture
+def config(tmp_path) -> PrepareConfig:
+    reviews = [
+        {
+            "reviewerID": f"U{user}",
+            "asin": f"B{(user + place) % 8}",
+            "unixReviewTime": 1_500_000_000 + 100 * place + user,
+        }
+        for user in range(8)
+        for place in range(6)
+    ]
+    metas = [{"asin": f"B{i}", "title": title, "category": ["Home", title[-5:]]} for i, title in enumerate(THINGS)]
+    for name, records in (("reviews", reviews), ("metas", metas)):
+        (tmp_path / f"{name}.json").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return PrepareConfig(
+        category="toy",
+        output_dir=tmp_path / "out",
+        interactions={
+            "source": "amazon",
+            "interactions": str(tmp_path / "reviews.json"),
+            "items": [str(tmp_path / "metas.json")],
+        },
+        quantise={"sizes": [2, 2, 2], "collisions": "reassign"},
+        sid_report={"neighbours": 3},
+    )
+
+
+def files(config):
+    return {path.name: path.read_bytes() for path in (config.output_dir / config.category).iterdir() if path.is_file()}
+
+
+def test_from_raw_lines_to_everything_that_preprocessing_reads(config, tmp_path, capsys):
+    from mimigenrec.tasks.build import BuildConfig
+    from mimigenrec.tasks.build import main as preprocess
+
+    main(config)
+    wanted = (
+        "item.json item2id user2id review.json inter.json train.inter valid.inter test.inter emb-tfidf.npy index.json"
+    )
+    assert {f"toy.{kind}" for kind in wanted.split()} <= set(files(config))
+    assert (config.output_dir / "toy" / "sid_report" / "sid_report.html").is_file()
+    preprocess(BuildConfig(data_dir=config.output_dir, category="toy", output_dir=tmp_path / "data"))
+    assert len(json.loads((tmp_path / "data" / "id2sid.json").read_text())) == len(THINGS)
+
+
+def test_a_second_run_passes_over_what_has_not_changed(config, capsys, monkeypatch):
+    main(config)
+    before = files(config)
+    monkeypatch.setattr(build, "main", lambda *_: pytest.fail("was run again"))
+    main(config)
+    assert capsys.readouterr().out.count("nothing has changed") == 4
+    assert files(config) == before
+
+
+def test_a_change_runs_the_stages_that_it_touches(config, capsys):
+    main(config)
+    config.quantise["seed"] = 7
+    capsys.readouterr()
+    main(config)
+    out = capsys.readouterr().out
+    assert [stage for stage in ("interactions", "embed", "quantise") if f"{stage}: nothing has changed" in out] == [
+        "interactions",
+        "embed",
+    ]
+
+
+def test_a_stage_that_fails_is_run_again_and_the_ones_before_are_not(config, capsys, monkeypatch):
+    from mimigenrec.sids import quantise
+
+    with monkeypatch.context() as broken:
+        broken.setattr(quantise, "main", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(config)
+    capsys.readouterr()
+    main(config)
+    out = capsys.readouterr().out
+    assert out.count("nothing has changed") == 2 and "quantise: --items" in out
+
+
+@pytest.mark.parametrize("stage", ["interactions", "embed", "quantise", "sid_report"])
+def test_a_wrong_flag_of_any_stage_stops_before_the_first(config, stage, capsys):
+    getattr(config, stage)["colour"] = "red"
+    with pytest.raises(SystemExit):
+        main(config)
+    assert "colour" in capsys.readouterr().err
+    assert not config.output_dir.exists()
+
+
+def test_vectors_of_ones_own_take_the_place_of_embed(config):
+    config.quantise["vectors"] = "mine.npy"
+    stages = {stage.name: stage.flags for stage in plan(config)}
+    assert list(stages) == ["interactions", "quantise", "sid_report"]
+    assert stages["quantise"]["vectors"] == stages["sid_report"]["embeddings"] == "mine.npy"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "prepare").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_names_flags_that_there_are(path):
+    (config,) = parse(PrepareConfig, argv=[str(path)])
+    for stage in plan(config):
+        parse(*stage.configs, argv=to_argv(stage.flags))
