@@ -70,6 +70,8 @@ def neighbour_purity(codes: np.ndarray, vectors: np.ndarray, k: int, queries: in
     item's own row take no part. chance is the share of all pairs of these items that share the prefix.
     """
     there = np.flatnonzero((vectors != 0).any(axis=1))
+    if min(k, queries) < 1:
+        raise ValueError(f"--neighbours {k} of --queries {queries} items leave nothing to count; both start at 1")
     if len(there) <= k:
         raise ValueError(f"{len(there)} items have a vector that is not zero; {k} neighbours need more than {k}")
     vectors, prefixes = vectors[there], prefix_table(codes[there])
@@ -83,7 +85,7 @@ def neighbour_purity(codes: np.ndarray, vectors: np.ndarray, k: int, queries: in
         chance = float((counts * (counts - 1)).sum() / (len(labels) * (len(labels) - 1)))
         same = (labels[near] == labels[asked, None]) & (labels[asked, None] >= 0)
         levels.append(_against_chance(level, float(same.mean()), chance))
-    twins = len(vectors) - len(np.unique(vectors, axis=0))
+    twins = len(vectors) - len({hash(row.tobytes()) for row in vectors})
     return {
         "levels": levels,
         "k": k,
@@ -170,8 +172,8 @@ def category_purity(codes: np.ndarray, paths: Sequence[Sequence[str]]) -> dict[s
 
 
 def text_figures(sids: Mapping[str, Sid], texts: Mapping[str, str]) -> dict[str, float]:
-    """identical_texts: items whose text another item has too, case and white space aside; identical_apart: those of
-    them that differ in SID from every item of the same text; collisions_by_text: share of colliding items that share
+    """items_without_text: items of the index that have none; identical_texts: items whose text another item has too,
+    case and white space aside; identical_apart: those of them that differ in SID from every item of the same text; collisions_by_text: share of colliding items that share
     their SID with an item of the same text, so that no quantiser could have told them apart by it."""
     plain = {item: " ".join(texts[item].split()).casefold() for item in sids if texts.get(item, "").strip()}
     of_text = Counter(plain.values())
@@ -181,6 +183,7 @@ def text_figures(sids: Mapping[str, Sid], texts: Mapping[str, str]) -> dict[str,
     together = [item for item in identical if of_both[plain[item], sids[item]] > 1]
     colliding = sum(count for count in of_sid.values() if count > 1)
     return {
+        "items_without_text": len(sids) - len(plain),
         "identical_texts": len(identical),
         "identical_apart": len(identical) - len(together),
         "collisions_by_text": len(together) / colliding if colliding else 0.0,

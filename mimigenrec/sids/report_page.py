@@ -207,8 +207,7 @@ def _levels(levels: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[list[s
 
 def _churn(churn: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = [
-        [f"first {length}", f"{kept:.1%}", f"{agreement:.3f}"]
-        for length, (kept, agreement) in enumerate(zip(churn["kept_prefix"], churn["agreement"], strict=True), 1)
+        [f"first {level['level']}", f"{level['kept']:.1%}", f"{level['agreement']:.3f}"] for level in churn["levels"]
     ]
     return ["codes", "items that keep them", "agreement"], rows
 

@@ -152,10 +152,9 @@ def churn_figures(before: Mapping[str, Sid], after: Mapping[str, Sid]) -> dict[s
     """What a model trained on `before` would find changed in `after`, over the items of both.
 
     kept             share of items with the very same SID
-    kept_prefix      the same for the first l codes, level by level
-    agreement        adjusted Rand index of the first l codes, level by level: 1 if both indexes group the items alike
-                     whatever the codes are called, 0 as for unrelated groupings (Hubert and Arabie 1985)
     taken_over       share of items whose new SID meant only other items before: the old model names the wrong thing
+    levels           kept: the same for the first l codes; agreement: adjusted Rand index of the groupings by the first
+                     l codes, 1 if they are the same whatever the codes are called, 0 as by chance (Hubert, Arabie 1985)
     tokens_new, tokens_gone, items_new, items_gone   counts
     raises           ValueError if no item is in both
     """
@@ -175,14 +174,17 @@ def churn_figures(before: Mapping[str, Sid], after: Mapping[str, Sid]) -> dict[s
         "items_new": len(after) - len(both),
         "items_gone": len(before) - len(both),
         "kept": float(np.mean([a == b for a, b in zip(old, new, strict=True)])),
-        "kept_prefix": [
-            float(np.mean([a[:length] == b[:length] for a, b in zip(old, new, strict=True)]))
-            for length in range(1, levels + 1)
-        ],
-        "agreement": [rand_index(prefix_before[:, level], prefix_after[:, level]) for level in range(levels)],
         "taken_over": taken / len(both),
         "tokens_new": len(tokens_after - tokens_before),
         "tokens_gone": len(tokens_before - tokens_after),
+        "levels": [
+            {
+                "level": level,
+                "kept": float(np.mean([a[:level] == b[:level] for a, b in zip(old, new, strict=True)])),
+                "agreement": rand_index(prefix_before[:, level - 1], prefix_after[:, level - 1]),
+            }
+            for level in range(1, levels + 1)
+        ],
     }
 
 

@@ -54,7 +54,7 @@ def test_every_file_adds_its_figures_and_all_figures_are_numbers(files, tokenize
     figures = report["figures"]
     for name in (
         "level1.perplexity level3.choices level1.used hr1_ceiling identical_texts category.lift "
-        "copurchase.level1.lift neighbours.level2.share churn.kept tokens_split"
+        "copurchase.level1.lift neighbours.level2.share churn.kept churn.level1.agreement tokens_split"
     ).split():
         assert isinstance(figures[name], (int, float)), name
     assert (figures["identical_texts"], figures["collisions_by_text"]) == (2, 1)

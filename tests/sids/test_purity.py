@@ -66,6 +66,13 @@ def test_items_without_a_vector_take_no_part():
         purity.neighbour_purity(code_table(SIDS), vectors, 6, 100, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize(("k", "queries"), [(0, 100), (3, 0)])
+def test_no_neighbours_or_no_items_to_ask_are_refused(k, queries):
+    vectors = unit(np.random.default_rng(0).normal(size=(8, 3)))
+    with pytest.raises(ValueError, match="leave nothing to count"):
+        purity.neighbour_purity(code_table(SIDS), vectors, k, queries, np.random.default_rng(0))
+
+
 def test_clusters_that_the_codes_name_are_pure_and_random_codes_are_chance():
     rng = np.random.default_rng(0)
     cluster = rng.integers(0, 5, 300)
@@ -123,7 +130,12 @@ def test_category_purity_of_one_category_uses_the_deepest_and_of_none_is_none():
 def test_texts_that_are_alike_and_what_they_explain():
     texts = {"2": "A  Glove", "3": "a glove", "0": "a glove ", "4": "saw", "5": " "}
     found = purity.text_figures(TOY_SIDS, texts)  # 2 and 3 share a SID, 0 has its own
-    assert found == {"identical_texts": 3, "identical_apart": 1, "collisions_by_text": 1.0}
+    assert found == {
+        "items_without_text": 4,
+        "identical_texts": 3,
+        "identical_apart": 1,
+        "collisions_by_text": 1.0,
+    }
 
 
 def test_words_of_a_cell_are_those_that_set_it_apart():

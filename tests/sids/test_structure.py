@@ -112,14 +112,15 @@ def test_sizes_that_do_not_fit_the_index_are_refused(codes, sizes, message):
 
 def test_nothing_has_changed_between_an_index_and_itself():
     found = structure.churn_figures(TOY_SIDS, TOY_SIDS)
-    assert found["kept"] == 1 and found["kept_prefix"] == [1, 1, 1] and found["taken_over"] == 0
-    assert found["agreement"] == [1, 1, 1]
+    assert found["kept"] == 1 and found["taken_over"] == 0
+    assert found["levels"] == [{"level": level, "kept": 1, "agreement": 1} for level in (1, 2, 3)]
 
 
 def test_renamed_codes_keep_no_sid_and_agree_wholly():
     renamed = {item: tuple(token.replace("_", "_9") for token in sid) for item, sid in TOY_SIDS.items()}
     found = structure.churn_figures(TOY_SIDS, renamed)
-    assert found["kept"] == 0 and found["agreement"] == [1, 1, 1]
+    assert found["kept"] == 0
+    assert found["levels"] == [{"level": level, "kept": 0, "agreement": 1} for level in (1, 2, 3)]
     assert found["tokens_new"] == found["tokens_gone"] == len({t for sid in TOY_SIDS.values() for t in sid})
 
 
@@ -129,7 +130,7 @@ def test_churn_by_hand():
     found = structure.churn_figures(before, after)
     assert (found["items_both"], found["items_new"], found["items_gone"]) == (3, 1, 1)
     assert found["kept"] == pytest.approx(1 / 3)
-    assert found["kept_prefix"] == pytest.approx([2 / 3, 1 / 3])
+    assert [level["kept"] for level in found["levels"]] == pytest.approx([2 / 3, 1 / 3])
     assert found["taken_over"] == pytest.approx(1 / 3)  # item 2 now has the SID that meant item 3
     assert (found["tokens_new"], found["tokens_gone"]) == (1, 1)
 
