@@ -172,9 +172,14 @@ def category_purity(codes: np.ndarray, paths: Sequence[Sequence[str]]) -> dict[s
 
 
 def text_figures(sids: Mapping[str, Sid], texts: Mapping[str, str]) -> dict[str, float]:
-    """items_without_text: items of the index that have none; identical_texts: items whose text another item has too,
-    case and white space aside; identical_apart: those of them that differ in SID from every item of the same text; collisions_by_text: share of colliding items that share
-    their SID with an item of the same text, so that no quantiser could have told them apart by it."""
+    """How many items share their text, and what that explains. Case and white space make no difference.
+
+    items_without_text   items of the index that have none
+    identical_texts      items whose text another item has too
+    identical_apart      those of them that differ in SID from every item of the same text
+    collisions_by_text   share of colliding items that share their SID with an item of the same text, so that no
+                         quantiser could have told them apart by it
+    """
     plain = {item: " ".join(texts[item].split()).casefold() for item in sids if texts.get(item, "").strip()}
     of_text = Counter(plain.values())
     of_both = Counter((text, sids[item]) for item, text in plain.items())

@@ -154,7 +154,7 @@ def churn_figures(before: Mapping[str, Sid], after: Mapping[str, Sid]) -> dict[s
     kept             share of items with the very same SID
     taken_over       share of items whose new SID meant only other items before: the old model names the wrong thing
     levels           kept: the same for the first l codes; agreement: adjusted Rand index of the groupings by the first
-                     l codes, 1 if they are the same whatever the codes are called, 0 as by chance (Hubert, Arabie 1985)
+                     l codes, 1 if they are the same whatever the codes are called, 0 as by chance
     tokens_new, tokens_gone, items_new, items_gone   counts
     raises           ValueError if no item is in both
     """
@@ -189,7 +189,7 @@ def churn_figures(before: Mapping[str, Sid], after: Mapping[str, Sid]) -> dict[s
 
 
 def rand_index(a: np.ndarray, b: np.ndarray) -> float:
-    """Adjusted Rand index of two groupings, labels (N,) each. 1 where both are trivial in the same way."""
+    """Adjusted Rand index (Hubert and Arabie 1985) of two groupings, labels (N,) each; 1 where both are trivial alike."""
 
     def pairs(labels: np.ndarray) -> float:
         counts = np.unique(labels, return_counts=True)[1].astype(np.float64)
