@@ -189,7 +189,7 @@ def churn_figures(before: Mapping[str, Sid], after: Mapping[str, Sid]) -> dict[s
 
 
 def rand_index(a: np.ndarray, b: np.ndarray) -> float:
-    """Adjusted Rand index (Hubert and Arabie 1985) of two groupings, labels (N,) each; 1 where both are trivial alike."""
+    """Adjusted Rand index (Hubert and Arabie 1985) of two groupings, labels (N,) each; 1 if both are trivial."""
 
     def pairs(labels: np.ndarray) -> float:
         counts = np.unique(labels, return_counts=True)[1].astype(np.float64)
