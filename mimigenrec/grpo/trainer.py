@@ -48,8 +48,9 @@ class BeamGRPOTrainer(GRPOTrainer):
     """GRPOTrainer with a trie. train_dataset has the columns prompt (messages) and reward_model, as in rl/train.json.
 
     rollout  "beam", "sample" or "mixed": see rollout.py
-    support  "vocab": log-probabilities in loss, KL and search under the full vocabulary. "trie": renormalised over the
-             legal tokens, so what is illegal or forced (the EOS of most SIDs) has no gradient
+    support  "vocab", the default: log-probabilities in loss, KL and search under the full vocabulary, as SFT trains
+             them and as search and evaluation score by default. "trie": renormalised over the legal tokens, so what
+             is illegal or forced (the EOS of most SIDs) has no gradient; search and evaluate with support trie then
     Raises ValueError for settings that cannot work, before any step: see checks.py.
     """
 
@@ -183,6 +184,7 @@ class BeamGRPOTrainer(GRPOTrainer):
                 self.model_wrapped, self.accelerator, gather_deepspeed3_params=gather
             ) as model,
             torch.no_grad(),
+            self.accelerator.autocast(),  # the search calls the parts of the model, past the forward that casts
             FSDP.summon_full_params(self.model_wrapped, recurse=False) if self.is_fsdp_enabled else nullcontext(),
         ):
             was_training = model.training

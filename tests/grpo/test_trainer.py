@@ -60,6 +60,7 @@ def test_other_rollouts_train(make_trainer, rollout):
         {"reward_weights": [1.0, 0.5], "gradient_checkpointing": True},
         {"top_entropy_quantile": 0.5, "mask_truncated_completions": True},
         {"sync_ref_model": True, "ref_model_sync_steps": 1},
+        {"bf16": True, "eval_strategy": "steps", "eval_steps": 1},
     ],
     ids=lambda options: "-".join(options),
 )
