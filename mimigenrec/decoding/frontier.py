@@ -39,10 +39,12 @@ class Frontier:
         support: Support,
         shared: int = 0,
         blocked: Tensor | None = None,
+        temperature: float = 1.0,
     ):
         """shared: leading tokens that all prompts have in common (tree.shared_length).
-        blocked: (P, D) what each prompt's search must not enter (filters.blocked_keys)."""
-        self.blocked = blocked
+        blocked: (P, D) what each prompt's search must not enter (filters.blocked_keys).
+        temperature: scores are divided by it before they are normalised."""
+        self.blocked, self.temperature = blocked, temperature
         self.trie, self.support, self.head = trie, support, Head(model)
         self.tree = PromptTree(model, prompts, shared)
         self.level = 0
@@ -60,9 +62,9 @@ class Frontier:
             return Children(token, node, certain.masked_fill_(~valid, -torch.inf))
         rows = self.hidden.flatten(0, 1)  # (P * m, H)
         asked = self.trie.level_tokens(self.level)  # (U,) ascending
-        scores = self.head.scores(rows, asked)  # (P * m, U)
+        scores = self.head.scores(rows, asked) / self.temperature  # (P * m, U)
         if self.support == "vocab":
-            scores -= self.head.log_normaliser(rows)[:, None]
+            scores -= self.head.log_normaliser(rows, self.temperature)[:, None]
         place = self.place.clamp(min=0)[..., None].expand(-1, -1, len(asked))
         logp = scores.view(P, -1, len(asked)).gather(1, place)  # (P, n, U)
         logp = logp.gather(2, torch.searchsorted(asked, token)).masked_fill_(~valid, -torch.inf)  # (P, n, K)
