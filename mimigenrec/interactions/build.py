@@ -29,6 +29,7 @@ from mimigenrec.interactions.inter_file import write_inter_blocks
 from mimigenrec.interactions.json_lines import BadLines
 from mimigenrec.interactions.leakage import check_leakage
 from mimigenrec.interactions.movielens import read_movielens
+from mimigenrec.interactions.published import read_published
 from mimigenrec.interactions.recbole import read_recbole
 from mimigenrec.interactions.sequences import Rules, Sequences, make_sequences
 from mimigenrec.interactions.splits import split_rows
@@ -42,8 +43,9 @@ NO_TEXT: Item = {"title": "", "description": "", "brand": "", "categories": ""}
 class InteractionsConfig:
     """Raw logs -> item.json, item2id, user2id, review.json, inter.json and the .inter files of one data set."""
 
-    source: Literal["amazon", "movielens", "recbole", "table", "rows", "sequences"] = arg(
-        "what the files are; rows: MiniOneRec's CSV or .inter files, sequences: C.inter.json of MIMIGenRec or LC-Rec"
+    source: Literal["amazon", "movielens", "recbole", "table", "rows", "sequences", "mimigenrec"] = arg(
+        "what the files are; rows: MiniOneRec's CSV or .inter files; sequences: C.inter.json of MIMIGenRec or LC-Rec; "
+        "mimigenrec: its published rl/*.json"
     )
     interactions: list[Path] = arg("files of interactions, in order")
     category: str = arg("name of the data set, the first part of its file names")
@@ -65,6 +67,7 @@ class InteractionsConfig:
     history: int = arg("items of a history that are written, the latest ones; 0: all", default=10)
     ids: Literal["new", "given"] = arg("number users and items anew, or keep raw ids that are numbers", default="new")
     max_bad_lines: int = arg("lines that may be unreadable before the run stops", default=0)
+    id2sid: Path | None = arg("id2sid.json of --source mimigenrec", default=None)
     seed: int = arg("for --ties shuffle", default=42)
 
 
@@ -117,6 +120,8 @@ def read(config: InteractionsConfig, columns: Columns, bad: BadLines) -> Log:
             return read_rows(*files)
         case "sequences":
             return read_sequences(*files)
+        case "mimigenrec":
+            return read_published(*files, config.id2sid)
 
 
 def rules(config: InteractionsConfig, texts: dict[str, Item], log: Log, counts: dict[str, int]) -> Rules:

@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import subprocess
+import sys
 
 import polars as pl
 import pytest
 
 from mimigenrec.interactions.table import Columns
+from tests.conftest import ROOT, shared
 from tests.interactions.conftest import json_lines
 
 EVENTS = [
@@ -256,3 +259,30 @@ def test_inter_json_of_mimigenrec_and_lcrec(build, tmp_path):
     (tmp_path / "x.inter.json").write_text("[1]")
     with pytest.raises(ValueError, match="must map user ids to lists"):
         build(*files, source="sequences", split="leave_one_out")
+
+
+def test_movielens_as_atomic_files_has_the_counts_of_its_card(build):
+    folder = shared("data", "movielens-small-2018")
+    files = [folder / "movielens-small-2018.inter.gz"], [folder / "movielens-small-2018.item"]
+    out = build(*files, source="recbole", user_k=5, item_k=5)
+    counts = out.counts
+    assert [counts[f"{what}_left"] for what in ("interactions", "users", "items")] == [90_274, 610, 3_650]
+    known = json.loads(gzip.decompress((folder / "sequential.json.gz").read_bytes()))
+    by_id = {int(new): old for old, new in out.item2id.items()}
+    assert {user: [by_id[item] for item in out.sequences[new]] for user, new in out.user2id.items()} == known
+
+
+def test_a_real_inter_json_comes_back_and_its_last_items_are_the_test(build, tmp_path):
+    known = json.loads(gzip.decompress(shared("data", "games-2018-loo", "Games.inter.json.gz").read_bytes()))
+    (tmp_path / "Games.inter.json").write_text(json.dumps(known))
+    files = [tmp_path / "Games.inter.json"]
+    out = build(files, source="sequences", split="leave_one_out", ids="given", history=0)
+    assert out.sequences == known
+    assert out.rows["test"] == [(user, tuple(map(str, items[:-1])), str(items[-1])) for user, items in known.items()]
+
+
+def test_without_polars_the_error_names_the_extra_and_histories_can_still_be_read():
+    code = "import sys; sys.modules['polars'] = None; import mimigenrec.interactions.inter_file\n"
+    code += "import mimigenrec.interactions.build"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "inter_file" not in done.stderr and "pip install 'mimigenrec[raw]'" in done.stderr
