@@ -56,7 +56,7 @@ class MIMIGenRec:
         return cls(model, tokenizer, load_catalog(folder), contract, folder)
 
     def reload(self) -> None:
-        """Takes up id2sid.json and items.json as they now stand in the folder, for example after mimigenrec sid-assign.
+        """Takes up id2sid.json and items.json as they now stand in the folder, after sid-assign for example.
 
         A search under way ends with the trie it began with. Raises as from_pretrained does, and then nothing changes.
         """

@@ -35,7 +35,7 @@ class PreviewConfig:
     reward_args: dict = arg('parameters, {"file.function": {"name": value}}', factory=dict)
     reward_weights: list[float] = arg("one per reward (default: 1 each)", factory=list)
     index: Path | None = arg("id2sid.json (default: the data folder's, else the checkpoint's)", default=None)
-    rollout: Rollout = arg("G beams of one search, G draws, or half each", default="beam")
+    rollout: Rollout = arg("G beams of one search, G draws (all different: distinct), or half each", default="beam")
     support: Support = arg("log-probabilities over the vocabulary or among the legal tokens", default="vocab")
     groups: int = arg("rows of train.json to roll out, drawn with the seed", default=4)
     num_generations: int = arg("G, rollouts per prompt", default=16)

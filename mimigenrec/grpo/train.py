@@ -45,7 +45,7 @@ class RunConfig:
     rewards: list[str] = arg("file.function in rewards/, or pkg.mod:function; one or more, their scores add up")
     reward_args: dict = arg('parameters, {"file.function": {"name": value}}', factory=dict)
     index: Path | None = arg("id2sid.json (default: the data folder's, else the checkpoint's)", default=None)
-    rollout: Rollout = arg("G beams of one search, G draws, or half each", default="beam")
+    rollout: Rollout = arg("G beams of one search, G draws (all different: distinct), or half each", default="beam")
     support: Support = arg("log-probabilities over the vocabulary or among the legal tokens", default="vocab")
     eval_sample: int = arg("rows of valid.json that each evaluation takes, drawn with the seed", default=512)
     lora_r: int = arg("rank of a LoRA adapter; 0 trains the whole model", default=0)

@@ -26,7 +26,7 @@ from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
 from mimigenrec.grpo.checks import check_arguments, check_whole_batch
 from mimigenrec.grpo.load_reward import checked
-from mimigenrec.grpo.rollout import Rollout, roll_out
+from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
 
 if not trl.__version__.startswith("0.24."):
     raise ImportError(
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 class BeamGRPOTrainer(GRPOTrainer):
     """GRPOTrainer with a trie. train_dataset has the columns prompt (messages) and reward_model, as in rl/train.json.
 
-    rollout  "beam", "sample" or "mixed": see rollout.py
+    rollout  "beam", "sample", "distinct" or "mixed": see rollout.py
     support  "vocab", the default: log-probabilities in loss, KL and search under the full vocabulary, as SFT trains
              them and as search and evaluation score by default. "trie": renormalised over the legal tokens, so what
              is illegal or forced (the EOS of most SIDs) has no gradient; search and evaluate with support trie then
@@ -86,6 +86,7 @@ class BeamGRPOTrainer(GRPOTrainer):
             "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
         }
+        check_sampling(rollout, self.sampling)
         self.add_callback(SaveBetweenGenerations())
 
     def _generate_single_turn(self, prompts: list, images: list | None):

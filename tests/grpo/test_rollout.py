@@ -7,7 +7,7 @@ import torch
 from mimigenrec.contract import prompt_ids
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.grpo.rollout import roll_out, sample_sids
+from mimigenrec.grpo.rollout import roll_out
 
 PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None, "repetition_penalty": 1.0}
 
@@ -27,7 +27,7 @@ def legal(toy, tokenizer):
     return {(*tokenizer.convert_tokens_to_ids(list(sid)), tokenizer.eos_token_id) for sid in toy.sids.values()}
 
 
-@pytest.mark.parametrize("rollout", ["beam", "sample", "mixed"])
+@pytest.mark.parametrize("rollout", ["beam", "sample", "distinct", "mixed"])
 def test_every_rollout_is_an_item_closed_by_eos(rollout, tiny_model, tokenizer, trie, prompts, legal):
     groups = roll_out(tiny_model, tokenizer, trie, prompts, 5, rollout, "vocab", PLAIN, batch_size=2)
     assert [len(group) for group in groups] == [5, 5, 5]
@@ -51,7 +51,7 @@ def test_mixed_is_the_best_half_then_draws(tiny_model, tokenizer, trie, prompts)
 def test_draws_follow_the_policy_among_the_legal_tokens(tiny_model, tokenizer, trie, prompts):
     torch.manual_seed(0)
     n = 4000
-    [group] = sample_sids(tiny_model, trie, prompts[:1], n, PLAIN)
+    [group] = roll_out(tiny_model, tokenizer, trie, prompts[:1], n, "sample", "vocab", PLAIN, batch_size=1)
     counts = Counter(tuple(tokens[:-1]) for tokens in group)
     [ranked] = search_sids(tiny_model, tokenizer, trie, prompts[:1], 7, "trie")
     for sid, logp in ranked:
@@ -59,16 +59,57 @@ def test_draws_follow_the_policy_among_the_legal_tokens(tiny_model, tokenizer, t
         assert abs(counts[sid] / n - p) < 4 * math.sqrt(p * (1 - p) / n) + 1e-9
 
 
-def test_draws_do_not_look_at_the_checkpoints_own_settings(tiny_model, trie, prompts):
+def test_distinct_draws_of_a_group_are_all_different_and_vary_with_the_seed(tiny_model, tokenizer, trie, prompts):
+    groups = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        groups += roll_out(tiny_model, tokenizer, trie, prompts, 3, "distinct", "vocab", PLAIN, batch_size=2)
+    assert all(len({tuple(tokens) for tokens in group}) == 3 for group in groups)
+    assert len({tuple(map(tuple, group)) for group in groups[::3]}) > 1
+
+
+@pytest.mark.parametrize("rollout", ["sample", "distinct", "mixed"])
+def test_the_same_state_of_the_global_generator_gives_the_same_draws(rollout, tiny_model, tokenizer, trie, prompts):
+    def draw():
+        return roll_out(tiny_model, tokenizer, trie, prompts, 5, rollout, "vocab", PLAIN, batch_size=2)
+
+    state = torch.get_rng_state()
+    one, next_one = draw(), draw()
+    torch.set_rng_state(state)
+    assert [draw(), draw()] == [one, next_one]
+
+
+def test_temperature_reaches_the_draws(tiny_model, tokenizer, trie, prompts):
+    cold = PLAIN | {"temperature": 1e-3}
+    greedy = roll_out(tiny_model, tokenizer, trie, prompts, 1, "beam", "trie", PLAIN, batch_size=8)
+    drawn = roll_out(tiny_model, tokenizer, trie, prompts, 6, "sample", "vocab", cold, batch_size=8)
+    assert drawn == [group * 6 for group in greedy]
+
+
+def test_draws_do_not_look_at_the_checkpoints_own_settings(tiny_model, tokenizer, trie, prompts):
     """Qwen's generation_config holds top_k 20, top_p 0.8, temperature 0.7 and a repetition penalty."""
-    torch.manual_seed(1)
-    expected = sample_sids(tiny_model, trie, prompts, 8, PLAIN)
+
+    def draw():
+        torch.manual_seed(1)
+        return roll_out(tiny_model, tokenizer, trie, prompts, 8, "sample", "vocab", PLAIN, batch_size=8)
+
+    expected = draw()
     own = tiny_model.generation_config
     tiny_model.generation_config = type(own)(
         **{**own.to_dict(), "do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.1, "repetition_penalty": 3.0}
     )
     try:
-        torch.manual_seed(1)
-        assert sample_sids(tiny_model, trie, prompts, 8, PLAIN) == expected
+        assert draw() == expected
     finally:
         tiny_model.generation_config = own
+
+
+@pytest.mark.parametrize("rollout", ["sample", "distinct", "mixed"])
+@pytest.mark.parametrize(
+    "setting", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.1}], ids=str
+)
+def test_settings_that_draws_would_not_follow_are_refused(rollout, setting, tiny_model, tokenizer, trie, prompts):
+    [(name, value)] = setting.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: rollout {rollout}"):
+        roll_out(tiny_model, tokenizer, trie, prompts, 4, rollout, "vocab", PLAIN | setting, batch_size=8)
+    roll_out(tiny_model, tokenizer, trie, prompts, 4, "beam", "vocab", PLAIN | setting, batch_size=8)

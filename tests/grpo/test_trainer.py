@@ -40,7 +40,7 @@ def test_a_group_is_one_search_and_rewards_are_told_its_ranks(make_trainer, tiny
     assert texts == [tokenizer.decode(sid) for ranked in found for sid, _ in ranked]
 
 
-@pytest.mark.parametrize("rollout", ["sample", "mixed"])
+@pytest.mark.parametrize("rollout", ["sample", "distinct", "mixed"])
 def test_other_rollouts_train(make_trainer, rollout):
     trainer = make_trainer(rule(), rollout=rollout)
     trainer.train()
@@ -186,6 +186,11 @@ def test_hr_at_50_below_the_sft_checkpoints_is_warned_about(make_trainer, caplog
     with caplog.at_level(logging.WARNING):
         trainer.evaluate()
     assert "HR@50 1.0000 is below the SFT checkpoint's 1.5000" in caplog.text
+
+
+def test_sampling_settings_that_draws_would_not_follow_stop_it_before_any_step(make_trainer):
+    with pytest.raises(ValueError, match="top_p=0.9: rollout sample"):
+        make_trainer(rule(), rollout="sample", top_p=0.9)
 
 
 def test_ranks_that_mean_nothing_are_warned_about(make_trainer, caplog):
