@@ -11,21 +11,15 @@
 Every rule is stated in sequences.py (what stays, in which order), item_texts.py (texts) and splits.py (rows).
 """
 
-import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from mimigenrec.cli import arg, parse
-from mimigenrec.files import write_json, writing
+from mimigenrec.files import write_json
 from mimigenrec.interactions.amazon import read_amazon
-from mimigenrec.interactions.columns import row_blocks, user_blocks
-from mimigenrec.interactions.events import Item, Log, instant, pl
+from mimigenrec.interactions.events import Item, Log, instant
 from mimigenrec.interactions.imported import read_rows, read_sequences
-from mimigenrec.interactions.inter_file import write_inter_blocks
 from mimigenrec.interactions.json_lines import BadLines
 from mimigenrec.interactions.leakage import check_leakage
 from mimigenrec.interactions.movielens import read_movielens
@@ -34,6 +28,7 @@ from mimigenrec.interactions.recbole import read_recbole
 from mimigenrec.interactions.sequences import Rules, Sequences, make_sequences
 from mimigenrec.interactions.splits import split_rows
 from mimigenrec.interactions.table import Columns, read_tables
+from mimigenrec.interactions.write import write_ids, write_items, write_reviews, write_sequences, write_split
 from mimigenrec.manifest import make_manifest
 
 NO_TEXT: Item = {"title": "", "description": "", "brand": "", "categories": ""}
@@ -76,17 +71,30 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
         raise ValueError(f"--ratio takes three numbers of at least 1, train valid test, found {config.ratio}")
     if config.source == "sequences" and config.split == "time":
         raise ValueError("C.inter.json has no times, only an order within each user; use --split leave_one_out")
+    since, until = window(config)
     bad = BadLines(config.max_bad_lines)
     log = read(config, columns, bad)
     counts: dict[str, int] = {}
     texts = log.items(None if config.ids == "given" else set(log.events.items))
-    sequences = make_sequences(log.events, rules(config, texts, log, counts), counts)
+    rules = Rules(
+        since=since,
+        until=until,
+        min_rating=config.min_rating,
+        items=items_that_may_stay(config, texts, log.events.items, counts),
+        duplicates=config.duplicates,
+        user_k=config.user_k,
+        item_k=config.item_k,
+        ties=config.ties,
+        seed=config.seed,
+    )
+    sequences = make_sequences(log.events, rules, counts)
     user_ids, item_ids = (sequences.users, sequences.items) if config.ids == "given" else new_ids(sequences)
     catalogue = in_order(sequences.items, item_ids, texts, config)
     rows = split_rows(sequences, config.split, config.ratio)
 
-    folder = config.output_dir / config.category
-    stem = f"{folder}/{config.category}"
+    stem = f"{config.output_dir / config.category}/{config.category}"
+    report = Path(f"{stem}.interactions.json")
+    report.unlink(missing_ok=True)  # an old report never stands beside half of the new files
     write_ids(f"{stem}.user2id", sequences.users, user_ids)
     write_ids(f"{stem}.item2id", *(catalogue, catalogue) if config.ids == "given" else (sequences.items, item_ids))
     write_items(f"{stem}.item.json", catalogue)
@@ -98,10 +106,8 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
         counts[f"rows_{split}"] = len(part)
     counts |= {"items_in_catalogue": len(catalogue), "bad_lines": bad.count} | log.notes
     leakage = check_leakage(sequences, rows, config.history, hashes)
-    both = asdict(config) | {name: value for name, value in asdict(columns).items() if value is not None}
-    write_json(
-        f"{stem}.interactions.json", make_manifest(both, log.inputs, config.seed, counts=counts, leakage=leakage)
-    )
+    flags = asdict(config) | {name: value for name, value in asdict(columns).items() if value is not None}
+    write_json(report, make_manifest(flags, log.inputs, config.seed, counts=counts, leakage=leakage))
     print_report(stem, counts, leakage)
 
 
@@ -124,35 +130,27 @@ def read(config: InteractionsConfig, columns: Columns, bad: BadLines) -> Log:
             return read_published(*files, config.id2sid)
 
 
-def rules(config: InteractionsConfig, texts: dict[str, Item], log: Log, counts: dict[str, int]) -> Rules:
-    """The window in ms, and which items have a text that will do; counts those that have none."""
-    allowed = None
-    if config.items and config.require_title:
-        allowed = {name for name, item in texts.items() if title_will_do(item["title"], config.max_title_words)}
-        met = log.events.items
-        counts["items_without_metadata"] = sum(name not in texts for name in met)
-        counts["items_without_title"] = sum(name in texts and not texts[name]["title"] for name in met)
-        counts["items_with_title_too_long"] = sum(
-            name in texts and name not in allowed and bool(texts[name]["title"]) for name in met
-        )
+def window(config: InteractionsConfig) -> tuple[int | None, int | None]:
+    """In ms. Raises ValueError for what is no time, and for an empty window."""
     since, until = (instant(text) if text else None for text in (config.since, config.until))
     if since is not None and until is not None and since >= until:
         raise ValueError(f"--since {config.since} is not before --until {config.until}")
-    return Rules(
-        since=since,
-        until=until,
-        min_rating=config.min_rating,
-        items=allowed,
-        duplicates=config.duplicates,
-        user_k=config.user_k,
-        item_k=config.item_k,
-        ties=config.ties,
-        seed=config.seed,
-    )
+    return since, until
 
 
-def title_will_do(title: str, max_words: int) -> bool:
-    return bool(title) and (not max_words or len(title.split()) <= max_words)
+def items_that_may_stay(
+    config: InteractionsConfig, texts: dict[str, Item], met: list[str], counts: dict[str, int]
+) -> set[str] | None:
+    """Raw ids of items with a title that will do, None for all; counts the others among those met in events."""
+    if not config.items or not config.require_title:
+        return None
+    titles = {name: item["title"] for name, item in texts.items()}
+    longest = config.max_title_words or max((len(title.split()) for title in titles.values()), default=0)
+    allowed = {name for name, title in titles.items() if 0 < len(title.split()) <= longest}
+    counts["items_without_metadata"] = sum(name not in titles for name in met)
+    counts["items_without_title"] = sum(titles.get(name) == "" for name in met)
+    counts["items_with_title_too_long"] = sum(bool(titles.get(name)) and name not in allowed for name in met)
+    return allowed
 
 
 def new_ids(sequences: Sequences) -> tuple[list[str], list[str]]:
@@ -175,73 +173,6 @@ def in_order(names: list[str], ids: list[str], texts: dict[str, Item], config: I
             f"--ids given needs item ids 0 to {len(known) - 1}, all of them; found {found}. Use --ids new"
         )
     return {str(i): known[str(i)] for i in range(len(known))}
-
-
-def write_ids(path: str, names: Iterable[str], ids: Iterable[str]) -> None:
-    with writing(path) as out:
-        out.writelines(f"{name}\t{new}\n" for name, new in zip(names, ids, strict=True))
-
-
-def write_items(path: str, catalogue: dict[str, Item]) -> None:
-    with writing(path) as out:
-        between = "{\n"
-        for item, texts in catalogue.items():
-            out.write(f"{between}{json.dumps(item)}: {json.dumps(texts, ensure_ascii=False)}")
-            between = ",\n"
-        out.write("\n}\n")
-
-
-def write_sequences(path: str, sequences: Sequences, user_ids: list[str], item_ids: list[str]) -> None:
-    with writing(path) as out:
-        between = "{\n"
-        for users, texts in user_blocks(sequences, arrow(user_ids), arrow(item_ids)):
-            for user, items in zip(users, texts, strict=True):
-                out.write(f"{between}{json.dumps(user)}: [{items}]")
-                between = ",\n"
-        out.write("\n}\n")
-
-
-def write_reviews(path: str, log: Log, sequences: Sequences, user_ids: list[str], item_ids: list[str]) -> int:
-    """Returns how many. The source is read again, so memory holds no text; the first review of a key is kept."""
-    place = np.full(len(log.events.frame), -1, dtype=np.int64)
-    place[sequences.line] = np.arange(len(sequences.line))
-    written: set[str] = set()
-    with writing(path) as out:
-        out.write("{")
-        for at, (review, summary) in zip(place, log.reviews() if log.reviews else (), strict=bool(log.reviews)):
-            if at < 0 or not (review or summary):
-                continue
-            user, item = user_ids[sequences.user[at]], item_ids[sequences.item[at]]
-            key = f"({user}, {item}, {sequences.time[at] // 1000})"
-            if key not in written:
-                out.write(",\n" if written else "\n")
-                out.write(
-                    f"{json.dumps(key)}: {json.dumps({'review': review, 'summary': summary}, ensure_ascii=False)}"
-                )
-                written.add(key)
-        out.write("\n}\n")
-    return len(written)
-
-
-def write_split(
-    path: str, sequences: Sequences, rows: np.ndarray, history: int, user_ids: list[str], item_ids: list[str]
-) -> np.ndarray:
-    """(rows,) uint64: one number per history, equal where histories are equal."""
-    hashes = []
-
-    def blocks():
-        for users, histories, targets in row_blocks(sequences, rows, history, arrow(user_ids), arrow(item_ids)):
-            hashes.append(pl.Series(histories).hash(seed=0).to_numpy())
-            yield users, histories, targets
-
-    write_inter_blocks(path, blocks())
-    return np.concatenate(hashes)
-
-
-def arrow(names: list[str]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(names, pa.string())
 
 
 def print_report(stem: str, counts: dict[str, int], leakage: dict[str, Any]) -> None:

@@ -134,7 +134,8 @@ def test_flags_that_cannot_be_meant_are_refused(build, files, flags, message):
         build(*files, **flags)
 
 
-def test_a_killed_run_leaves_no_report(build, files, monkeypatch):
+def test_a_killed_run_leaves_no_report_not_even_that_of_the_run_before(build, files, monkeypatch):
+    build(*files)
     monkeypatch.setattr("mimigenrec.interactions.build.check_leakage", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build(*files)
