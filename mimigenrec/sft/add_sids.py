@@ -32,6 +32,8 @@ class AddSidsConfig:
     base: str = arg("model folder or Hugging Face name; a folder that has some of the tokens keeps their rows")
     tokens: Path = arg("new_tokens.json of preprocessing")
     output: Path = arg("folder to write; an earlier result of this command is replaced, anything else is refused")
+    # noise needs no titles, and text measured no better: validation NDCG@10 0.0671 against 0.0663, mean of three seeds
+    # that differ by 0.006 among themselves (tiny Qwen2, a slice of Amazon18 Industrial, 200 steps on a CPU)
     init: Literal["noise", "text"] = arg(
         "start of a SID's row: mean and spread of the old rows, or the mean row of the words in the titles of the "
         "items that carry it",
