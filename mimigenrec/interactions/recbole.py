@@ -30,6 +30,7 @@ USUAL_OF_ITEMS = {
 
 def read_recbole(interactions: list[Path], items: list[Path], columns: Columns, bad: BadLines) -> Log:
     columns = usual_names(columns, USUAL, interactions[:1])
+    columns = replace(columns, category_separator=columns.category_separator or " ")
     return read_tables(interactions, items, usual_names(columns, USUAL_OF_ITEMS, items[:1]), bad)
 
 

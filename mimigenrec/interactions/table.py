@@ -33,6 +33,7 @@ class Columns:
     description_column: str | None = arg("description in the table of items", default=None)
     brand_column: str | None = arg("brand in the table of items", default=None)
     category_column: str | None = arg("categories in the table of items", default=None)
+    category_separator: str | None = arg("what separates several categories in one text", default=None)
     separator: str | None = arg("one character between CSV columns; a tab for .tsv, a comma otherwise", default=None)
     header: bool = arg("the first CSV line names the columns; if not, they are column_1, column_2, ...", default=True)
 
@@ -118,6 +119,8 @@ def item_texts(
         for item, *texts in frame.select(pl.col(key).cast(pl.String), *parts).iter_rows():
             if item is None:
                 raise ValueError(f"{paths[0]}: column {key!r} is empty in a row; every item needs an id")
+            if columns.category_separator and isinstance(texts[-1], str):
+                texts[-1] = texts[-1].split(columns.category_separator)
             found.add(item, *texts)
     return found.items
 

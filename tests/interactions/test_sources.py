@@ -104,14 +104,14 @@ def test_recbole(build, tmp_path, zipped):
     files = [tmp_path / f"m.{kind}{'.gz' * zipped}" for kind in ("inter", "item")]
     for path, text in zip(files, (inter, item), strict=True):
         path.write_bytes(pack(text.encode()))
-    check(build(files[:1], files[1:], source="recbole"), ['"Drama War'] * 3)
+    check(build(files[:1], files[1:], source="recbole"), ['"Drama, War'] * 3)
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "parquet", "jsonl", "jsonl.gz"])
 def test_any_two_tables(build, tmp_path, kind):
     frames = {
         "log": pl.DataFrame(EVENTS, schema=["u", "i", "t"], orient="row").with_columns(other=pl.lit("x, y")),
-        "things": pl.DataFrame({"i": list(TITLES), "name": list(TITLES.values()), "tags": ["a, b"] * 3}),
+        "things": pl.DataFrame({"i": list(TITLES), "name": list(TITLES.values()), "tags": ["a|b"] * 3}),
     }
     files = []
     for name, frame in frames.items():
@@ -124,7 +124,14 @@ def test_any_two_tables(build, tmp_path, kind):
             )
             path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
         files.append([path])
-    columns = Columns(user_column="u", item_column="i", time_column="t", title_column="name", category_column="tags")
+    columns = Columns(
+        user_column="u",
+        item_column="i",
+        time_column="t",
+        title_column="name",
+        category_column="tags",
+        category_separator="|",
+    )
     check(build(*files, columns=columns, source="table"), ["a, b"] * 3)
 
 
