@@ -19,7 +19,7 @@ from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.kmeans import EXTRA
-from mimigenrec.sids.vectors import write_vectors
+from mimigenrec.sids.vectors import check_output, write_vectors
 
 
 @dataclass
@@ -37,6 +37,7 @@ class AlsConfig:
 
 
 def main(config: AlsConfig) -> None:
+    check_output(config.output, config.items)
     items = list(read_item_texts(config.items, "{title}"))
     pairs = train_pairs(config.train, items)
     vectors = als(pairs, len(items), config)

@@ -31,7 +31,7 @@ from mimigenrec.sids import encoders
 from mimigenrec.sids.encoders import Encode
 from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.tfidf import Tfidf
-from mimigenrec.sids.vectors import check_vectors, write_vectors
+from mimigenrec.sids.vectors import check_output, check_vectors, write_vectors
 
 TEMPLATE = "{title}\\n{description}\\n{brand}\\n{categories}"
 ENCODERS = {
@@ -69,6 +69,7 @@ class EmbedConfig:
 
 
 def main(config: EmbedConfig) -> None:
+    check_output(config.output, config.items)
     texts = read_item_texts(config.items, config.template.replace("\\n", "\n"))
     model, encode = load_encoder(config, list(texts.values()))
     folder = Path(f"{config.output}.partial")

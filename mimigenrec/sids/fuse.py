@@ -18,7 +18,7 @@ import numpy as np
 from mimigenrec.cli import arg, parse
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.items import read_item_texts
-from mimigenrec.sids.vectors import read_about, read_vectors, write_vectors
+from mimigenrec.sids.vectors import check_output, read_about, read_vectors, write_vectors
 
 WEAKEST = 1e-6  # axes with less than this share of the strongest one's variance are dropped
 
@@ -35,6 +35,7 @@ class FuseConfig:
 
 
 def main(config: FuseConfig) -> None:
+    check_output(config.output, config.items)
     items = list(read_item_texts(config.items, "{title}"))
     count = len(config.vectors)
     for name, values in (("weights", config.weights), ("dims", config.dims)):
@@ -43,7 +44,7 @@ def main(config: FuseConfig) -> None:
     weights, dims = config.weights or [1.0] * count, config.dims or [None] * count
     sources = [read_vectors(path, items) for path in config.vectors]
     fused = fuse(sources, weights, dims)
-    names = [read_about(path).get("model") or str(path) for path in config.vectors]
+    names = [read_about(path).get("model") or path.name for path in config.vectors]
     model = " + ".join(f"{weight:g} * {name}" for weight, name in zip(weights, names, strict=True))
     manifest = make_manifest(config, [config.items, *config.vectors], None)
     write_vectors(config.output, fused, items, encoder="fuse", model=model, normalised=False, manifest=manifest)

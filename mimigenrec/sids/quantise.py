@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from mimigenrec.sids.training import Training
 from mimigenrec.sids.vectors import read_about, read_vectors
 
 Method = Literal["rqkmeans", "rqkmeans_constrained", "rqkmeans_plus", "rqvae", "opq"]  # modules of this room
+LIBRARIES = ("scikit-learn", "faiss-cpu", "vector-quantize-pytorch")
 
 
 @dataclass
@@ -77,7 +79,8 @@ def main(config: QuantiseConfig, training: Training) -> None:
     codebooks.save(f"{prefix}.codebooks-{config.method}.safetensors")
     write_index(config.output, codes_to_sids(items, codes))
     facts = {
-        "training": vars(training),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "training": vars(training) if "training" in inspect.signature(fit).parameters else None,
         "seconds": round(seconds, 1),
         "error_by_level": [round(error, 6) for error in error_by_level(codebooks, vectors, raw)],
         "codes_used": [len(np.unique(raw[:, level])) for level in range(raw.shape[1])],

@@ -1,7 +1,7 @@
 """New items get SIDs from frozen codebooks, removed items lose theirs, all others keep theirs.
 
     mimigenrec sid-assign --index C.index.json --codebooks C.codebooks-rqkmeans.safetensors \\
-        --items new.json --vectors new.npy --remove gone.txt --output C.index.new.json
+        --items new.json --vectors new.emb.npy --remove gone.txt --output C.index.new.json
 
 --index and --output may be an id2sid.json, that of a checkpoint too, and may be one file: it is replaced as a whole,
 and `MIMIGenRec.reload()` of a running process takes it up. The vectors come from the encoder that made those of the

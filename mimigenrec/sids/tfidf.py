@@ -36,7 +36,7 @@ class Tfidf:
             ) from error
         svd = TruncatedSVD(max(1, min(dim, min(weights.shape) - 1)), random_state=seed).fit(weights)
         words = vectoriser.get_feature_names_out().tolist()
-        return cls(words, vectoriser.idf_.astype(np.float32), svd.components_.astype(np.float32))
+        return cls(words, vectoriser.idf_.astype(np.float32), np.ascontiguousarray(svd.components_, np.float32))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(n, dim) float32; zeros for a text without a known word."""

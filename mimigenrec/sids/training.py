@@ -10,12 +10,8 @@ class Training:
     epochs: int = arg("passes over the items (rqvae, rqkmeans_plus)", default=200)  # ours, Industrial MiniLM vectors
     batch_size: int = arg("items per step", default=1024)  # TIGER's and LC-Rec's
     learning_rate: float = arg("of AdamW", default=1e-3)  # LC-Rec's
-    hidden: list[int] = arg(
-        "widths of the encoder, mirrored in the decoder", factory=lambda: [512, 256, 128]
-    )  # TIGER's
+    hidden: list[int] = arg("encoder widths; the decoder mirrors them", factory=lambda: [512, 256, 128])  # TIGER's
     latent: int = arg("width of rqvae's codebooks", default=32)  # TIGER's
     commitment: float = arg("weight of the commitment loss", default=0.25)  # TIGER's
-    decay: float = arg(
-        "of the running means that are the codebooks", default=0.9
-    )  # ours: VQ-VAE's 0.99 lags behind in few steps
+    decay: float = arg("of the running means that are the codebooks", default=0.9)  # ours; 0.99 lags on small sets
     device: str = arg("where rqvae and rqkmeans_plus train; auto: the first GPU, else the CPU", default="auto")

@@ -54,6 +54,14 @@ def side_car(path: str | Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
+def check_output(path: str | Path, items: str | Path) -> None:
+    """Raises ValueError if `path` is no .npy, or its side-car would replace item.json."""
+    if Path(path).suffix != ".npy":
+        raise ValueError(f"--output {path} must end in .npy; C.emb-NAME.npy is the usual name")
+    if side_car(path).resolve() == Path(items).resolve():
+        raise ValueError(f"--output {path} would put its description in the place of --items {items}; rename it")
+
+
 def check_vectors(vectors: np.ndarray, items: Sequence[str], name: str | Path) -> None:
     """Raises ValueError naming the first item whose vector is not finite, or what is wrong with the shape."""
     if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.sids import collaborative, fuse
+from mimigenrec.sids.collaborative import AlsConfig, train_pairs
+from mimigenrec.sids.vectors import read_about, write_vectors
+from tests.sids.conftest import items_file
+
+CLUBS = [[str(i) for i in range(0, 6)], [str(i) for i in range(6, 12)]]  # no user has items of both; "12" has none
+
+
+@pytest.fixture
+def club_files(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(40):
+        had = rng.permutation(CLUBS[user % 2])[:4].tolist()
+        rows.append(History(user, f"u{user}", tuple(had[:3]), had[3]))
+    write_inter(tmp_path / "C.train.inter", rows)
+    return items_file(tmp_path / "C.item.json", {str(i): f"thing {i}" for i in range(13)}), tmp_path / "C.train.inter"
+
+
+def als(items, train, output, **settings):
+    collaborative.main(AlsConfig(items=items, train=train, output=output, **{"dim": 2, **settings}))
+    return np.load(output)
+
+
+def test_als_puts_items_of_the_same_users_together_and_unseen_ones_at_zero(club_files, tmp_path):
+    vectors = als(*club_files, tmp_path / "C.emb-als.npy")
+    unit = vectors[:12] / np.linalg.norm(vectors[:12], axis=1, keepdims=True)
+    alike = unit @ unit.T
+    assert alike[:6, :6].min() > alike[:6, 6:].max()
+    assert not vectors[12].any() and read_about(tmp_path / "C.emb-als.npy")["items_without_train_row"] == 1
+
+
+def test_als_of_one_seed_is_one_file(club_files, tmp_path):
+    for name in ("a.npy", "b.npy"):
+        als(*club_files, tmp_path / name)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_pairs_are_those_of_histories_and_targets_each_once(tmp_path):
+    rows = [History(0, "u", ("0", "1"), "2"), History(1, "u", ("0", "1", "2"), "0"), History(2, "v", (), "1")]
+    write_inter(tmp_path / "t.inter", rows)
+    assert train_pairs(tmp_path / "t.inter", ["0", "1", "2"]).tolist() == [[0, 0], [0, 1], [0, 2], [1, 1]]
+
+
+def test_an_item_without_metadata_is_named(tmp_path):
+    write_inter(tmp_path / "t.inter", [History(0, "u", (), "1"), History(1, "u", ("1",), "77")])
+    with pytest.raises(ValueError, match="t.inter, row 1: item '77' is not in item.json"):
+        train_pairs(tmp_path / "t.inter", ["0", "1"])
+
+
+def test_whitened_axes_are_uncorrelated_and_the_mean_squared_length_is_one():
+    vectors = np.random.default_rng(0).normal(size=(500, 4)) @ np.diag([9.0, 3.0, 1.0, 0.1]) + 5
+    white = fuse.whiten(vectors)
+    np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(4) / 4, atol=1e-10)
+    assert fuse.whiten(vectors, 2).shape == (500, 2)
+    np.testing.assert_allclose((fuse.whiten(vectors, 2) ** 2).sum(1).mean(), 1)
+
+
+def test_items_of_which_nothing_is_known_stay_zeros_and_do_not_count():
+    vectors = np.random.default_rng(0).normal(size=(50, 3)) + 2
+    with_unknown = np.concatenate([vectors, np.zeros((10, 3))])
+    np.testing.assert_allclose(fuse.whiten(with_unknown)[:50], fuse.whiten(vectors))
+    assert not fuse.whiten(with_unknown)[50:].any()
+
+
+def test_weights_say_how_much_a_source_counts():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(100, 5)), 1000 * rng.normal(size=(100, 3))
+    fused = fuse.fuse([a, b], [1.0, 0.5], [None, 2])
+    assert fused.shape == (100, 7) and fused.dtype == np.float32
+    np.testing.assert_allclose((fused[:, :5] ** 2).sum(1).mean(), 1, rtol=1e-5)
+    np.testing.assert_allclose((fused[:, 5:] ** 2).sum(1).mean(), 0.25, rtol=1e-5)
+
+
+def test_the_command_joins_files_and_names_its_sources(tmp_path):
+    items = items_file(tmp_path / "C.item.json", {str(i): "x" for i in range(9)})
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / "C.emb-a.npy", tmp_path / "C.emb-b.npy"]
+    for path, name in zip(paths, "ab", strict=True):
+        write_vectors(path, rng.normal(size=(9, 3)), [str(i) for i in range(9)], model=name, normalised=False)
+    settings = {"items": items, "vectors": paths, "output": tmp_path / "C.emb-ab.npy"}
+    fuse.main(fuse.FuseConfig(weights=[1, 0.5], **settings))
+    assert np.load(tmp_path / "C.emb-ab.npy").shape == (9, 6)
+    assert read_about(tmp_path / "C.emb-ab.npy")["model"] == "1 * a + 0.5 * b"
+    with pytest.raises(ValueError, match="--weights has 1 values for 2 files"):
+        fuse.main(fuse.FuseConfig(weights=[1], **settings))
+
+
+def test_a_source_without_any_difference_is_refused():
+    with pytest.raises(ValueError, match="the same vector for all items"):
+        fuse.whiten(np.ones((5, 3)))

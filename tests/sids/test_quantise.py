@@ -1,0 +1,134 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from mimigenrec.cli import parse
+from mimigenrec.logs import read_jsonl
+from mimigenrec.sids.quantise import QuantiseConfig, main, name_prefix
+from mimigenrec.sids.quantiser import Codebooks, assign
+from mimigenrec.sids.tokens import codes_to_sids, read_index, sid_to_codes
+from mimigenrec.sids.training import Training
+from mimigenrec.sids.vectors import write_vectors
+from tests.sids.conftest import items_file
+
+SHORT = Training(epochs=3, hidden=[8], latent=4, device="cpu")
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    path = tmp_path / "C.emb-x.npy"
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(size=(12, 6)), 2, axis=0).astype(np.float32)  # two items of each vector
+    write_vectors(path, values, [str(i) for i in range(24)], model="x", normalised=False)
+    return path
+
+
+def run(shop, vectors, **settings):
+    output = settings.pop("output", shop.with_name("C.index.json"))
+    main(QuantiseConfig(items=shop, vectors=vectors, output=output, **{"sizes": [4, 4], **settings}), SHORT)
+    return read_index(output), json.loads(output.with_suffix(".manifest.json").read_text())
+
+
+@pytest.mark.parametrize("method", ["rqkmeans", "rqkmeans_constrained", "rqkmeans_plus", "rqvae", "opq"])
+def test_every_method_writes_an_index_codebooks_and_a_manifest(method, shop, vectors):
+    sids, manifest = run(shop, vectors, method=method)
+    assert list(sids) == [str(i) for i in range(24)] and {len(sid) for sid in sids.values()} == {2}
+    codebooks = Codebooks.load(shop.with_name(f"C.codebooks-{method}.safetensors"))
+    codes = np.array([sid_to_codes(sid) for sid in sids.values()])
+    assert manifest["same_as_assign"] == (assign(codebooks, np.load(vectors)) == codes).all(1).mean()
+    assert manifest["after"] == manifest["before"] and manifest["before"]["largest"] >= 1
+    assert codebooks.method == method and codebooks.about["model"] == "x"
+    curve = shop.with_name(f"C.curve-{method}.jsonl")
+    assert len(read_jsonl(curve)) == 3 if method in ("rqvae", "rqkmeans_plus") else not curve.exists()
+    assert not list(shop.parent.glob("*training*")) and not list(shop.parent.glob(".*"))
+
+
+def test_the_same_command_writes_the_same_files(shop, vectors):
+    files = ("C.index.json", "C.codebooks-rqkmeans.safetensors")
+    contents = []
+    for _ in range(2):
+        run(shop, vectors, sizes=[4, 8], collisions="reassign")
+        contents.append([shop.with_name(name).read_bytes() for name in files])
+    assert contents[0] == contents[1]
+
+
+def test_reassign_tells_all_items_apart_at_the_same_depth(shop, vectors):
+    sids, manifest = run(shop, vectors, sizes=[4, 8], collisions="reassign")
+    assert len(set(sids.values())) == 24 and {len(sid) for sid in sids.values()} == {2}
+    assert manifest["before"]["sharing"] == 24 and manifest["after"]["sharing"] == 0 and manifest["items_moved"] >= 12
+
+
+def test_the_extra_level_gives_all_items_one_token_more(shop, vectors):
+    sids, _ = run(shop, vectors, collisions="extra")
+    assert len(set(sids.values())) == 24 and {len(sid) for sid in sids.values()} == {3}
+    assert {sid[2] for sid in sids.values()} >= {"<c_0>", "<c_1>"}
+
+
+def test_items_of_one_text_share_a_sid_when_merged_and_are_reported(shop, vectors):
+    sids, manifest = run(shop, vectors, sizes=[4, 8], collisions="reassign", merge_same_text=True)
+    assert sids["22"] == sids["23"] and len(set(sids.values())) == 23 and manifest["items_merged"] == 1
+
+
+def test_levels_may_differ_in_size(shop, vectors):
+    sids, manifest = run(shop, vectors, sizes=[2, 3, 4])
+    assert [int(sid[0][3:-1]) < 2 for sid in sids.values()] == [True] * 24
+    assert manifest["codes_used"][0] == 2 and len(manifest["error_by_level"]) == 3
+
+
+def test_bad_vectors_and_sizes_stop_the_command_before_anything_is_written(shop, vectors, tmp_path):
+    with pytest.raises(ValueError, match="99 codes at level 1 and there are 24 items"):
+        run(shop, vectors, sizes=[99])
+    with pytest.raises(ValueError, match="9 levels; a SID has 1 to 8"):
+        run(shop, vectors, sizes=[2] * 9)
+    np.save(tmp_path / "short.npy", np.ones((23, 4)))
+    with pytest.raises(ValueError, match="short.npy has 23 rows for 24 items"):
+        run(shop, tmp_path / "short.npy")
+    broken = np.ones((24, 4))
+    broken[5] = np.nan
+    np.save(tmp_path / "nan.npy", broken)
+    with pytest.raises(ValueError, match="row 5 \\(item '5'\\) holds NaN"):
+        run(shop, tmp_path / "nan.npy")
+    with pytest.raises(ValueError, match="must be called C.index.json"):
+        run(shop, vectors, output=tmp_path / "sids.json")
+    assert not list(tmp_path.glob("*index*")) and not list(tmp_path.glob("*codebooks*"))
+
+
+def test_the_data_set_is_named_by_what_stands_before_index(tmp_path):
+    assert name_prefix(tmp_path / "Office_Products.index-rqvae.json") == str(tmp_path / "Office_Products")
+
+
+def test_flags_of_the_training_stand_beside_those_of_the_command(shop):
+    argv = "--items a --vectors b --output c --method rqvae --epochs 7 --sizes 8 4".split()
+    config, training = parse(QuantiseConfig, Training, argv=argv)
+    assert (config.method, config.sizes, training.epochs) == ("rqvae", [8, 4], 7)
+
+
+def test_a_missing_extra_is_named_with_its_installation(shop, vectors, monkeypatch):
+    for module, settings in (
+        ("sklearn.cluster", {}),
+        ("faiss", {"backend": "faiss"}),
+        ("vector_quantize_pytorch", {"method": "rqvae"}),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            with pytest.raises(ImportError, match=r"pip install 'mimigenrec\[sids\]'"):
+                run(shop, vectors, **settings)
+
+
+def test_codes_and_sids_turn_into_each_other(tmp_path):
+    sids = codes_to_sids(["x", "y"], np.array([[0, 255], [14, 3]]))
+    assert sids == {"x": ("<a_0>", "<b_255>"), "y": ("<a_14>", "<b_3>")}
+    assert [sid_to_codes(sid) for sid in sids.values()] == [(0, 255), (14, 3)]
+    with pytest.raises(ValueError, match=r"\[shoes-3\] of SID"):
+        sid_to_codes(("[shoes-3]",))
+    with pytest.raises(ValueError, match="3 items need codes"):
+        codes_to_sids(["x", "y", "z"], np.zeros((2, 2), int))
+
+
+def test_a_catalogue_of_one_item_has_a_sid(tmp_path):
+    items = items_file(tmp_path / "C.item.json", {"0": "lonely"})
+    np.save(tmp_path / "v.npy", np.ones((1, 3)))
+    sids, _ = run(items, tmp_path / "v.npy", sizes=[1, 1])
+    assert sids == {"0": ("<a_0>", "<b_0>")}

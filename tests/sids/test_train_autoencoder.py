@@ -1,0 +1,80 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mimigenrec.logs import read_jsonl
+from mimigenrec.sids import rqkmeans_plus, rqvae, train_autoencoder
+from mimigenrec.sids.training import Training
+
+TRAINING = Training(epochs=10, batch_size=64, hidden=[16], latent=4, device="cpu")
+VECTORS = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+
+
+class Killed(Exception):
+    pass
+
+
+def fit(method, folder, training=TRAINING, seed=0):
+    files = {"state": folder / "state.pt", "curve": folder / "curve.jsonl"}
+    return method.fit(VECTORS, [8, 8], seed, training=training, **files)
+
+
+def kill_in_epoch(monkeypatch, wanted):
+    whole, seen = train_autoencoder.epoch_losses, []
+
+    def epoch_losses(*args):
+        seen.append(1)
+        if len(seen) == wanted:
+            raise Killed
+        return whole(*args)
+
+    monkeypatch.setattr(train_autoencoder, "epoch_losses", epoch_losses)
+
+
+@pytest.mark.parametrize("method", [rqvae, rqkmeans_plus])
+def test_an_interrupted_training_goes_on_to_the_same_result(method, tmp_path, monkeypatch):
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    books, codes = fit(method, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_in_epoch(patch, 7)
+        fit(method, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        kill_in_epoch(patch, 5)  # of 4 that are left
+        again, again_codes = fit(method, tmp_path / "cut")
+    np.testing.assert_array_equal(codes, again_codes)
+    for ours, theirs in ((books.levels, again.levels), (books.encoder.values(), again.encoder.values())):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+    curve = read_jsonl(tmp_path / "cut" / "curve.jsonl")
+    assert curve == read_jsonl(tmp_path / "whole" / "curve.jsonl")
+    assert [line["epoch"] for line in curve] == list(range(1, 11))
+
+
+def test_the_state_of_another_training_is_not_gone_on_from(tmp_path, caplog):
+    fit(rqvae, tmp_path)
+    other = replace(TRAINING, commitment=0.5)
+    _, codes = fit(rqvae, tmp_path, other)
+    assert "other data or settings" in caplog.text
+    (tmp_path / "state.pt").unlink()
+    np.testing.assert_array_equal(codes, fit(rqvae, tmp_path, other)[1])
+
+
+def test_the_loss_falls_and_is_the_sum_of_its_parts(tmp_path):
+    fit(rqvae, tmp_path, replace(TRAINING, epochs=60))
+    curve = read_jsonl(tmp_path / "curve.jsonl")
+    assert curve[-1]["reconstruction"] < 0.9 * curve[0]["reconstruction"]
+    for line in curve:
+        assert line["loss"] == pytest.approx(line["reconstruction"] + line["commitment"])
+
+
+def test_a_training_that_diverges_stops_with_advice(tmp_path):
+    with pytest.raises(ValueError, match="lower --learning_rate"):
+        fit(rqvae, tmp_path, replace(TRAINING, learning_rate=1e30))
+
+
+def test_a_code_that_is_not_used_moves_to_items(tmp_path):
+    vectors = np.concatenate([VECTORS, VECTORS + 100])  # k-means at the start sees both
+    _, codes = rqvae.fit(vectors, [8], 0, training=replace(TRAINING, epochs=30), balance_last=False)
+    assert len(np.unique(codes)) == 8

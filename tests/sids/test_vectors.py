@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from mimigenrec.sids.items import order_hash, plain_text, read_item_texts
+from mimigenrec.sids.vectors import read_about, read_vectors, write_vectors
+from tests.sids.conftest import items_file
+
+
+def test_vectors_come_back_as_written_with_what_they_are(tmp_path):
+    path, vectors = tmp_path / "C.emb-x.npy", np.arange(6, dtype=np.float32).reshape(3, 2)
+    write_vectors(path, vectors, ["0", "1", "2"], model="m", normalised=False)
+    np.testing.assert_array_equal(read_vectors(path, ["0", "1", "2"]), vectors)
+    assert read_about(path) == {
+        "model": "m",
+        "normalised": False,
+        "dim": 2,
+        "items": 3,
+        "item_order": order_hash(["0", "1", "2"]),
+    }
+
+
+def test_half_precision_without_a_side_car_is_read_as_float32(tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((2, 3), np.float16))
+    assert read_vectors(tmp_path / "v.npy", ["0", "1"]).dtype == np.float32
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_is_no_number_is_refused_with_its_item(tmp_path, bad):
+    vectors = np.ones((3, 2), np.float32)
+    vectors[1, 1] = bad
+    np.save(tmp_path / "v.npy", vectors)
+    with pytest.raises(ValueError, match=r"v.npy, row 1 \(item '17'\) holds NaN or infinity"):
+        read_vectors(tmp_path / "v.npy", ["0", "17", "2"])
+    with pytest.raises(ValueError, match="row 1"):
+        write_vectors(tmp_path / "w.npy", vectors, ["0", "17", "2"])
+    assert not (tmp_path / "w.npy").exists()
+
+
+@pytest.mark.parametrize("array", [np.ones(3), np.ones((3, 2, 1)), np.ones((3, 2), int), np.ones((3, 0))])
+def test_an_array_that_is_not_items_by_dim_of_floats_is_refused(tmp_path, array):
+    np.save(tmp_path / "v.npy", array)
+    with pytest.raises(ValueError, match="must be \\(items, dim\\) of floats"):
+        read_vectors(tmp_path / "v.npy", ["0", "1", "2"])
+
+
+def test_another_number_of_rows_than_items_is_refused(tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((3, 2)))
+    with pytest.raises(ValueError, match="3 rows for 2 items"):
+        read_vectors(tmp_path / "v.npy", ["0", "1"])
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path):
+    np.save(tmp_path / "v.npy", np.ones((30, 20)))
+    whole = (tmp_path / "v.npy").read_bytes()
+    for length in (40, 200):
+        (tmp_path / "v.npy").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="not a whole .npy"):
+            read_vectors(tmp_path / "v.npy", ["0"])
+    with pytest.raises(FileNotFoundError, match="mimigenrec embed writes it"):
+        read_vectors(tmp_path / "none.npy", ["0"])
+
+
+def test_rows_in_the_order_of_other_items_are_refused(tmp_path):
+    write_vectors(tmp_path / "v.npy", np.ones((2, 2)), ["0", "1"], model="m", normalised=True)
+    with pytest.raises(ValueError, match="another order or with other ids"):
+        read_vectors(tmp_path / "v.npy", ["1", "0"])
+
+
+def test_rows_stand_in_the_order_of_the_numbers_of_the_ids(tmp_path):
+    path = items_file(tmp_path / "C.item.json", {"10": "ten", "9": "nine", "b": "bee", "a": "ay"})
+    assert read_item_texts(path, "{title}") == {"9": "nine", "10": "ten", "a": "ay", "b": "bee"}
+
+
+def test_a_text_is_made_of_the_fields_that_are_there(tmp_path):
+    path = tmp_path / "C.item.json"
+    path.write_text(
+        '{"0": {"title": "Lamp", "description": "[\'Bright.\', \'Very.\']", "categories": ["Home", "Light"]},'
+        ' "1": {"title": null}}'
+    )
+    texts = read_item_texts(path, "{title}\n{description}\nby {brand}\n{categories}")
+    assert texts == {"0": "Lamp\nBright., Very.\nby\nHome, Light", "1": "by"}
+
+
+def test_a_text_that_only_looks_like_a_list_or_like_code_stays_text():
+    assert plain_text("[see the manual]") == "[see the manual]"
+    assert plain_text("['', __import__('os').getcwd(), '']") == "['', __import__('os').getcwd(), '']"
+
+
+def test_what_is_not_a_map_of_items_is_refused(tmp_path):
+    path = tmp_path / "C.item.json"
+    for content, message in (("[]", "must map item ids"), ("{}", "at least one item"), ('{"7": 3}', "item '7' needs")):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_item_texts(path, "{title}")
+    path.write_text('{"7": {}}')
+    with pytest.raises(ValueError, match="names 'colour'; it may name title, description"):
+        read_item_texts(path, "{colour}")
