@@ -174,6 +174,8 @@ def obstacle_to_tree(model, longest: int) -> str | None:
     attention = config._attn_implementation
     if attention not in ("sdpa", "eager"):
         return f"attn_implementation {attention} takes no mask of its own; load the model with sdpa"
+    if hasattr(lm.get_output_embeddings(), "base_layer"):
+        return "the output layer carries an adapter of its own; merge it into the model first"
     window = getattr(config, "sliding_window", None)
     if window is not None and longest > window:
         return f"prompt and SID reach {longest} tokens, more than the sliding window of {window}"

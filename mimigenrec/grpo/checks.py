@@ -28,8 +28,8 @@ def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
             )
     if args.generation_kwargs:
         raise ValueError(
-            f"generation_kwargs={args.generation_kwargs} would not be used: beams take none, and draws take "
-            f"temperature, top_p, top_k, min_p and repetition_penalty from their own settings"
+            f"generation_kwargs={args.generation_kwargs} would not be used: beams take none, and draws take their "
+            f"temperature from its own setting"
         )
     if args.use_liger_loss and support == "trie":
         raise ValueError("use_liger_loss computes log-probabilities over the vocabulary only; set support: vocab")

@@ -39,3 +39,19 @@ def beam_search(model, prompt, sids, eos, beams, support) -> list[tuple[tuple[in
         done += [(written[:-1], score) for written, score in candidates[:beams] if written[-1] == eos]
         going = [pair for pair in candidates if pair[0][-1] != eos][:beams]
     return sorted(done, key=lambda pair: -pair[1])[:beams]
+
+
+def known_sids(trie) -> list[tuple[int, ...]]:
+    """All SIDs as token ids, in the trie's order."""
+    return [tuple(t for t in row if t >= 0) for row in trie.sid_tokens(torch.arange(trie.n_sids)).tolist()]
+
+
+def assert_same_lists(found, expected, tie: float = 1e-5, error: float = 1e-4) -> None:
+    """Lists of (sid, logp): alike rank by rank, but SIDs whose scores are closer than `tie` may change places."""
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert len(ours) == len(theirs)
+        where = dict(theirs)
+        for (sid, logp), (other, score) in zip(ours, theirs, strict=True):
+            assert abs(logp - score) < error, (sid, logp, other, score)
+            assert sid == other or abs(where.get(sid, theirs[-1][1]) - score) < tie, (sid, other, score)

@@ -9,7 +9,7 @@ from mimigenrec.catalog import Catalog
 from mimigenrec.decoding.search import recommend, search_sids
 from mimigenrec.decoding.trie import SidTrie
 from tests.conftest import make_model, make_tokenizer
-from tests.decoding.reference import beam_search, score_all
+from tests.decoding.reference import beam_search, known_sids, score_all
 
 TEXTS = ["user", "Which item comes next? <a_0><b_1><c_0><a_1><b_2>", "a useful thing <a_1>", "thing number 7"]
 
@@ -22,10 +22,6 @@ def trie(toy, tokenizer):
 @pytest.fixture(scope="module")
 def prompts(tokenizer):
     return [tokenizer.encode(text) for text in TEXTS]
-
-
-def known_sids(trie) -> list[tuple[int, ...]]:
-    return [tuple(t for t in row if t >= 0) for row in trie.sid_tokens(torch.arange(trie.n_sids)).tolist()]
 
 
 def assert_same(found, expected):
