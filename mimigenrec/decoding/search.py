@@ -102,7 +102,7 @@ def search_sids(
     beams, shared = min(beams, trie.n_sids), shared_length(prompts)  # more beams cannot differ
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:
-        warn_once(obstacle)
+        warn_once(f"searching with generate(), many times slower: {obstacle}")
     answers: list[RankedSids] = [[]] * len(prompts)
     for rows in batches(prompts, batch_size if not obstacle or deny is None else 1):
         batch, denied = [prompts[row] for row in rows], None if deny is None else [deny[row] for row in rows]
@@ -202,8 +202,8 @@ def _differs(kind: type, lm) -> str | None:
 
 
 @cache
-def warn_once(obstacle: str) -> None:
-    log.warning("searching with generate(), many times slower: %s", obstacle)
+def warn_once(text: str) -> None:
+    log.warning(text)
 
 
 def _items(trie: SidTrie, tokenizer, ranked: RankedSids, k: int, denied: Collection[str]) -> list[Recommendation]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mimigenrec.decoding.frontier import Support
 from mimigenrec.decoding.head import TILE, Head
+from mimigenrec.decoding.search import obstacle_to_tree
 from mimigenrec.decoding.tree import additive, causal_lm
 from mimigenrec.decoding.trie import SidTrie
 
@@ -79,6 +80,41 @@ def pack(input_ids: Tensor, attention_mask: Tensor, completion_length: int, aske
         visible[row, col] |= visible[row, column[above]]
         first += size
     return Packed(ids, visible, positions, prompt * Q + column, predictor)
+
+
+def obstacle_to_sharing(model, longest: int) -> str | None:
+    """Why completion_logps would not give this model's own numbers; None where it does."""
+    head = causal_lm(model).get_output_embeddings()
+    if Head(model).softcap is not None:
+        return "the model caps its scores behind the head"
+    if not isinstance(getattr(head, "original_module", head), torch.nn.Linear):
+        return f"the head is a {type(head).__name__}"
+    return obstacle_to_tree(model, longest)
+
+
+def whole_groups(batches: list[dict]) -> list[dict]:
+    """The rows of a generation batch, which TRL shuffled one by one, shuffled prompt by prompt: micro-batches of the
+    same sizes whose rows of one prompt stand together. What is not a tensor of rows stays as it is."""
+    rows = [len(batch["prompt_ids"]) for batch in batches]
+    whole = {
+        key: torch.cat([batch[key] for batch in batches]) if is_rows(value, rows[0]) else value
+        for key, value in batches[0].items()
+    }
+    prompts = torch.where(whole["prompt_mask"].bool(), whole["prompt_ids"], -1)
+    _, owner = prompts.unique(dim=0, return_inverse=True)  # (N,)
+    first = torch.full_like(owner, len(owner)).scatter_reduce_(
+        0, owner, torch.arange(len(owner), device=owner.device), "amin"
+    )
+    order = first[owner].argsort(stable=True)  # prompts in the order in which the shuffle first shows them
+    parts = {
+        key: value[order].split(rows) if is_rows(value, len(order)) else [value] * len(rows)
+        for key, value in whole.items()
+    }
+    return [{key: part[i] for key, part in parts.items()} for i in range(len(rows))]
+
+
+def is_rows(value, n: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == n
 
 
 def completion_logps(
@@ -214,5 +250,8 @@ class TokenLogps(torch.autograd.Function):
 
 
 def _scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, first: int, temperature: float) -> Tensor:
+    """(M, TILE) float32, in the dtype of the hidden states, with or without autocast around the caller."""
     tile = slice(first, first + TILE)
-    return torch.nn.functional.linear(hidden, weight[tile], None if bias is None else bias[tile]).float() / temperature
+    bias = None if bias is None else bias[tile].to(hidden.dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return torch.nn.functional.linear(hidden, weight[tile].to(hidden.dtype), bias).float() / temperature

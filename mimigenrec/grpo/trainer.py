@@ -20,13 +20,14 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from mimigenrec.contract import prompt_ids
-from mimigenrec.decoding.search import Support
+from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
 from mimigenrec.grpo.checks import check_arguments, check_whole_batch
 from mimigenrec.grpo.load_reward import checked
 from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
+from mimigenrec.grpo.shared_prefix import completion_logps, obstacle_to_sharing, whole_groups
 
 if not trl.__version__.startswith("0.24."):
     raise ImportError(
@@ -37,7 +38,9 @@ if not trl.__version__.startswith("0.24."):
 SEAMS = (
     "_generate_single_turn",  # prompts -> completions: ours come from roll_out()
     "_calculate_rewards",  # rewards are told group_index and rank_in_group; groups without signal are counted
-    "_get_per_token_logps_and_entropies",  # support "trie": among the legal tokens only
+    "_get_per_token_logps_and_entropies",  # each prompt computed once; support "trie": among the legal tokens only
+    "_prepare_inputs",  # the rows of a prompt stay together in a micro-batch
+    "_compute_loss",  # rows that cannot change the loss are not computed
 )
 EVAL_KS = (10, 50)
 
@@ -87,6 +90,8 @@ class BeamGRPOTrainer(GRPOTrainer):
             "repetition_penalty": self.repetition_penalty,
         }
         check_sampling(rollout, self.sampling)
+        self._with_signal: Tensor | None = None  # (N,) bool while a loss is computed that needs only these rows
+        self._old_logps: Tensor | None = None  # (N, C) then, if TRL keeps them
         self.add_callback(SaveBetweenGenerations())
 
     def _generate_single_turn(self, prompts: list, images: list | None):
@@ -121,12 +126,52 @@ class BeamGRPOTrainer(GRPOTrainer):
         metrics["groups_without_signal_share"].append(silent.float().mean().item())
         return rewards
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        if self.support == "trie":
-            model = InsideTrie(model, self.trie, logits_to_keep, self.temperature)
-        return super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-        )
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, *args, **kwargs
+    ):
+        """(N, C) twice, with each prompt of the batch computed once, or in TRL's own way where that cannot be."""
+        obstacle = obstacle_to_sharing(model, input_ids.shape[1])
+        if obstacle:
+            warn_once(f"each completion pays for its whole prompt in training: {obstacle}")
+            if self.support == "trie":
+                model = InsideTrie(model, self.trie, logits_to_keep, self.temperature)
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, *args, **kwargs
+            )
+        size = batch_size or len(input_ids)
+        parts = [
+            completion_logps(
+                model, self.trie, ids, mask, logits_to_keep, self.support, self.temperature, self._with_signal
+            )
+            for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+        ]
+        logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
+        if self._with_signal is not None and not self._with_signal.all():
+            silent, real = ~self._with_signal[:, None], attention_mask[:, -logits_to_keep:].bool()
+            logps = logps if self._old_logps is None else torch.where(silent, self._old_logps, logps)  # ratio 1
+            entropies = torch.where(silent, (entropies * real).sum() / (real & ~silent).sum().clamp(min=1), entropies)
+        return logps, entropies
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is before or not self.model.training:
+            return inputs
+        self._buffered_inputs = whole_groups(self._buffered_inputs)
+        return self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
+
+    def _compute_loss(self, model, inputs):
+        """With beta 0 a row of advantage 0 adds nothing to loss or gradient, so its forward and backward are saved.
+
+        TRL's entropy metric is then that of the rows computed.
+        """
+        if self.beta == 0 and self.top_entropy_quantile == 1.0:
+            self._with_signal, self._old_logps = inputs["advantages"] != 0, inputs.get("old_per_token_logps")
+            self._metrics["train"]["rows_saved_share"].append(1 - self._with_signal.float().mean().item())
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._with_signal = None
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """HR and NDCG at 10 and 50 of the constrained search, over the rows of eval_dataset, shared by the processes.

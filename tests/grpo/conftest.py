@@ -49,13 +49,17 @@ def rl_data(tmp_path_factory, toy) -> Path:
 
 
 @pytest.fixture
-def make_trainer(sft, rl_data, tokenizer, toy, tmp_path):
+def make_trainer(sft, rl_data, tokenizer, toy, tmp_path, monkeypatch):
     """make_trainer(rewards, rollout=..., any field of RLConfig) -> BeamGRPOTrainer in tmp_path, 4 beams a group."""
+    from accelerate.state import AcceleratorState
     from datasets import Dataset
 
     from mimigenrec.decoding.trie import SidTrie
     from mimigenrec.grpo.config import RLConfig
     from mimigenrec.grpo.trainer import BeamGRPOTrainer
+
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # else a bf16 trainer's setting outlives it
+    AcceleratorState._reset_state(True)
 
     def make(rewards, rollout="beam", support="vocab", callbacks=None, peft_config=None, model=None, **options):
         plain = {
