@@ -145,8 +145,9 @@ def completion_logps(
     if not asked.any():
         asked = asked.clone()
         asked[0, 0] = True  # the forward and backward that wrappers wait for; its weight in the loss is 0
-    packed = pack(input_ids, attention_mask, completion_length, asked)
-    rows, tokens = packed.predictor[asked], completion[asked]  # (R,) predictor and token of each answer
+    needed = asked.any(dim=1)  # prompts of which nothing is asked are left out
+    packed = pack(input_ids[needed], attention_mask[needed], completion_length, asked[needed])
+    rows, tokens = packed.predictor[asked[needed]], completion[asked]  # (R,) predictor and token of each answer
     stands = torch.zeros(len(packed.at), dtype=torch.long, device=rows.device).scatter_(0, rows, node[asked])  # (M,)
 
     lm = causal_lm(model)

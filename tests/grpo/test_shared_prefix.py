@@ -85,7 +85,7 @@ def test_forced_tokens_and_rows_not_wanted_cost_nothing_and_are_zero():
     logps, _ = completion_logps(model, trie, ids, mask, LEVELS + 1, "trie", 1.0, wanted)
     handle.remove()
     assert (logps[4:] == 0).all() and (logps[:4, -1] == 0).all() and (logps[:4, 0] < 0).all()
-    assert len(seen) == 1 and seen[0][0] == 2  # one forward; no node stands behind the prompt that is not wanted
+    assert len(seen) == 1 and seen[0][0] == 1  # one forward, of the one prompt that is wanted
     nothing, _ = completion_logps(model, trie, ids, mask, LEVELS + 1, "vocab", 1.0, torch.zeros(8, dtype=torch.bool))
     assert (
         nothing.requires_grad and nothing.count_nonzero() == 1
