@@ -28,8 +28,10 @@ class Head:
 
     def log_normaliser(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """hidden (R, H) -> (R,): log of the sum of exp(score / temperature) over the vocabulary, tile by tile."""
-        tiles = [
-            (self.scores(hidden, slice(first, first + TILE)) / temperature).logsumexp(dim=1)
-            for first in range(0, len(self.weight), TILE)
-        ]
-        return torch.stack(tiles).logsumexp(dim=0)
+        starts = range(0, len(self.weight), TILE)
+        tiles = hidden.new_empty(len(starts), len(hidden), dtype=torch.float32)
+        for i, start in enumerate(starts):  # what is kept stands in `tiles`: a small tensor behind each large one
+            # would keep glibc from using the large one's place again
+            scores = self.scores(hidden, slice(start, start + TILE))
+            tiles[i] = (scores if temperature == 1.0 else scores / temperature).logsumexp(dim=1)
+        return tiles.logsumexp(dim=0)
