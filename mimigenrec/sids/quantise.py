@@ -44,7 +44,7 @@ class QuantiseConfig:
     items: Path = arg("C.item.json: the item ids, and the texts that --merge_same_text compares")
     vectors: Path = arg("C.emb-NAME.npy of these items")
     output: Path = arg("C.index.json to write; the other files go beside it")
-    method: Method = arg("see docs/sids.md for what each is good at", default="rqkmeans")
+    method: Method = arg("docs/quantisers.md compares them", default="rqkmeans_constrained")  # ours
     sizes: list[int] = arg("codes of each level", factory=lambda: [256, 256, 256])  # MiniOneRec's, TIGER's
     backend: Backend = arg("who does k-means: sklearn (k-means++ start), faiss (faster)", default="sklearn")
     iterations: int = arg("k-means rounds, at most", default=100)

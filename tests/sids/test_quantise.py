@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -132,3 +133,24 @@ def test_a_catalogue_of_one_item_has_a_sid(tmp_path):
     np.save(tmp_path / "v.npy", np.ones((1, 3)))
     sids, _ = run(items, tmp_path / "v.npy", sizes=[1, 1])
     assert sids == {"0": ("<a_0>", "<b_0>")}
+
+
+def test_sids_with_an_extra_level_pass_through_preprocessing_whole(raw_toy, toy, tmp_path):
+    """What SFT and RL are trained to say, and what the search may say, is the SID with its last token."""
+    from mimigenrec.tasks.build import BuildConfig
+    from mimigenrec.tasks.build import main as build
+
+    items = list(toy.sids)
+    np.save(tmp_path / "v.npy", np.repeat(np.random.default_rng(0).normal(size=(4, 6)), 2, axis=0))
+    folder = tmp_path / "toy"
+    shutil.copytree(raw_toy / "toy", folder)
+    settings = {"sizes": [2, 2], "collisions": "extra", "seed": 0}
+    sids, _ = run(folder / "toy.item.json", tmp_path / "v.npy", output=folder / "toy.index.json", **settings)
+    assert list(sids) == items and {len(sid) for sid in sids.values()} == {3}
+    build(BuildConfig(data_dir=tmp_path, category="toy", output_dir=tmp_path / "out" / "toy"))
+    written = {"".join(sid) for sid in sids.values()}
+    assert read_index(tmp_path / "out" / "toy" / "id2sid.json") == sids
+    for row in json.loads((tmp_path / "out" / "toy" / "sft" / "test.json").read_text()):
+        assert row["output"] in written
+    for row in json.loads((tmp_path / "out" / "toy" / "rl" / "train.json").read_text()):
+        assert row["reward_model"]["ground_truth"] in written
