@@ -3,10 +3,10 @@
     python benchmarks/sids.py [--methods rqkmeans opq ...] [--sizes 10000 100000] [--epochs 5]
 
 Vectors of 384 numbers around 2,000 random centres, scaled to length 1; three levels of 256 codes, settings as
-`mimigenrec quantise` has them, but --epochs for the methods that train a network. Every row is a process of its own, so
-its peak memory is its own; `vectors` is what the array itself takes. `fit s` includes the codes of the training items,
-`assign s` gives them once more from the frozen codebooks. `slope` is log(time ratio) / log(size ratio) against the row
-before: 1 is linear.
+`mimigenrec quantise` has them, but --epochs for the methods that train a network. Every row is a process of its
+own, with its own peak memory; `vectors` is what the array itself takes. `fit s` includes the codes of the training
+items, `assign s` gives them once more from the frozen codebooks. `slope` is log(time ratio) / log(size ratio)
+against the row before: 1 is linear.
 """
 
 import argparse

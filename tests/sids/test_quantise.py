@@ -28,7 +28,12 @@ def vectors(tmp_path):
 
 def run(shop, vectors, **settings):
     output = settings.pop("output", shop.with_name("C.index.json"))
-    main(QuantiseConfig(items=shop, vectors=vectors, output=output, **{"sizes": [4, 4], **settings}), SHORT)
+    main(
+        QuantiseConfig(
+            items=shop, vectors=vectors, output=output, **{"method": "rqkmeans", "sizes": [4, 4], **settings}
+        ),
+        SHORT,
+    )
     return read_index(output), json.loads(output.with_suffix(".manifest.json").read_text())
 
 
