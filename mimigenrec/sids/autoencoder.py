@@ -60,7 +60,10 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def start_from(self, levels: Sequence[np.ndarray], uses: Sequence[np.ndarray]) -> None:
-        """levels: (K, latent) entries each, in the space of `arrays`; uses: (K,) how many items each has."""
+        """levels: (K, latent) entries each, in the space of `arrays`; uses: (K,) how many items each has.
+
+        Writes the buffers of `_codebook`, which are private; so they are in vector-quantize-pytorch 1.32.
+        """
         for layer, entries, counts in zip(self.quantiser.layers, levels, uses, strict=True):
             book, entries = layer._codebook, torch.from_numpy(entries * self._latent_scale())[None]
             book.embed.copy_(entries)

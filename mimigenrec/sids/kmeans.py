@@ -15,11 +15,8 @@ def kmeans(vectors: np.ndarray, size: int, seed: int, backend: Backend, iteratio
     except ImportError as error:
         raise ImportError(f"k-means needs threadpoolctl and scikit-learn or faiss; {EXTRA}") from error
     with threadpool_limits(limits=1):  # several threads add up in another order each time
-        return (
-            _sklearn(vectors, size, seed, iterations)
-            if backend == "sklearn"
-            else _faiss(vectors, size, seed, iterations)
-        )
+        run = _sklearn if backend == "sklearn" else _faiss
+        return run(vectors, size, seed, iterations)
 
 
 def _sklearn(vectors: np.ndarray, size: int, seed: int, iterations: int) -> np.ndarray:
