@@ -7,7 +7,7 @@ Model: Qwen2 of that shape, random weights, vocabulary 152,271, tied. Catalogue:
 (3,686 items, 3,677 SIDs, 94 / 2,645 / 3,677 nodes). Prompts: 68 tokens that all share, 3 to 53 of their own.
 
 All contenders run in turn in each round; a ratio is between two of one round, told as median (least - most).
-`plain` pads per batch and keeps no scores. `+ reuse` computes the shared tokens once a batch. `lists` is how many
+`plain` pads per batch and keeps no scores. `+ reuse` computes the shared tokens once. `lists` is how many
 ranked lists are the same, SIDs whose scores are closer than 1e-5 aside; for support trie on the first 2 prompts.
 `limit` is the time that the forward's and the head's multiplications take at the speed of one large product on this
 machine, as a share of the time measured. --memory: peak above what the process held before, one process each.
@@ -31,7 +31,7 @@ from mimigenrec.decoding.beam import beam_search
 from mimigenrec.decoding.plain import left_pad
 from mimigenrec.decoding.processor import TrieLogitsProcessor
 from mimigenrec.decoding.search import batches, to_lists
-from mimigenrec.decoding.tree import shared_length
+from mimigenrec.decoding.tree import Template, shared_length
 from mimigenrec.decoding.trie import SidTrie
 
 SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, text tokens
@@ -153,9 +153,9 @@ def contender(name: str, model, trie: SidTrie, options) -> Callable[[Prompts], L
 
 
 def engine(model, trie: SidTrie, prompts: Prompts, support: str, reuse: bool, options) -> Lists:
-    shared, answers = shared_length(prompts) if reuse else 0, [[]] * len(prompts)
+    template, answers = Template.of(model, prompts) if reuse else None, [[]] * len(prompts)
     for rows in batches(prompts, options.batch):
-        found = beam_search(model, trie, [prompts[row] for row in rows], options.beams, support, shared)
+        found = beam_search(model, trie, [prompts[row] for row in rows], options.beams, support, template)
         for row, ranked in zip(rows, to_lists(trie, *found), strict=True):
             answers[row] = ranked
     return answers
@@ -226,9 +226,10 @@ def flops(name: str, tokens: int, model, trie: SidTrie, prompts: Prompts, option
     """Multiplications and additions of the layers' and the head's products; attention is left out."""
     support, reuse = ENGINE[name]
     layers = sum(x.numel() for x in model.get_decoder().layers.parameters())
-    shared, asked = shared_length(prompts) if reuse else 0, 0
+    shared = shared_length(prompts) if reuse and len(prompts) > 1 else 0
+    asked = shared
     for rows in batches(prompts, options.batch):
-        asked += shared + len(rows) * (max(len(prompts[row]) for row in rows) - shared)
+        asked += len(rows) * (max(len(prompts[row]) for row in rows) - shared)
     scored = tokens - asked + len(prompts)  # each node, and each prompt's end
     columns = model.config.vocab_size if support == "vocab" else max(len(trie.level_tokens(i)) for i in range(4))
     return 2.0 * layers * tokens + 2.0 * model.config.hidden_size * columns * scored

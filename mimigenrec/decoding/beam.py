@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mimigenrec.decoding.frontier import Frontier, Support
+from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
 
 
@@ -16,7 +17,7 @@ def beam_search(
     prompts: Sequence[Sequence[int]],
     beams: int,
     support: Support,
-    shared: int = 0,
+    template: Template | None = None,
     blocked: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One batch: log-probabilities (P, w) best first and numbers of SIDs (P, w), -inf where there is no more SID.
@@ -25,7 +26,7 @@ def beam_search(
     `beams` continuations those that close their SID with EOS are done, and the best `beams` others go on: what
     generate() does with length_penalty 0.
     """
-    front = Frontier(model, trie, prompts, support, shared, blocked)
+    front = Frontier(model, trie, prompts, support, template, blocked)
     score = torch.zeros(front.node.shape, device=front.node.device)  # (P, n)
     done, sids = [], []
     while True:
@@ -48,12 +49,14 @@ def beam_search(
 
 
 @torch.no_grad()
-def rank_all(model, trie: SidTrie, prompts: Sequence[Sequence[int]], support: Support, shared: int = 0) -> Tensor:
+def rank_all(
+    model, trie: SidTrie, prompts: Sequence[Sequence[int]], support: Support, template: Template | None = None
+) -> Tensor:
     """(P, n_sids) log-probability of every SID, none left out: what a beam of any width approximates.
 
     Its largest level is one forward of that many tokens per prompt, and a mask of their number squared.
     """
-    front = Frontier(model, trie, prompts, support, shared)
+    front = Frontier(model, trie, prompts, support, template)
     logps = torch.full((len(prompts), trie.n_sids), -torch.inf, device=front.node.device)
     score = torch.zeros(front.node.shape, device=front.node.device)  # (P, n), n all nodes of the level
     while True:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mimigenrec.decoding.filters import is_blocked
 from mimigenrec.decoding.head import Head
-from mimigenrec.decoding.tree import PromptTree
+from mimigenrec.decoding.tree import PromptTree, Template
 from mimigenrec.decoding.trie import SidTrie
 
 Support = Literal["vocab", "trie"]
@@ -37,16 +37,16 @@ class Frontier:
         trie: SidTrie,
         prompts: Sequence[Sequence[int]],
         support: Support,
-        shared: int = 0,
+        template: Template | None = None,
         blocked: Tensor | None = None,
         temperature: float = 1.0,
     ):
-        """shared: leading tokens that all prompts have in common (tree.shared_length).
+        """template: what all prompts begin with, computed before (tree.Template).
         blocked: (P, D) what each prompt's search must not enter (filters.blocked_keys).
         temperature: scores are divided by it before they are normalised."""
         self.blocked, self.temperature = blocked, temperature
         self.trie, self.support, self.head = trie, support, Head(model)
-        self.tree = PromptTree(model, prompts, shared)
+        self.tree = PromptTree(model, prompts, template)
         self.level = 0
         self.node = torch.zeros(len(prompts), 1, dtype=torch.long, device=self.tree.device)  # (P, n)
         self.hidden: Tensor | None = self.tree.last[:, None]  # (P, m, H); None when no node is computed

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mimigenrec.decoding.frontier import Frontier
 from mimigenrec.decoding.search import check_search, obstacle_to_tree
+from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
 
 
@@ -39,17 +40,17 @@ def sample(
     draws: int,
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
-    shared: int = 0,
+    template: Template | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Independent draws of one batch: numbers of SIDs (P, draws) and their log-probabilities (P, draws), in nats.
 
     generator    on the model's device; None: torch's global one
     temperature  divides the scores of each step before they are normalised, as in the log-probabilities returned
-    shared       leading tokens that all prompts have in common (tree.shared_length)
+    template     what all prompts begin with, computed before (tree.Template)
     raises       ValueError for a temperature that is not above 0, and for a model that only the plain search can
                  answer for
     """
-    front = start(model, trie, prompts, temperature, shared)
+    front = start(model, trie, prompts, temperature, template)
     P, device = len(prompts), front.node.device
     sid = torch.full((P, draws), -1, device=device)
     total = torch.zeros(P, draws, device=device)
@@ -75,13 +76,13 @@ def sample_without_replacement(
     k: int,
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
-    shared: int = 0,
+    template: Template | None = None,
 ) -> Distinct:
     """The first k different SIDs that one would meet drawing again and again, of one batch; arguments as in sample().
 
     SIDs that are finished stay on the list and compete with open ones by noisy score.
     """
-    front = start(model, trie, prompts, temperature, shared)
+    front = start(model, trie, prompts, temperature, template)
     P, device = len(prompts), front.node.device
     sid = torch.full((P, 1), -1, device=device)
     total = torch.zeros(P, 1, dtype=torch.float64, device=device)
@@ -116,11 +117,13 @@ def gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return -torch.empty_like(like).exponential_(generator=generator).log()
 
 
-def start(model, trie: SidTrie, prompts: Sequence[Sequence[int]], temperature: float, shared: int) -> Frontier:
+def start(
+    model, trie: SidTrie, prompts: Sequence[Sequence[int]], temperature: float, template: Template | None
+) -> Frontier:
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}; draws need one above 0, a search has no temperature")
     check_search(model, trie, prompts, "trie")
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:
         raise ValueError(f"draws need the tree forward: {obstacle}")
-    return Frontier(model, trie, prompts, "trie", shared, temperature=temperature)
+    return Frontier(model, trie, prompts, "trie", template, temperature=temperature)

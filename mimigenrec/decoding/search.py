@@ -25,7 +25,7 @@ from mimigenrec.decoding.filters import blocked_keys
 from mimigenrec.decoding.frontier import Support
 from mimigenrec.decoding.head import Head
 from mimigenrec.decoding.plain import RankedSids, generate_sids
-from mimigenrec.decoding.tree import PromptTree, causal_lm, shared_length
+from mimigenrec.decoding.tree import PromptTree, Template, causal_lm
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.sids.tokens import Sid
 
@@ -99,10 +99,11 @@ def search_sids(
     if not trie.n_sids or not prompts:
         return [[] for _ in prompts]
     check_search(model, trie, prompts, support)
-    beams, shared = min(beams, trie.n_sids), shared_length(prompts)  # more beams cannot differ
+    beams = min(beams, trie.n_sids)  # more cannot differ
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:
         warn_once(f"searching with generate(), many times slower: {obstacle}")
+    template = None if obstacle else Template.of(model, prompts)
     answers: list[RankedSids] = [[]] * len(prompts)
     for rows in batches(prompts, batch_size if not obstacle or deny is None else 1):
         batch, denied = [prompts[row] for row in rows], None if deny is None else [deny[row] for row in rows]
@@ -111,7 +112,7 @@ def search_sids(
             found = generate_sids(model, legal, batch, min(beams, legal.n_sids), support) if legal.n_sids else [[]]
         else:
             blocked = None if denied is None else blocked_keys(trie, denied)
-            found = to_lists(trie, *beam_search(model, trie, batch, beams, support, shared, blocked))
+            found = to_lists(trie, *beam_search(model, trie, batch, beams, support, template, blocked))
         for row, ranked in zip(rows, found, strict=True):
             answers[row] = ranked
     return answers
@@ -128,9 +129,9 @@ def rank_catalog(
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:
         raise ValueError(f"the exhaustive ranking needs the tree forward: {obstacle}")
-    logps, shared = torch.empty(len(prompts), trie.n_sids), shared_length(prompts)
+    logps, template = torch.empty(len(prompts), trie.n_sids), Template.of(model, prompts)
     for rows in batches(prompts, batch_size):
-        logps[rows] = rank_all(model, trie, [prompts[row] for row in rows], support, shared).cpu()
+        logps[rows] = rank_all(model, trie, [prompts[row] for row in rows], support, template).cpu()
     return logps
 
 

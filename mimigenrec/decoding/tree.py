@@ -23,36 +23,53 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 
+class Template:
+    """Keys and values of the tokens that all prompts begin with: computed once, any number of trees start from it."""
+
+    def __init__(self, model, tokens: Sequence[int]):
+        self.body, self.cache, self.length = causal_lm(model).get_decoder(), DynamicCache(), len(tokens)
+        device = next(self.body.parameters()).device
+        causal = torch.ones(1, self.length, self.length, dtype=torch.bool, device=device).tril()
+        places = torch.arange(self.length, device=device)[None]
+        forward(self.body, torch.tensor([list(tokens)], device=device), causal, places, self.cache)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model, prompts: Sequence[Sequence[int]]) -> "Template | None":
+        """What these prompts share, a token of its own left to each; None where it is nothing or there is one."""
+        shared = min(shared_length(prompts), min(map(len, prompts), default=0) - 1)
+        return cls(model, prompts[0][:shared]) if len(prompts) > 1 and shared > 0 else None
+
+    def copies(self, P: int) -> DynamicCache:
+        cache = DynamicCache()
+        for i, layer in enumerate(self.cache.layers):
+            cache.update(layer.keys.expand(P, -1, -1, -1), layer.values.expand(P, -1, -1, -1), i)
+        return cache
+
+
 class PromptTree:
     """The cache of P prompts and of the tree that grows behind each.
 
     last   (P, H) hidden state of each prompt's last token
     """
 
-    def __init__(self, model, prompts: Sequence[Sequence[int]], shared: int = 0):
-        """prompts: token ids, none empty. shared: how many leading tokens are the same in all of them; they are
-        computed once. At least one token of each prompt is computed on its own."""
+    def __init__(self, model, prompts: Sequence[Sequence[int]], template: Template | None = None):
+        """prompts: token ids, none empty. template: what all of them begin with; none may end with it."""
         self.body = causal_lm(model).get_decoder()
-        parameter = next(self.body.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
-        self.cache, self.depth = DynamicCache(), 0
-        P, shared = len(prompts), min(shared, min(map(len, prompts)) - 1)
-        if shared:
-            ids = torch.tensor([prompts[0][:shared]], device=self.device)
-            causal = torch.ones(1, shared, shared, dtype=torch.bool, device=self.device).tril()
-            self._forward(ids, causal, torch.arange(shared, device=self.device)[None])
-            self.cache.batch_repeat_interleave(P)
+        self.device = next(self.body.parameters()).device
+        P, self.depth, shared = len(prompts), 0, template.length if template else 0
+        self.cache = template.copies(P) if template else DynamicCache()
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)  # (P,)
         L = max(map(len, prompts))
         ids = torch.tensor(
             [[0] * (L - len(prompt)) + list(prompt[shared:]) for prompt in prompts], device=self.device
-        )  # (P, L - shared): padding stands between the shared part and the prompt's own
+        )  # (P, L - shared): padding stands between the template and the prompt's own
         pad = (L - self.lengths)[:, None]  # (P, 1)
         own, every = torch.arange(shared, L, device=self.device), torch.arange(L, device=self.device)
         self.seen = (every < shared) | (every >= shared + pad)  # (P, L)
         visible = (own[:, None] >= every) & self.seen[:, None]  # (P, L - shared, L)
         visible |= own[:, None] == every  # padding sees itself: a row that sees nothing would be NaN
-        self.last = self._forward(ids, visible, (own - pad).clamp(min=0))[:, -1]  # (P, H)
+        self.last = forward(self.body, ids, visible, (own - pad).clamp(min=0), self.cache)[:, -1]  # (P, H)
         self.ancestors = self.seen.new_zeros(P, 1, 0)  # (P, n of the level before, S)
 
     def grow(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
@@ -71,18 +88,19 @@ class PromptTree:
         visible = torch.cat([self.seen[:, None].expand(P, n, -1), self.ancestors], dim=-1)  # (P, n, L + S + n)
         positions = (self.lengths + self.depth)[:, None].expand(P, n)
         self.depth += 1
-        return self._forward(tokens, visible, positions)
+        return forward(self.body, tokens, visible, positions, self.cache)
 
-    def _forward(self, ids: Tensor, visible: Tensor, positions: Tensor) -> Tensor:
-        """ids, positions (P, q), visible (P, q, keys) -> (P, q, H); the new keys join the cache."""
-        output = self.body(
-            input_ids=ids,
-            attention_mask=additive(visible, self.dtype),
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        return output.last_hidden_state
+
+def forward(body, ids: Tensor, visible: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+    """ids, positions (P, q), visible (P, q, keys) -> (P, q, H); the new keys join the cache."""
+    output = body(
+        input_ids=ids,
+        attention_mask=additive(visible, next(body.parameters()).dtype),
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return output.last_hidden_state
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

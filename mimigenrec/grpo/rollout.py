@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mimigenrec.decoding.sampling import sample, sample_without_replacement
 from mimigenrec.decoding.search import Support, search_sids
-from mimigenrec.decoding.tree import shared_length
+from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
 
 Rollout = Literal["beam", "sample", "distinct", "mixed"]
@@ -45,11 +45,11 @@ def roll_out(
     if draws < group_size:
         found = search_sids(model, tokenizer, trie, prompts, group_size - draws, support, batch_size)
         groups = [[[*sid, trie.eos_id] for sid, _ in ranked] for ranked in found]
-    shared = shared_length(prompts)
+    template = Template.of(model, prompts) if draws else None
     for start in range(0, len(prompts) if draws else 0, batch_size):
         batch = prompts[start : start + batch_size]
         draw = sample_without_replacement if rollout == "distinct" else sample
-        sids = draw(model, trie, batch, draws, temperature=sampling["temperature"], shared=shared)[0]
+        sids = draw(model, trie, batch, draws, temperature=sampling["temperature"], template=template)[0]
         for group, more in zip(groups[start : start + batch_size], closed(trie, sids), strict=True):
             group += more
     return groups

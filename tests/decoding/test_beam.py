@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mimigenrec.decoding.beam import beam_search
 from mimigenrec.decoding.plain import generate_sids
 from mimigenrec.decoding.search import obstacle_to_tree, rank_catalog, search_sids, to_lists, warn_once
-from mimigenrec.decoding.tree import shared_length
+from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
 from tests.decoding.conftest import FAMILIES
 from tests.decoding.reference import assert_same_lists, known_sids, score_all
@@ -79,10 +79,12 @@ def test_an_adapter_on_the_output_layer_is_left_to_generate(family):
 @pytest.mark.parametrize("support", SUPPORTS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_template_computed_once_changes_no_list(name, support, family, wide_trie, wide_prompts):
-    model, shared = family(name), shared_length(wide_prompts)
-    assert shared > 3
+    model = family(name)
+    template = Template.of(model, wide_prompts)
+    assert template.length > 3
     lists = [
-        to_lists(wide_trie, *beam_search(model, wide_trie, wide_prompts, 8, support, once)) for once in (0, shared)
+        to_lists(wide_trie, *beam_search(model, wide_trie, wide_prompts, 8, support, once))
+        for once in (None, template)
     ]
     assert_same_lists(*lists)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mimigenrec.decoding.sampling import conditioned, gumbel, sample, sample_without_replacement
+from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
 from tests.decoding.reference import score_all
 
@@ -154,8 +155,10 @@ def test_the_generator_decides_alone_and_none_is_the_global_one(tiny_model, trie
 
 def test_a_shared_template_changes_no_draw(tiny_model, trie, prompt):
     prompts = [prompt, [*prompt[:4], 9, 8], [*prompt[:4], 7]]
+    template = Template.of(tiny_model, prompts)
+    assert template.length == 4
     for draw in (sample, sample_without_replacement):
-        plain, reused = (draw(tiny_model, trie, prompts, 5, seeded(1), shared=shared) for shared in (0, 4))
+        plain, reused = (draw(tiny_model, trie, prompts, 5, seeded(1), template=t) for t in (None, template))
         assert torch.equal(plain[0], reused[0])
         torch.testing.assert_close(plain[1], reused[1], atol=1e-5, rtol=0)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mimigenrec.decoding.tree import PromptTree, causal_lm, shared_length
+from mimigenrec.decoding.tree import PromptTree, Template, causal_lm, shared_length
 from tests.decoding.conftest import FAMILIES
 
 PROMPTS = [[5, 6, 7, 8, 9], [5, 6, 7, 3], [5, 6, 7, 4, 4, 4, 4, 2]]
@@ -22,7 +22,7 @@ def plain(model, path: list[int]):
 def assert_tree_equals_paths(model, shared):
     lm = causal_lm(model)
     with torch.no_grad():
-        tree = PromptTree(model, PROMPTS, shared)
+        tree = PromptTree(model, PROMPTS, Template(model, PROMPTS[0][:shared]) if shared else None)
         first, second = tree.grow(FIRST, None), tree.grow(SECOND, PARENTS)
     for p, prompt in enumerate(PROMPTS):
         torch.testing.assert_close(tree.last[p], plain(lm, prompt), atol=1e-5, rtol=1e-5)
@@ -45,11 +45,24 @@ def test_a_template_computed_once_changes_nothing(name, shared, family):
     assert_tree_equals_paths(family(name), shared)
 
 
-def test_one_prompt_that_is_all_template_keeps_a_token_of_its_own(family):
+def test_one_template_serves_any_number_of_trees_and_stays_what_it_is(family):
     model = family("Qwen2")
-    with torch.no_grad():
-        tree = PromptTree(model, PROMPTS[:1], shared=len(PROMPTS[0]))
-    torch.testing.assert_close(tree.last[0], plain(model, PROMPTS[0]), atol=1e-5, rtol=1e-5)
+    template = Template.of(model, PROMPTS)
+    assert template.length == 3
+    for prompts in (PROMPTS[:1], PROMPTS[1:], PROMPTS):
+        with torch.no_grad():
+            tree = PromptTree(model, prompts, template)
+            tree.grow(FIRST[: len(prompts)], None)
+        for p, prompt in enumerate(prompts):
+            torch.testing.assert_close(tree.last[p], plain(model, prompt), atol=1e-5, rtol=1e-5)
+
+
+def test_a_template_leaves_each_prompt_a_token_and_needs_two_prompts(family):
+    model = family("Qwen2")
+    assert Template.of(model, [[5, 6, 7], [5, 6, 7]]).length == 2
+    assert Template.of(model, [[5, 6], [5, 6, 7]]).length == 1
+    for prompts in ([], [[5, 6, 7]], [[5], [5, 6]], [[5, 6], [6, 5]]):
+        assert Template.of(model, prompts) is None
 
 
 def test_the_model_is_found_under_its_wrappers(family):
