@@ -65,12 +65,11 @@ class Frontier:
         scores = self.head.scores(rows, asked) / self.temperature  # (P * m, U)
         if self.support == "vocab":
             scores -= self.head.log_normaliser(rows, self.temperature)[:, None]
-        place = self.place.clamp(min=0)[..., None].expand(-1, -1, len(asked))
+        place = self.place.clamp(min=0)[..., None].expand(-1, -1, len(asked))  # not computed: any, its way is certain
         logp = scores.view(P, -1, len(asked)).gather(1, place)  # (P, n, U)
         logp = logp.gather(2, torch.searchsorted(asked, token)).masked_fill_(~valid, -torch.inf)  # (P, n, K)
         if self.support == "trie":
             logp = logp.log_softmax(dim=-1).masked_fill_(~valid, -torch.inf)  # no NaN where all is blocked
-            logp = torch.where((self.place < 0)[..., None] & valid, 0.0, logp)
         return Children(token, node, logp)
 
     def advance(self, parent: Tensor, token: Tensor, node: Tensor) -> None:

@@ -108,8 +108,9 @@ def search_sids(
     for rows in batches(prompts, batch_size if not obstacle or deny is None else 1):
         batch, denied = [prompts[row] for row in rows], None if deny is None else [deny[row] for row in rows]
         if obstacle:
+            lm = causal_lm(model)  # a wrapper has no generate()
             legal = trie if denied is None else trie.subset(deny=denied[0])
-            found = generate_sids(model, legal, batch, min(beams, legal.n_sids), support) if legal.n_sids else [[]]
+            found = generate_sids(lm, legal, batch, min(beams, legal.n_sids), support) if legal.n_sids else [[]]
         else:
             blocked = None if denied is None else blocked_keys(trie, denied)
             found = to_lists(trie, *beam_search(model, trie, batch, beams, support, template, blocked))

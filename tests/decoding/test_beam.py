@@ -18,6 +18,12 @@ from tests.decoding.reference import assert_same_lists, known_sids, score_all
 SUPPORTS = ("vocab", "trie")
 
 
+class Wrapper(nn.Module):  # as DistributedDataParallel
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
 def assert_equals_plain(model, trie, prompts, beams, support, plain_model=None):
     assert obstacle_to_tree(model, max(map(len, prompts)) + trie.depth) is None
     found = search_sids(model, None, trie, prompts, beams, support)
@@ -59,12 +65,6 @@ def test_an_adapter_stays_in_force_wrapped_or_not(support, family, wide_trie, wi
             if parameter.requires_grad:
                 parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
     adapted.eval()
-
-    class Wrapper(nn.Module):  # as DistributedDataParallel
-        def __init__(self, module):
-            super().__init__()
-            self.module = module
-
     assert_equals_plain(adapted, wide_trie, wide_prompts, 6, support)
     assert_equals_plain(Wrapper(adapted), wide_trie, wide_prompts, 6, support, plain_model=adapted)
     assert search_sids(adapted, None, wide_trie, wide_prompts, 6, support) != before
@@ -139,8 +139,8 @@ def test_a_sliding_window_is_searched_on_the_tree_while_everything_fits(
     narrow = family(name, sliding_window=8, **fields)
     warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            found = search_sids(narrow, None, wide_trie, wide_prompts, 6)
+        for model in (narrow, Wrapper(narrow)):
+            found = search_sids(model, None, wide_trie, wide_prompts, 6)
     assert [("sliding window of 8" in record.message) for record in caplog.records] == [True]
     assert_same_lists(found, generate_sids(narrow, wide_trie, wide_prompts, 6, "vocab"))
     with pytest.raises(ValueError, match="sliding window of 8"):

@@ -86,9 +86,9 @@ def test_draws_are_in_as_often_as_in_a_gumbel_top_k_over_the_whole_catalogue(tin
     brute = (exact + gumbel(torch.empty(100_000, 7, dtype=torch.float64), seeded(9))).topk(k + 1)
     theirs = brute.indices[:, :k].flatten().bincount(minlength=7) / 100_000
     assert ((ours - theirs).abs() < 4.5 * (theirs * (1 - theirs) / n).sqrt() + 0.005).all()
-    kappa = torch.cat([x.kappa for x in drawn])
-    assert kappa.mean().item() == pytest.approx(brute.values[:, k].mean().item(), abs=0.1)
-    assert kappa.std().item() == pytest.approx(brute.values[:, k].std().item(), abs=0.1)
+    noisy = torch.cat([torch.cat([x.noisy, x.kappa[:, None]], dim=1) for x in drawn])
+    torch.testing.assert_close(noisy.mean(dim=0), brute.values.mean(dim=0), atol=0.1, rtol=0)
+    torch.testing.assert_close(noisy.std(dim=0), brute.values.std(dim=0), atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize("k", [1, 3, 6])
@@ -110,18 +110,20 @@ def test_as_many_draws_as_sids_are_the_whole_catalogue(tiny_model, trie, prompt,
         assert (logp[7:] == -torch.inf).all()
 
 
-def test_the_importance_weighted_estimate_is_unbiased(tiny_model, trie, prompt, exact):
+@pytest.mark.parametrize("temperature", [1.0, 8.0])
+def test_the_importance_weighted_estimate_is_unbiased(tiny_model, trie, prompt, temperature):
+    everything = sample_without_replacement(tiny_model, trie, [prompt], 7, seeded(0), temperature)
     value = torch.tensor([3.0, -1.0, 0.5, 2.0, 10.0, -4.0, 1.0], dtype=torch.float64)
-    truth = (exact.exp() * value).sum().item()
+    truth = (everything.logp[0].exp() * value[everything.sid[0]]).sum().item()
     estimates = []
-    for seed in range(10):
-        drawn = sample_without_replacement(tiny_model, trie, [prompt] * COPIES, 3, seeded(100 + seed))
+    for seed in range(20):
+        drawn = sample_without_replacement(tiny_model, trie, [prompt] * COPIES, 3, seeded(100 + seed), temperature)
         included = -torch.expm1(-torch.exp(drawn.logp - drawn.kappa[:, None]))
         estimates.append((drawn.logp.exp() / included * value[drawn.sid]).sum(dim=1))
     estimate = torch.cat(estimates)
     error = estimate.std().item() / math.sqrt(len(estimate))
     assert abs(estimate.mean().item() - truth) < 4 * error
-    assert error < 0.1 * value.std().item()
+    assert error < 0.02 * value.std().item()
 
 
 @pytest.mark.parametrize("temperature", [0.3, 2.0])
