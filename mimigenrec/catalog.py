@@ -5,13 +5,16 @@ items.json      {"17": {"title": "...", "description": "...", "popularity": 12},
                 name what it recommends. `popularity` counts how often the item is the target of a train row.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from mimigenrec.files import read_json, write_json
-from mimigenrec.sids.tokens import Sid, read_index
+from mimigenrec.sids.tokens import Sid, join_sid, read_index
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -67,6 +70,32 @@ def write_items(path: str | Path, catalog: Catalog) -> None:
         },
         indent=None,
     )
+
+
+def check_same_catalogue(sids: Mapping[str, Sid], data: str | Path, checkpoint: str | Path) -> None:
+    """Raises ValueError if a checkpoint was trained on other SIDs than these; only warns where it does not tell.
+
+    Items that came or went since (sid-assign) are no difference, as long as the others kept their SIDs. The names of
+    the tokens tell nothing: every catalogue has an <a_0>.
+    """
+    own = Path(checkpoint) / "id2sid.json"
+    if not own.is_file():
+        log.warning("%s has no id2sid.json; taking the catalogue of %s on trust", checkpoint, data)
+        return
+    theirs = read_index(own)
+    shared = [item for item in sids if item in theirs]
+    other = next((item for item in shared if sids[item] != theirs[item]), None)
+    if not shared or other is not None:
+        what = "they have no item in common"
+        if other is not None:
+            what = f"item {other!r} is {join_sid(theirs[other])} there and {join_sid(sids[other])} in the data"
+        raise ValueError(
+            f"{checkpoint} was trained on another catalogue than {data}: {what}. Use the data that it was trained on, "
+            f"or run SFT on these"
+        )
+    came, went = len(sids) - len(shared), len(theirs) - len(shared)
+    if came or went:
+        log.warning("%s knows %d items that %s does not, and lacks %d that are there", data, came, checkpoint, went)
 
 
 def texts_of_one_sid(texts: Mapping[str, str], sids: Mapping[str, Sid]) -> dict[str, Sid]:

@@ -180,14 +180,29 @@ def check_same(data: Contract, checkpoint: Contract, data_path: str | Path, chec
         pairs.append((data.chat_template, checkpoint.chat_template, "chat template"))
     for ours, theirs, what in pairs:
         if ours != theirs:
-            at = len(os.path.commonprefix([ours, theirs]))
-            start = max(0, at - 20)
             raise ValueError(
-                f"prompt contracts differ in their {what} from character {at} on: {data_path} has "
-                f"{ours[start : at + 40]!r}, {checkpoint_path} has {theirs[start : at + 40]!r}. A model asked in "
-                f"other words than it was trained with gives numbers that mean nothing: build the data again with "
-                f"the checkpoint's wording, or train on these data."
+                f"prompt contracts differ in their {what} {_where(ours, theirs, data_path, checkpoint_path)}. A model "
+                f"asked in other words than it was trained with gives numbers that mean nothing: build the data again "
+                f"with the checkpoint's wording, or train on these data."
             )
+
+
+def check_template(contract: Contract, tokenizer, contract_path: str | Path) -> None:
+    """Raises ValueError if a tokenizer has another chat template than the one that its contract was made with."""
+    theirs = chat_template(tokenizer)
+    if contract.chat_template and contract.chat_template != theirs:
+        where = _where(contract.chat_template, theirs, contract_path, tokenizer.name_or_path)
+        raise ValueError(
+            f"the chat template is not that of {FILE}; they differ {where}. Take data and checkpoint that belong "
+            f"together: put the template back, or build the data again with --tokenizer {tokenizer.name_or_path}"
+        )
+
+
+def _where(ours: str, theirs: str, our_path: str | Path, their_path: str | Path) -> str:
+    """The first differing characters of two texts, with some before and after."""
+    at = len(os.path.commonprefix([ours, theirs]))
+    near = slice(max(0, at - 20), at + 40)
+    return f"from character {at} on: {our_path} has {ours[near]!r}, {their_path} has {theirs[near]!r}"
 
 
 def user_text(instruction: str, question: str) -> str:

@@ -1,4 +1,6 @@
-from mimigenrec.catalog import Catalog, id_order, load_catalog, texts_of_one_sid, write_items
+import pytest
+
+from mimigenrec.catalog import Catalog, check_same_catalogue, id_order, load_catalog, texts_of_one_sid, write_items
 from mimigenrec.sids.tokens import write_index
 
 
@@ -29,3 +31,27 @@ def test_a_text_of_several_sids_names_none_of_them():
     sids = {"1": ("<a>",), "2": ("<b>",), "3": ("<c>",), "4": ("<c>",)}
     texts = {"1": "tape", "2": "tape", "3": "glue", "4": "glue", "5": "tape"}  # "5" has no SID
     assert texts_of_one_sid(texts, sids) == {"glue": ("<c>",)}
+
+
+def test_another_catalogue_with_the_same_token_names_is_refused(tmp_path, toy, caplog):
+    write_index(tmp_path / "id2sid.json", toy.sids)
+    check_same_catalogue(toy.sids, "data", tmp_path)
+    assert not caplog.text
+    with pytest.raises(
+        ValueError, match="another catalogue than data.*'4' is <a_1><b_0><c_2> there and <a_0> in"
+    ):
+        check_same_catalogue({**toy.sids, "4": ("<a_0>",)}, "data", tmp_path)
+    with pytest.raises(ValueError, match="no item in common"):
+        check_same_catalogue({f"book-{item}": sid for item, sid in toy.sids.items()}, "data", tmp_path)
+
+
+def test_items_that_came_or_went_are_no_other_catalogue_and_are_told(tmp_path, toy, caplog):
+    write_index(tmp_path / "id2sid.json", toy.sids)
+    now = {item: sid for item, sid in toy.sids.items() if item != "7"} | {"8": ("<a_0>",), "9": ("<a_0>",)}
+    check_same_catalogue(now, "data", tmp_path)
+    assert "data knows 2 items" in caplog.text and "lacks 1" in caplog.text
+
+
+def test_a_checkpoint_without_a_catalogue_is_taken_on_trust_with_a_warning(tmp_path, toy, caplog):
+    check_same_catalogue(toy.sids, "data", tmp_path)
+    assert "on trust" in caplog.text

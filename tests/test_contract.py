@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from mimigenrec import contract as contracts
-from mimigenrec.contract import Contract, check_same, prompt_ids, read_contract, row_messages
+from mimigenrec.contract import Contract, check_same, check_template, prompt_ids, read_contract, row_messages
 from mimigenrec.tasks.sample import Sample, to_rl_row, to_sft_row
 from tests.conftest import make_tokenizer
 
@@ -139,6 +139,15 @@ def test_chat_templates_are_compared_where_both_are_known():
     with pytest.raises(ValueError, match="differ in their chat template from character 3"):
         check_same(one, other, "data", "ckpt")
     assert one.hash != other.hash != ours.hash
+
+
+def test_a_tokenizer_with_another_chat_template_than_its_contract_is_refused(tokenizer):
+    contract = Contract.of("contract", tokenizer)
+    check_template(contract, tokenizer, "ckpt")
+    check_template(Contract.of("contract"), tokenizer, "ckpt")  # made without a tokenizer: says nothing about it
+    other = replace(contract, chat_template=contract.chat_template.replace("assistant", "helper"))
+    with pytest.raises(ValueError, match="ckpt has .*helper.* has .*assistant"):
+        check_template(other, tokenizer, "ckpt")
 
 
 def test_an_unknown_wording_names_those_there_are():

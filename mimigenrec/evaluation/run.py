@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from transformers import AutoTokenizer
 
-from mimigenrec.catalog import Catalog, load_catalog
+from mimigenrec.catalog import Catalog, check_same_catalogue, load_catalog
 from mimigenrec.cli import arg, parse
 from mimigenrec.contract import FILE as CONTRACT_FILE
-from mimigenrec.contract import Contract, check_same, prompt_ids, read_contract
+from mimigenrec.contract import Contract, check_same, check_template, prompt_ids, read_contract
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.predict import begin, merge, predict, processes, searched_beams
@@ -69,7 +69,7 @@ def main(config: EvaluateConfig) -> None:
     check(config)
     test = read_test(config)
     checkpoint, output = config.model, config.output
-    check_catalogue(test, checkpoint)
+    check_same_catalogue(test.catalog.sids, test.folder, checkpoint)
     contract = compare_contracts(test, checkpoint)
     with processes() as process:
         recommender = load(config, test)
@@ -143,23 +143,6 @@ def read_test(config: EvaluateConfig) -> Asked:
     return Asked(rows, catalog, contract, folder, files)
 
 
-def check_catalogue(test: Asked, checkpoint: Path) -> None:
-    """Raises ValueError if the checkpoint was trained on other SIDs than the data's."""
-    if not (checkpoint / "id2sid.json").is_file():
-        logger.warning("%s has no id2sid.json; taking the catalogue of %s on trust", checkpoint, test.folder)
-        return
-    theirs = read_index(checkpoint / "id2sid.json")
-    if theirs == test.catalog.sids:
-        return
-    ours = test.catalog.sids
-    item = next(item for item in [*ours, *theirs] if theirs.get(item) != ours.get(item))
-    here, there = (join_sid(sids.get(item, ())) or "unknown" for sids in (ours, theirs))
-    raise ValueError(
-        f"{checkpoint} was trained on another catalogue than {test.folder}: item {item!r} is {there} there and {here} "
-        f"in the data. Evaluate it on the data that it was trained on"
-    )
-
-
 def compare_contracts(test: Asked, checkpoint: Path) -> dict[str, Any]:
     """What metrics.json says about wording. Raises ValueError if data and checkpoint write prompts differently."""
     ours, theirs = test.contract, read_contract(checkpoint)
@@ -181,6 +164,9 @@ def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
     gpus = torch.cuda.device_count()
     device = config.device or (f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(config.model)
+    for contract, folder in ((read_contract(config.model), config.model), (test.contract, test.folder)):
+        if contract is not None:
+            check_template(contract, tokenizer, folder)
     model = load_model(config.model, dtype=config.dtype).to(device)
     contract = read_contract(config.model) or test.contract or Contract.of("classic", tokenizer)
     return MIMIGenRec(model, tokenizer, test.catalog, contract, config.model)

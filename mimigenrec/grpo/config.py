@@ -18,6 +18,7 @@ import torch
 from trl import GRPOConfig
 
 from mimigenrec.cli import arg
+from mimigenrec.extras import need, need_reporters
 from mimigenrec.grpo.checks import check_whole_groups
 
 
@@ -45,6 +46,9 @@ class RLConfig(GRPOConfig):
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         if self.report_to is None:
             self.report_to = "none"
+        need_reporters(self.report_to)
+        if self.deepspeed:
+            need("deepspeed", f"deepspeed: {self.deepspeed}")
         if self.generation_batch_size is None:
             steps = self.steps_per_generation or self.gradient_accumulation_steps
             check_whole_groups(self.per_device_train_batch_size * steps, self.num_generations)

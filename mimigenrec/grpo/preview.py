@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, set_seed
 
+from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.cli import arg, parse
 from mimigenrec.contract import prompt_ids
 from mimigenrec.decoding.model import load_model
@@ -21,7 +22,7 @@ from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.grpo.load_reward import checked, load_rewards
 from mimigenrec.grpo.rollout import Rollout, roll_out
-from mimigenrec.grpo.train import data_folders, find_index, read_rows
+from mimigenrec.grpo.train import checked_contract, data_folders, find_index, read_rows
 from mimigenrec.sids.tokens import join_sid, read_index
 
 
@@ -52,6 +53,8 @@ def main(config: PreviewConfig) -> None:
     index = find_index(config.model, config.index, folder)
     tokenizer = AutoTokenizer.from_pretrained(config.model)
     sids = read_index(index)
+    check_same_catalogue(sids, index, config.model)
+    checked_contract(folder, config.model, tokenizer)
     trie = SidTrie.from_sids(sids, tokenizer)
     rewards = [checked(reward) for reward in load_rewards(config.rewards, config.reward_args)]
     weights = config.reward_weights or [1.0] * len(rewards)

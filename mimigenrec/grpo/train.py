@@ -19,8 +19,9 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, set_seed
 
+from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.cli import arg, parse
-from mimigenrec.contract import check_same, prompt_ids, read_contract
+from mimigenrec.contract import Contract, check_same, check_template, prompt_ids, read_contract
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
@@ -62,9 +63,9 @@ def main(run: RunConfig, args: RLConfig) -> None:
     index = find_index(run.model, run.index, folder)
     tokenizer = AutoTokenizer.from_pretrained(run.model, padding_side="left", truncation_side="left")
     sids = read_index(index)
-    check_same_catalogue(sids, run.model, index)
+    check_same_catalogue(sids, index, run.model)
     trie = SidTrie.from_sids(sids, tokenizer)
-    contract = checked_contract(folder, run.model)
+    contract = checked_contract(folder, run.model, tokenizer)
     rewards = load_rewards(run.rewards, run.reward_args)
     targets = {join_sid(sid) for sid in sids.values()}
     train = read_rows(rl / "train.json", targets, index, tokenizer, args.max_prompt_length)
@@ -127,24 +128,15 @@ def find_index(model: str, index: Path | None, folder: Path) -> Path:
     raise FileNotFoundError(f"no SIDs: {' and '.join(map(str, places))} missing; name an id2sid.json with --index")
 
 
-def check_same_catalogue(sids: dict, model: str, index: Path) -> None:
-    """Raises ValueError if the checkpoint was trained with another SID for an item."""
-    own = Path(model) / "id2sid.json"
-    if own.is_file():
-        for item, sid in read_index(own).items():
-            if sids.get(item, sid) != sid:
-                raise ValueError(
-                    f"item {item!r} is {join_sid(sid)} in {own} and {join_sid(sids[item])} in {index}: the checkpoint "
-                    f"is from another catalogue. Use its own data, or run SFT on these"
-                )
-
-
-def checked_contract(folder: Path, model: str):
+def checked_contract(folder: Path, model: str, tokenizer) -> Contract | None:
     """The data's prompt contract; None, with a warning, where data or checkpoint have none.
 
-    Raises ValueError if the two differ.
+    Raises ValueError if the two differ, or the tokenizer's chat template is another than theirs.
     """
     data, checkpoint = read_contract(folder), read_contract(model)
+    for contract, path in ((data, folder), (checkpoint, model)):
+        if contract is not None:
+            check_template(contract, tokenizer, path)
     if data and checkpoint:
         check_same(data, checkpoint, folder, model)
     if not data or not checkpoint or data.wording == "classic":
@@ -185,10 +177,11 @@ def read_rows(path: Path, targets: set[str], index: Path, tokenizer, max_length:
 
 
 def last_checkpoint(args) -> str | None:
-    """The newest whole checkpoint of output_dir; one that a kill cut short lacks trainer_state.json."""
+    """The newest whole checkpoint of output_dir: trainer_state.json is written last, so it is there to its end."""
     if args.overwrite_output_dir:
         return None
-    whole = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
+    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
+    whole = [path for path in states if path.read_text(encoding="utf-8").rstrip().endswith("}")]
     return max((str(path.parent) for path in whole), key=lambda name: int(name.rpartition("-")[2]), default=None)
 
 

@@ -3,12 +3,13 @@
 import difflib
 import logging
 import os
+from argparse import Action, ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mimigenrec.contract import check_same, read_contract, row_messages
+from mimigenrec.contract import check_same, check_template, read_contract, row_messages
+from mimigenrec.extras import need, need_reporters
 from mimigenrec.files import read_json
 from mimigenrec.rendering import check_rendering
 from mimigenrec.sft.add_sids import COMMAND as ADD_SIDS
@@ -27,7 +28,10 @@ GROWING = (
 
 
 def check_keys(args: Mapping[str, Any], ours: Sequence[str]) -> None:
-    """LLaMA-Factory's keys by name, before anything slow; their values are its parser's business."""
+    """LLaMA-Factory's keys and their values, before anything slow: from a YAML its parser takes any value.
+
+    Raises ValueError for an unknown key, a value of the wrong type, one that is not among a key's choices.
+    """
     from llamafactory.hparams import (
         DataArguments,
         FinetuningArguments,
@@ -35,14 +39,41 @@ def check_keys(args: Mapping[str, Any], ours: Sequence[str]) -> None:
         ModelArguments,
         TrainingArguments,
     )
+    from transformers import HfArgumentParser
 
     parts = (ModelArguments, DataArguments, TrainingArguments, FinetuningArguments, GeneratingArguments)
-    known = {field.name for part in parts for field in fields(part) if field.init}
-    for key in args:
-        if key not in known and os.environ.get("ALLOW_EXTRA_ARGS", "0") not in ("1", "true", "y"):
+    known: dict[str, Action] = {}
+    for action in HfArgumentParser(parts)._actions:
+        known.setdefault(action.dest, action)  # the first: a bool that is true also has a --no_ flag
+    for key, value in args.items():
+        if key in known:
+            check_value(key, value, known[key])
+        elif os.environ.get("ALLOW_EXTRA_ARGS", "0") not in ("1", "true", "y"):
             near = difflib.get_close_matches(key, [*known, *ours], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{key!r} is neither a key of LLaMA-Factory nor of mimigenrec sft{hint}")
+
+
+def check_value(key: str, value: Any, action: Action) -> None:
+    """One value as the command line would take it; lists and maps are left to LLaMA-Factory."""
+    if value is None or isinstance(value, (list, dict)):
+        return
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    try:
+        typed = action.type(text)
+    except (ValueError, TypeError, ArgumentTypeError) as error:
+        wanted = action.type.__name__.replace("string_to_bool", "true or false")
+        raise ValueError(f"{key}: {value!r} is not what LLaMA-Factory takes there ({wanted})") from error
+    if action.choices and typed not in action.choices:
+        raise ValueError(f"{key}: {value!r} is none of {', '.join(map(str, action.choices))}")
+
+
+def check_extras(args: Mapping[str, Any]) -> None:
+    """Raises ImportError naming the extra to install for what the run asks for."""
+    for key, package in (("deepspeed", "deepspeed"), ("use_unsloth", "unsloth")):
+        if args.get(key):
+            need(package, f"{key}: {args[key]}")
+    need_reporters(args.get("report_to"))
 
 
 def check_row_training(args: Mapping[str, Any]) -> None:
@@ -116,6 +147,7 @@ def check_data(data: SftData, tokenizer, args: Mapping[str, Any], cutoff_len: in
         log.warning("%s has no prompt_contract.json: nothing tells how its prompts were written", data.folder)
     else:
         check_base_contract(data, base)
+        check_template(data.contract, tokenizer, data.folder)
         check_rendering(tokenizer, data.contract, args.get("template"))
     for path in data.files:
         check_lengths(tokenizer, read_rows(path), path, cutoff_len)

@@ -28,7 +28,7 @@ from mimigenrec.files import sha256
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids, check_base
 from mimigenrec.sft.callbacks import CompleteCheckpoints, OnlySidRows, RankingMetrics
-from mimigenrec.sft.checks import check_data, check_keys, check_lora, check_ranking, check_row_training
+from mimigenrec.sft.checks import check_data, check_extras, check_keys, check_lora, check_ranking, check_row_training
 from mimigenrec.sft.data import SftData, find_data, validation_sample
 from mimigenrec.sids.tokens import distinct_tokens
 
@@ -70,6 +70,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     from transformers import AutoTokenizer
 
     check_keys(args, ours=[field.name for field in fields(SftConfig)])
+    check_extras(args)
     plain_base = args["model_name_or_path"]
     check_base(plain_base)
     if config.train_only == "sid_rows":

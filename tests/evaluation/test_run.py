@@ -188,6 +188,9 @@ def test_a_checkpoint_of_another_catalogue_is_refused(checkpoint, toy_data, tmp_
     write_index(other / "id2sid.json", {**toy.sids, "4": ("<a_0>", "<b_0>")})
     with pytest.raises(ValueError, match="another catalogue.*item '4'.*<a_0><b_0>.*<a_1><b_0><c_2>"):
         run(tmp_path / "out", model=other, data=toy_data)
+    write_index(other / "id2sid.json", {f"book-{item}": sid for item, sid in toy.sids.items()})
+    with pytest.raises(ValueError, match="another catalogue.*no item in common"):
+        run(tmp_path / "out", model=other, data=toy_data)
 
 
 def test_a_checkpoint_that_does_not_know_the_sid_tokens_is_refused(tiny_model, toy_data, tmp_path):
@@ -203,6 +206,15 @@ def test_a_checkpoint_trained_in_other_words_is_refused(checkpoint, toy_data, tm
     other = copied(checkpoint, tmp_path / "tiny")
     Contract.of("classic").write(other)
     with pytest.raises(ValueError, match="contracts differ"):
+        run(tmp_path / "out", model=other, data=toy_data)
+
+
+def test_a_checkpoint_whose_chat_template_was_changed_is_refused(checkpoint, toy_data, tmp_path, tokenizer):
+    other = copied(checkpoint, tmp_path / "tiny")
+    Contract.of("contract", tokenizer, max_history=10).write(other)
+    settings = other / "chat_template.jinja"
+    settings.write_text(settings.read_text().replace("assistant", "helper"))
+    with pytest.raises(ValueError, match="chat template is not that of.*differ from character"):
         run(tmp_path / "out", model=other, data=toy_data)
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from mimigenrec.cli import COMMANDS, parse
 from mimigenrec.files import read_json
+from mimigenrec.sft.checks import check_keys
 from tests.conftest import ROOT
 from tests.sft.conftest import save_base, save_data
 
@@ -35,6 +36,7 @@ def test_sft_recipes_pass_the_parser_of_llamafactory(path, monkeypatch, tmp_path
     from llamafactory.hparams import get_train_args
 
     args = yaml.safe_load(path.read_text())
+    check_keys(args, ours=[])  # all of them LLaMA-Factory's
     assert args["overwrite_output_dir"] is False and args["dataset_dir"] == "data"  # resumes; relative to the root
     assert args.get("template") is None or args["template"] in TEMPLATES
     assert args.get("deepspeed") is None or (ROOT / args["deepspeed"]).is_file()

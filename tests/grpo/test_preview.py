@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from mimigenrec.cli import parse
+from mimigenrec.contract import Contract
 from mimigenrec.grpo.preview import PreviewConfig, group_advantages, main
+from mimigenrec.sids.tokens import write_index
 
 
 def preview(sft, rl_data, *options):
@@ -52,3 +54,16 @@ def test_a_group_without_signal_is_told(sft, rl_data, capsys, tmp_path, monkeypa
 def test_settings_that_cannot_work_are_refused(sft, rl_data, options, message):
     with pytest.raises(ValueError, match=message):
         preview(sft, rl_data, "--rewards", "ranking_reward.rule_reward", *options)
+
+
+def test_another_catalogue_or_wording_is_refused_as_in_training(sft, rl_data, toy, tmp_path):
+    one = ["--rewards", "ranking_reward.rule_reward"]
+    write_index(tmp_path / "id2sid.json", {**toy.sids, "0": toy.sids["1"]})
+    with pytest.raises(ValueError, match="another catalogue.*item '0'"):
+        preview(sft, rl_data, *one, "--index", str(tmp_path / "id2sid.json"))
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "train.json").write_bytes((rl_data / "rl" / "train.json").read_bytes())
+    write_index(tmp_path / "id2sid.json", toy.sids)
+    Contract.of("classic").write(tmp_path)
+    with pytest.raises(ValueError, match="contracts differ"):
+        preview(sft, tmp_path, *one)

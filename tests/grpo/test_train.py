@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from mimigenrec.cli import parse
 from mimigenrec.contract import Contract, read_contract
@@ -134,7 +136,7 @@ def test_the_rl_folder_itself_and_files_of_others_will_do(command, rl_data, tmp_
     (tmp_path / "theirs" / "train.json").write_text(rows)
     run(command("out", f"data={tmp_path / 'theirs'}", f"index={sft / 'id2sid.json'}", "max_steps=1"))
     assert sum("prompt_contract.json" in record.message for record in caplog.records) == 1
-    assert not read_contract(tmp_path / "out") or read_contract(tmp_path / "out") == read_contract(sft)
+    assert read_contract(tmp_path / "out") == read_contract(sft)  # what the checkpoint knew is not lost
 
 
 @pytest.fixture
@@ -204,8 +206,24 @@ def test_another_contract_is_refused(command, data_with):
 
 def test_a_checkpoint_of_another_catalogue_is_refused(command, data_with, toy):
     other = {**toy.sids, "0": toy.sids["1"], "1": toy.sids["0"]}
-    with pytest.raises(ValueError, match=f"item '0' is {join_sid(toy.sids['0'])} in .* is from another catalogue"):
+    with pytest.raises(ValueError, match=f"another catalogue.*item '0' is {join_sid(toy.sids['0'])} there"):
         run(command("out", f"data={data_with([GOOD], sids=other)}"))
+
+
+def test_another_data_set_with_the_same_token_names_is_refused(command, data_with, toy):
+    other = {f"book-{item}": sid for item, sid in toy.sids.items()}
+    with pytest.raises(ValueError, match="another catalogue.*no item in common"):
+        run(command("out", f"data={data_with([GOOD], sids=other)}"))
+
+
+def test_a_checkpoint_whose_chat_template_was_changed_is_refused(command, sft, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(sft, other)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "helper")
+    tokenizer.save_pretrained(other)
+    with pytest.raises(ValueError, match="chat template is not that of.*differ from character"):
+        run(command("out", f"model={other}"))
 
 
 def test_a_tokenizer_without_the_sids_is_refused(command, data_with, toy):
@@ -224,10 +242,10 @@ def test_accelerates_silent_single_process_is_refused():
 
 
 def test_the_last_whole_checkpoint_is_taken(tmp_path):
-    for step, whole in ((9, True), (10, True), (11, False)):
+    for step, state in ((9, "{}"), (10, "{}"), (11, None), (12, '{"log_history": [')):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        if whole:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        if state:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     args = RLConfig(str(tmp_path), use_cpu=True)
     assert last_checkpoint(args) == str(tmp_path / "checkpoint-10")
     assert last_checkpoint(RLConfig(str(tmp_path), use_cpu=True, overwrite_output_dir=True)) is None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -5,6 +7,7 @@ from mimigenrec.contract import Contract
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.checks import (
     check_data,
+    check_extras,
     check_keys,
     check_lora,
     check_ranking,
@@ -37,6 +40,37 @@ def test_a_key_of_nobody_gets_a_near_one(args):
         check_keys({**args, "eval_rankng": 1}, ours=["eval_ranking"])
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("finetuning_type", "fulll", "finetuning_type: 'fulll' is none of lora, oft, freeze, full"),
+        ("pref_loss", "nonsense", "pref_loss: 'nonsense' is none of sigmoid"),
+        ("eval_strategy", "sometimes", "none of no, steps, epoch"),
+        ("learning_rate", "fast", r"learning_rate: 'fast' is not what LLaMA-Factory takes there \(float\)"),
+        ("cutoff_len", 12.5, r"cutoff_len: 12.5 .*\(int\)"),
+        ("plot_loss", "maybe", "plot_loss: 'maybe' .*true or false"),
+    ],
+)
+def test_a_wrong_type_or_choice_of_llamafactorys_keys_is_refused(args, key, value, message):
+    with pytest.raises(ValueError, match=message):
+        check_keys({**args, key: value}, ours=[])
+
+
+def test_values_that_llamafactory_reads_well_pass(args):
+    sound = {"learning_rate": "1e-5", "warmup_steps": 20.0, "save_steps": 0.05, "report_to": ["wandb"], "bf16": False}
+    check_keys({**args, **sound, "deepspeed": None, "lr_scheduler_kwargs": {"min_lr": 0.0}}, ours=[])
+
+
+@pytest.mark.parametrize(
+    "asked", [{"deepspeed": "z3.json"}, {"use_unsloth": True}, {"report_to": "wandb"}, {"report_to": ["tensorboard"]}]
+)
+def test_a_package_that_is_missing_is_named_with_what_to_install(args, asked, monkeypatch):
+    check_extras(args)
+    monkeypatch.setattr("mimigenrec.extras.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=f"{next(iter(asked))}: .* run pip install"):
+        check_extras({**args, **asked})
+
+
 def test_a_tokenizer_without_the_sids_is_refused_with_the_remedy(args):
     tokenizer = AutoTokenizer.from_pretrained(args["model_name_or_path"])
     with pytest.raises(ValueError, match="does not know 10 of the 10 SID tokens.*add_tokens_list="):
@@ -55,6 +89,13 @@ def test_a_base_that_add_sids_prepared_has_learnt_no_wording(known, tmp_path):
     add_sids(AddSidsConfig(args["model_name_or_path"], data.folder / "new_tokens.json", tmp_path / "prepared"))
     Contract.of("classic", tokenizer).write(tmp_path / "prepared")
     check_data(data, tokenizer, {**args, "model_name_or_path": str(tmp_path / "prepared")}, cutoff_len=256)
+
+
+def test_data_built_for_another_chat_template_are_refused_before_the_training(known):
+    args, data, tokenizer = known
+    other = replace(data.contract, chat_template=tokenizer.chat_template.replace("assistant", "helper"))
+    with pytest.raises(ValueError, match="chat template is not that of"):
+        check_data(replace(data, contract=other), tokenizer, args, cutoff_len=256)
 
 
 def test_a_template_that_renders_otherwise_is_refused(known):

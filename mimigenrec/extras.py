@@ -1,0 +1,19 @@
+"""Optional packages: whoever asks for one that is not installed is told what to install."""
+
+from importlib.util import find_spec
+
+EXTRAS = {"deepspeed": "mimigenrec[deepspeed]", "unsloth": "mimigenrec[unsloth]", "wandb": "mimigenrec[wandb]"}
+
+
+def need(package: str, wish: str) -> None:
+    """Raises ImportError with the remedy unless the package is there. wish: the key and value that ask for it."""
+    if find_spec(package) is None:
+        remedy = EXTRAS.get(package, package)
+        raise ImportError(f"{wish} needs {package}, which is not installed: run pip install '{remedy}'")
+
+
+def need_reporters(report_to: str | list[str] | None) -> None:
+    """The same for wandb and tensorboard in transformers' `report_to`; others are its business."""
+    for name in [report_to] if isinstance(report_to, str) else report_to or []:
+        if name in ("wandb", "tensorboard"):
+            need(name, f"report_to: {name}")
