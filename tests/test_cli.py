@@ -2,9 +2,9 @@ import importlib
 import importlib.util
 import subprocess
 import sys
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import pytest
 
@@ -149,6 +149,23 @@ def test_every_command_has_one_config_whose_fields_have_help_and_a_main(module):
         )
         for field in fields(config):
             assert field.metadata.get("help"), f"{config.__name__}.{field.name} has no help"
+
+
+@pytest.mark.parametrize("module", list(commands_there_are()))
+def test_every_command_stops_at_an_unknown_flag_or_yaml_key(module, yaml, capsys):
+    command = importlib.import_module(module)
+    hints = {name: hint for name, hint in get_type_hints(command.main).items() if name != "return"}
+    configs = [hint for hint in hints.values() if is_dataclass(hint)]
+    if not configs:  # sft: its keys are LLaMA-Factory's too
+        with pytest.raises(SystemExit, match="wants a YAML file first"):
+            command.main(["--no_such_key", "1"])
+        return
+    wanted = [(c, f.name) for c in configs for f in fields(c) if f.default is f.default_factory is MISSING]
+    needed = [f"--{name}={(get_args(get_type_hints(c)[name]) or [1])[0]}" for c, name in wanted]
+    for argv, told in (([*needed, "--no_such_key", "1"], "--no_such_key"), ([yaml("no_such_key: 1")], "unknown key")):
+        with pytest.raises(SystemExit) as stopped:
+            parse(*configs, argv=argv)
+        assert stopped.value.code == 2 and told in capsys.readouterr().err
 
 
 def run(*argv: str) -> subprocess.CompletedProcess:

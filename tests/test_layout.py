@@ -1,6 +1,8 @@
 """The house's arrows: a room imports only rooms above it, and foreign insides are behind one door each."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,14 @@ def test_nothing_is_evaluated_or_unpickled(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in ("eval", "exec"), f"{path}, line {node.lineno}"
+
+
+def test_rl_evaluation_and_serving_start_without_llamafactory():
+    modules = "grpo.train grpo.preview evaluation.run evaluation.compare baselines.train decoding.recommend plots"
+    hidden = "import sys, importlib\nsys.modules['llamafactory'] = None  # from here on, as if not installed\n"
+    code = f"{hidden}for name in {modules.split()}: importlib.import_module(f'mimigenrec.{{name}}')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_folder_holds_what_its_name_says():

@@ -15,6 +15,7 @@ from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.result import Result, read_result, row_metrics
 from mimigenrec.evaluation.stats import RESAMPLES, Difference, paired_bootstrap
 from mimigenrec.files import write_json, writing
+from mimigenrec.manifest import make_manifest
 
 
 @dataclass
@@ -36,9 +37,9 @@ def main(config: CompareConfig) -> None:
     print(text)
     if config.output:
         shown = {level: {name: d._asdict() for name, d in of.items()} for level, of in differences.items()}
-        write_json(
-            config.output / "compare.json", {"a": str(config.a), "b": str(config.b), **shown, "differing": settings}
-        )
+        made_from = make_manifest(config, [result.folder / "final_result.json" for result in (a, b)], config.seed)
+        told = {"a": str(config.a), "b": str(config.b), **shown, "differing": settings, "manifest": made_from}
+        write_json(config.output / "compare.json", told)
         with writing(config.output / "compare.md") as out:
             out.write(text)
 

@@ -18,6 +18,8 @@ from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import write_json
 from mimigenrec.sft.data import SftData
 
+AT_ONCE = 32  # prompts searched together at most: each holds ten beams, so a batch that fits the loss may not fit here
+
 
 class CompleteCheckpoints(TrainerCallback):
     """Puts catalogue, items, contract and manifest into every checkpoint, so that a folder is all one needs."""
@@ -77,7 +79,7 @@ class RankingMetrics(TrainerCallback):
             [self.prompts[i] for i in mine],
             [self.targets[i] for i in mine],
             ks=(10,),
-            batch_size=args.per_device_eval_batch_size,
+            batch_size=min(args.per_device_eval_batch_size, AT_ONCE),
         )
         if world > 1:
             total = torch.tensor(list(found.values()), device=args.device)

@@ -92,6 +92,7 @@ def test_nothing_is_written_unless_asked(toy, tmp_path, capsys):
     stored = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert stored["sid"]["hr@1"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     assert stored["differing"] == {"config.beams": [97, 98]}
+    assert stored["manifest"]["seed"] == 42 and len(stored["manifest"]["inputs"]) == 2
 
 
 def test_a_missing_result_and_a_file_that_is_none_are_named(toy, tmp_path):

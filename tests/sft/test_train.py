@@ -14,6 +14,7 @@ from mimigenrec.contract import prompt_ids, read_contract, row_messages
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import read_json
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
@@ -90,6 +91,23 @@ def test_ranking_is_reported_and_picks_the_best_checkpoint(ready):
         if "eval_ndcg@10" in line
     }
     assert set(logged) == {2, 4, 6} and "eval_hr@10" in read_json(out / "eval_results.json", "test")
+
+
+def test_a_large_evaluation_batch_is_searched_in_parts_and_reports_the_same(ready, monkeypatch, data):
+    rows = read_rows(data / "sft" / "valid.json") * 6  # 72
+    (data / "sft" / "valid.json").write_text(json.dumps(rows))
+    sizes, reported = [], []
+
+    def spy(model, tokenizer, trie, prompts, targets, ks, batch_size):
+        sizes.append((len(prompts), batch_size))
+        return constrained_metrics(model, tokenizer, trie, prompts, targets, ks, batch_size)
+
+    monkeypatch.setattr("mimigenrec.sft.callbacks.constrained_metrics", spy)
+    for size in (512, 5):
+        out = f"{ready['output_dir']}-{size}"
+        train(SftConfig(), {**ready, "output_dir": out, "per_device_eval_batch_size": size, "max_steps": 2})
+        reported.append(read_json(Path(out) / "eval_results.json", "test")["eval_ndcg@10"])
+    assert set(sizes) == {(72, 32), (72, 5)} and reported[0] == pytest.approx(reported[1], abs=1e-6)
 
 
 def test_the_reported_ranking_is_that_of_the_saved_checkpoint(ready, data, toy):
