@@ -90,13 +90,14 @@ def test_a_template_computed_once_changes_no_list(name, support, family, wide_tr
 
 
 @pytest.mark.parametrize("support", SUPPORTS)
-def test_bf16_finds_the_same_sets_as_generate_in_bf16(support, family, wide_trie, wide_prompts):
-    model = family("Qwen2").to(torch.bfloat16)
-    found = search_sids(model, None, wide_trie, wide_prompts, 20, support)
-    expected = generate_sids(model, wide_trie, wide_prompts, 20, support)
-    common = [
-        len({sid for sid, _ in a} & {sid for sid, _ in b}) / len(b) for a, b in zip(found, expected, strict=True)
-    ]
+@pytest.mark.parametrize("autocast", [False, True], ids=["bf16 weights", "autocast"])
+def test_bf16_finds_the_same_sets_as_generate_in_bf16(autocast, support, family, wide_trie, wide_prompts):
+    model = family("Qwen2") if autocast else family("Qwen2").to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = search_sids(model, None, wide_trie, wide_prompts, 20, support)
+        expected = generate_sids(model, wide_trie, wide_prompts, 20, support)
+    pairs = zip(found, expected, strict=True)
+    common = [len({sid for sid, _ in a} & {sid for sid, _ in b}) / len(b) for a, b in pairs]
     assert sum(common) / len(common) >= 0.95
 
 
