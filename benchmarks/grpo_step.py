@@ -3,7 +3,7 @@
     python benchmarks/grpo_step.py --size tiny|0.5b|1.5b [--prompts 8] [--group 16] [--beta 0.001] [--support vocab]
                                    [--repeats 3] [--threads N] [--device cpu] [--memory]
 
-plain: generate() with TrieLogitsProcessor, then each of the prompts * group rows through the whole model, the scores of
+plain: generate() with TrieLogitsProcessor, then each of prompts * group rows through the whole model, the scores of
 the whole vocabulary stored, entropies as TRL takes them. ours: the search, and grpo.shared_prefix. Both on the same
 model with gradient checkpointing, the optimiser left out. Prompts and catalogue as in decode.py.
 `silent` gives every second group no signal (beta 0), as most groups of a sparse reward have none.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,15 @@ def test_a_checkpoint_answers_alone(journey, checkpoint, monkeypatch, tmp_path):
     [best] = recommender.recommend([["17", "203", "45"]], k=5, exclude_seen=True)
     assert len(best) == 5 and len({found.item for found in best}) == 5
     assert not {"17", "203", "45"} & {found.item for found in best}
+
+
+def test_the_quick_start_of_the_readme_runs(journey):
+    readme = (ROOT / "README.md").read_text()
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "from_pretrained" in block]
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=journey[0], check=True, capture_output=True, text=True
+    ).stdout
+    assert len(printed.splitlines()) == 5 and "<a_" in printed
 
 
 def test_stock_llamafactory_reads_the_recipe_and_the_registry(journey):

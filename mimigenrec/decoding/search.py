@@ -25,11 +25,13 @@ from mimigenrec.decoding.filters import blocked_keys
 from mimigenrec.decoding.frontier import Support
 from mimigenrec.decoding.head import Head
 from mimigenrec.decoding.plain import RankedSids, generate_sids
-from mimigenrec.decoding.tree import PromptTree, Template, causal_lm
+from mimigenrec.decoding.tree import PromptTree, Template, causal_lm, tree_bytes
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.sids.tokens import Sid
 
 Items = Collection[str] | None
+
+BUDGET = 4 * 2**30  # bytes for the trees of one forward; more prompts at once are no faster by then
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ def search_sids(
 ) -> list[RankedSids]:
     """The best SIDs for each prompt, best first; fewer than `beams` where the trie has fewer.
 
-    batch_size   prompts in one forward; prompts of similar length share it
+    batch_size   most prompts in one forward, fewer where BUDGET bytes hold fewer; similar lengths share it
     deny         item ids per prompt; a SID all of whose items are denied is not entered
     The model is used as it is: put it in eval mode first. Its own generation_config is not looked at.
     """
@@ -104,8 +106,9 @@ def search_sids(
     if obstacle:
         warn_once(f"searching with generate(), many times slower: {obstacle}")
     template = None if obstacle else Template.of(model, prompts)
+    fits = BUDGET // tree_bytes(model, max(map(len, prompts)), beams, beams * trie.depth)
     answers: list[RankedSids] = [[]] * len(prompts)
-    for rows in batches(prompts, batch_size if not obstacle or deny is None else 1):
+    for rows in batches(prompts, min(batch_size, max(1, fits)) if not obstacle or deny is None else 1):
         batch, denied = [prompts[row] for row in rows], None if deny is None else [deny[row] for row in rows]
         if obstacle:
             lm = causal_lm(model)  # a wrapper has no generate()

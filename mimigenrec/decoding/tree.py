@@ -103,6 +103,21 @@ def forward(body, ids: Tensor, visible: Tensor, positions: Tensor, cache: Dynami
     return output.last_hidden_state
 
 
+def tree_bytes(model, length: int, widest: int, nodes: int) -> int:
+    """About what the tree of one prompt needs: keys and values of all its tokens, activations and scores of the widest
+    forward. length: tokens of the prompt; widest: most new nodes of a level; nodes: of all levels."""
+    lm = causal_lm(model)
+    config = lm.config.get_text_config()
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    keys, rows = length + nodes, max(length, widest)
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    cache = 2 * config.num_hidden_layers * kv_heads * head_size * keys
+    at_work = rows * ((1 + heads) * keys + 4 * config.hidden_size + 3 * inner)
+    return (cache + at_work) * lm.dtype.itemsize
+
+
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """visible (P, q, keys) bool -> (P, 1, q, keys), added to attention scores: 0 where seen, else very negative."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)

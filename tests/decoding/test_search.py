@@ -160,3 +160,16 @@ def test_bad_arguments_are_refused(tiny_model, tokenizer, trie, wrong, what):
 
 def test_no_prompt_gives_no_answer(tiny_model, tokenizer, trie):
     assert recommend(tiny_model, tokenizer, trie, [], k=1, beams=1) == []
+
+
+def test_prompts_share_a_forward_only_as_far_as_memory_is_meant_to_go(tiny_model, trie, prompts, monkeypatch):
+    from mimigenrec.decoding import search
+    from mimigenrec.decoding.tree import tree_bytes
+
+    expected, seen = search_sids(tiny_model, None, trie, prompts, 4, batch_size=len(prompts)), []
+    whole = search.beam_search
+    monkeypatch.setattr(search, "beam_search", lambda *args: seen.append(len(args[2])) or whole(*args))
+    monkeypatch.setattr(search, "BUDGET", 2 * tree_bytes(tiny_model, max(map(len, prompts)), 4, 4 * trie.depth))
+    found = search_sids(tiny_model, None, trie, prompts, 4, batch_size=len(prompts))
+    assert max(seen) == 2 and sum(seen) == len(prompts)
+    assert [[sid for sid, _ in ranked] for ranked in found] == [[sid for sid, _ in ranked] for ranked in expected]
