@@ -8,6 +8,7 @@ import importlib
 import inspect
 
 import pytest
+import transformers
 import trl
 from trl import GRPOTrainer
 
@@ -64,6 +65,15 @@ def test_trls_source_is_the_one_we_read(name):
     source = inspect.getsource(inspect.unwrap(getattr(GRPOTrainer, name)))
     found = hashlib.sha256(source.encode()).hexdigest()[:16]
     assert found == SOURCES[name], f"GRPOTrainer.{name} changed with TRL {trl.__version__}: read it, then update"
+
+
+def test_nothing_of_trl_or_transformers_is_patched():
+    """Our classes inherit; what others import from TRL works as its own source says."""
+    for kind in (trl.GRPOConfig, GRPOTrainer, transformers.Trainer, transformers.GenerationMixin):
+        for name, value in vars(kind).items():
+            if inspect.isfunction(value):
+                home = inspect.unwrap(value).__module__
+                assert home.partition(".")[0] in ("trl", "transformers", "dataclasses", "builtins"), f"{name}: {home}"
 
 
 def test_another_trl_is_refused_with_the_remedy(monkeypatch):

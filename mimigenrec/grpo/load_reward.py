@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, SupportsFloat
 
 Reward = Callable[..., list[float | None]]
 
@@ -85,9 +85,9 @@ def checked(reward: Reward) -> Reward:
                 f"in order. The first without its own is {_show(first, completions, columns)}"
             )
         for i, score in enumerate(scores):
-            if score is not None and not math.isfinite(score):
+            if score is not None and not (isinstance(score, SupportsFloat) and math.isfinite(score)):
                 raise ValueError(
-                    f"{where} gave {score} for {_show(i, completions, columns)}; return a finite number, or None "
+                    f"{where} gave {score!r} for {_show(i, completions, columns)}; return a finite number, or None "
                     f"where it says nothing"
                 )
         return scores

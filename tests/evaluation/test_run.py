@@ -6,12 +6,14 @@ import shutil
 import pytest
 import torch
 
+from mimigenrec.baselines import train as baseline
 from mimigenrec.contract import Contract, prompt_ids, row_messages
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.evaluation.result import read_result
 from mimigenrec.evaluation.run import EvaluateConfig, main
 from mimigenrec.sids.tokens import write_index
+from tests.conftest import TOY_SIDS
 
 
 def run(output, **fields):
@@ -121,6 +123,25 @@ def test_exclude_seen_drops_the_history_and_keeps_the_list_long(checkpoint, toy_
         assert len(row["ranked"]) == min(3, len({tuple(sids[i]) for i in sids if i not in row["history"]}))
     assert result.metrics["repeat@10"]["mean"] == 0
     assert result.metrics["searched_beams"] > 7
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_the_seen_item_filter_leaves_a_model_and_a_baseline_the_same_items(
+    checkpoint, toy_data, raw_toy, tmp_path, exclude_seen
+):
+    ours = run(tmp_path / "model", model=checkpoint, data=toy_data, exclude_seen=exclude_seen, k=7)
+    fields = {"data_dir": raw_toy, "category": "toy", "data": toy_data, "exclude_seen": exclude_seen, "k": 7}
+    baseline.main(baseline.BaselineConfig(method="markov", output=tmp_path / "markov", **fields))
+    for mine, theirs in zip(ours.rows, read_result(tmp_path / "markov").rows, strict=True):
+        a, b = ({item for group in row["ranked"] for item in group["items"]} for row in (mine, theirs))
+        assert a == b == set(TOY_SIDS) - (set(mine["history"]) if exclude_seen else set())
+
+
+def test_the_same_command_twice_gives_the_same_numbers(plain, checkpoint, toy_data, tmp_path):
+    again = run(tmp_path / "out", model=checkpoint, data=toy_data)
+    drop = ("seconds", "rows_per_second")
+    a, b = ({k: v for k, v in result.metrics.items() if k not in drop} for result in (again, plain))
+    assert again.rows == plain.rows and a == b
 
 
 def test_k_beyond_the_catalogue_lists_every_sid_once_and_says_so(checkpoint, toy_data, tmp_path, caplog):

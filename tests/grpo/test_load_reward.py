@@ -20,6 +20,8 @@ def mine(tmp_path, monkeypatch):
         "def steady(completions, value=0.5, **columns):\n    return [value] * len(completions)\n"
         "def short(completions, **columns):\n    return [1.0] * (len(completions) - 1)\n"
         "def nan(completions, **columns):\n    return [1.0, math.nan, 1.0]\n"
+        "def text(completions, **columns):\n    return [1, '0.5', 1]\n"
+        "def nothing(completions, **columns):\n    pass\n"
         "def none(completions, **columns):\n    return [1.0, None, 1.0]\n"
         "def raises(completions, **columns):\n"
         "    return [1 / (chat[0]['content'] != '<a_3>') for chat in completions]\n"
@@ -99,6 +101,8 @@ def test_two_functions_of_one_name_keep_their_metrics_apart(mine):
     [
         ("short", "'short' at step 7 returned 2 scores for 3 completions.*sample 2"),
         ("nan", "'nan' at step 7 gave nan for sample 1 .*<a_2>"),
+        ("text", "'text' at step 7 gave '0.5' for sample 1 .*finite number"),
+        ("nothing", "'nothing' at step 7.*'NoneType' object is not iterable"),
         ("raises", "'raises' at step 7, sample 2 .*<a_3>.*ZeroDivisionError"),
         ("pairs", "'pairs' at step 7, no single sample, only all 3 together: ZeroDivisionError"),
     ],

@@ -40,6 +40,25 @@ def test_a_group_is_one_search_and_rewards_are_told_its_ranks(make_trainer, tiny
     assert texts == [tokenizer.decode(sid) for ranked in found for sid, _ in ranked]
 
 
+def test_groups_of_one_prompt_or_one_target_are_still_scored_apart(make_trainer):
+    """Texts are no keys: the same question may come with another answer, the same answer in the next group."""
+    trainer = make_trainer(load_rewards(["ranking_reward.rule_reward", "ranking_reward.ndcg_reward"]))
+    a, b = "<a_1><b_2>", "<a_2><b_1><c_3>"
+    prompt = [{"role": "user", "content": "?"}]
+    targets = [a, b, b]
+    inputs = [{"prompt": prompt, "reward_model": {"ground_truth": target}} for target in targets for _ in range(4)]
+    beams = [a, b, a, a]
+    chats = [[{"role": "assistant", "content": text}] for text in beams * 3]
+    scores = trainer._calculate_rewards(inputs, [prompt] * 12, chats, [[0]] * 12)
+    assert scores[:, 0].tolist() == [1, 0, 1, 1] + [0, 1, 0, 0] * 2
+    assert scores[4:8, 1].tolist() == scores[8:, 1].tolist() == pytest.approx([0, 1 / math.log2(3), 0, 0])
+
+
+def test_without_kl_no_second_model_is_loaded(make_trainer):
+    assert make_trainer(rule(), beta=0.0).ref_model is None
+    assert make_trainer(rule(), beta=0.1).ref_model is not None
+
+
 @pytest.mark.parametrize("rollout", ["sample", "distinct", "mixed"])
 def test_other_rollouts_train(make_trainer, rollout):
     trainer = make_trainer(rule(), rollout=rollout)
