@@ -87,12 +87,18 @@ def read_log(path: Path) -> dict[str, Curve]:
 
 
 def panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
-    """Panel title -> its curves; panels without a curve are left out."""
+    """Panel title -> its curves; panels without a curve are left out.
+
+    RL shows KL and entropy in place of its loss, which is near zero whatever happens: advantages sum to zero.
+    """
     chosen = {
         "loss": [name for name in ("loss", "train_loss", "eval_loss") if name in curves],
         "reward": [name for name in curves if name in ("reward", "eval_reward") or _is_reward_mean(name)],
         "validation": [name for name in curves if _is_metric(name)],
     }
+    if chosen["reward"]:
+        chosen["loss"] = [name for name in chosen["loss"] if name == "eval_loss"]
+        chosen["policy"] = [name for name in ("kl", "entropy") if name in curves]
     if "train_loss" in chosen["loss"] and "loss" in chosen["loss"]:
         chosen["loss"].remove("train_loss")  # the mean of the whole run, one point
     return {title: {name: curves[name] for name in names} for title, names in chosen.items() if names}
@@ -110,7 +116,7 @@ def draw_curves(path: str | Path, logs: Mapping[str, Mapping[str, Curve]]) -> No
     if not rows:
         raise ValueError(f"none of {', '.join(logs)} logs a loss, a reward, HR or NDCG; there is nothing to draw")
     width = max(map(len, rows.values()))
-    figure = Figure(figsize=(4.6 * width, 3.1 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(4.6 * width, 3.5 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), width, squeeze=False)
     for axes_row, (name, drawn) in zip(grid, rows.items(), strict=True):
         for axes in axes_row[len(drawn) :]:
@@ -136,7 +142,7 @@ def _draw_panel(axes, title: str, curves: Mapping[str, Curve]) -> None:
     axes.grid(color="#DDDDDD")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
