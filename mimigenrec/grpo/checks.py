@@ -1,9 +1,23 @@
 """Settings that could not work, or would be ignored in silence: refused before any step, with what to change."""
 
+from pathlib import Path
+
 from trl import GRPOConfig
 
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
+
+
+def check_model(model: str) -> None:
+    """Raises FileNotFoundError or ValueError unless RL can start from it: a whole model, in a folder or on the hub."""
+    folder = Path(model)
+    if not folder.is_dir() and model.count("/") != 1:
+        raise FileNotFoundError(f"--model {model} is no folder here and no Hugging Face name like owner/model")
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"--model {model} is a LoRA adapter; RL starts from a whole model. Merge it first with llamafactory-cli "
+            f"export, copy id2sid.json, items.json and prompt_contract.json beside the result, and give that folder"
+        )
 
 
 def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:

@@ -27,6 +27,7 @@ from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import read_json
 from mimigenrec.grpo.callbacks import RunLog, SelfContained
+from mimigenrec.grpo.checks import check_model
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.load_reward import load_rewards
 from mimigenrec.grpo.rollout import Rollout
@@ -58,6 +59,7 @@ class RunConfig:
 def main(run: RunConfig, args: RLConfig) -> None:
     logging.basicConfig(format="%(levelname)s %(message)s")
     check_launch(os.environ, torch.cuda.is_available())
+    check_model(run.model)
     set_seed(args.seed)
     rl, folder = data_folders(run.data)
     index = find_index(run.model, run.index, folder)

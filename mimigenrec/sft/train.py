@@ -106,6 +106,8 @@ def read_arguments(argv: list[str]) -> tuple[SftConfig, dict[str, Any]]:
         parse(SftConfig, argv=["--help"])
     if argv[0] == "--config":
         argv = argv[1:]
+    elif argv[0].startswith("--config="):
+        argv = [argv[0].removeprefix("--config="), *argv[1:]]
     if not argv or not argv[0].endswith((".yaml", ".yml")) or not Path(argv[0]).is_file():
         sys.exit(f"mimigenrec sft wants a YAML file first, found {argv[:1]}; see --help")
     merged = OmegaConf.merge(OmegaConf.load(argv[0]), OmegaConf.from_dotlist(overrides(argv[1:])))
@@ -119,11 +121,16 @@ def read_arguments(argv: list[str]) -> tuple[SftConfig, dict[str, Any]]:
 
 
 def overrides(words: list[str]) -> list[str]:
-    """key=value, --key=value and --key value, all as key=value."""
+    """key=value, --key=value and --key value, all as key=value. Exits on a word that is none of these."""
     found, rest = [], iter(words)
     for word in rest:
         name = word.removeprefix("--")
-        found.append(f"{name}={next(rest, '')}" if word != name and "=" not in word else name)
+        if "=" in word:
+            found.append(name)
+        elif word != name and (value := next(rest, None)) is not None:
+            found.append(f"{name}={value}")
+        else:
+            sys.exit(f"mimigenrec sft: {word!r} gives no value; write {name}=value")
     return found
 
 

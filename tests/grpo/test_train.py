@@ -232,6 +232,15 @@ def test_a_tokenizer_without_the_sids_is_refused(command, data_with, toy):
         run(command("out", f"data={data_with([GOOD], sids=more)}"))
 
 
+def test_an_adapter_and_a_folder_that_is_not_there_are_refused_as_start(command, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+        run(command("out", "model=saves/my/nowhere"))
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a LoRA adapter.*llamafactory-cli export"):
+        run(command("out", f"model={tmp_path / 'adapter'}"))
+
+
 def test_accelerates_silent_single_process_is_refused():
     several = {"CCL_WORKER_COUNT": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     with pytest.raises(ValueError, match="torchrun"):

@@ -223,6 +223,9 @@ def test_a_missing_base_and_another_revision_are_refused(args, data, tmp_path):
 
 def test_overrides_come_in_three_spellings():
     assert overrides(["a=1", "--b=2", "--c", "3"]) == ["a=1", "b=2", "c=3"]
+    for words in (["bf16"], ["a=1", "--bf16"]):  # not taken for true, and not passed over
+        with pytest.raises(SystemExit, match="bf16' gives no value; write bf16=value"):
+            overrides(words)
 
 
 def test_our_keys_are_taken_out_and_checked(tmp_path, args, capsys):
@@ -230,6 +233,8 @@ def test_our_keys_are_taken_out_and_checked(tmp_path, args, capsys):
     found, rest = read_arguments([str(tmp_path / "x.yaml"), "max_steps=9", "--eval_ranking", "8"])
     assert (found.sid_init, found.eval_ranking, rest["max_steps"]) == ("text", 8, 9)
     assert not {"sid_init", "eval_ranking"} & set(rest)
+    for start in (["--config", str(tmp_path / "x.yaml")], [f"--config={tmp_path / 'x.yaml'}"]):
+        assert read_arguments(start)[0].eval_ranking == 7
     with pytest.raises(SystemExit):
         read_arguments([str(tmp_path / "x.yaml"), "sid_init=zeros"])
     assert "invalid choice: 'zeros'" in capsys.readouterr().err
