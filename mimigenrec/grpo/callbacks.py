@@ -7,7 +7,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mimigenrec.decoding.model import copy_companions
-from mimigenrec.files import writing
+from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.grpo.checks import check_save_steps
 from mimigenrec.logs import JsonlWriter, read_jsonl
 
@@ -34,11 +34,15 @@ class RunLog(TrainerCallback):
 
 
 class SelfContained(TrainerCallback):
-    """Copies id2sid.json, items.json and prompt_contract.json from output_dir into each checkpoint."""
+    """Copies id2sid.json, items.json, prompt_contract.json and the manifest from output_dir into each checkpoint."""
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            copy_companions(args.output_dir, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+            output = Path(args.output_dir)
+            checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            copy_companions(output, checkpoint)
+            manifest = read_json(output / "manifest.json", made_by="mimigenrec grpo")
+            write_json(checkpoint / "manifest.json", {**manifest, "step": state.global_step})
 
 
 class SaveBetweenGenerations(TrainerCallback):

@@ -66,6 +66,7 @@ def test_the_command_makes_a_self_contained_checkpoint_and_its_log(command, tmp_
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["config"]["support"] == "vocab" and manifest["config"]["trl"]["num_generations"] == 4
     assert manifest["contract"] == read_contract(rl_data).hash and manifest["train_rows"] == 12
+    assert json.loads((out / "checkpoint-1" / "manifest.json").read_text()) == {**manifest, "step": 1}
     assert "last  step 2" in capsys.readouterr().out
 
 
