@@ -23,10 +23,11 @@ from mimigenrec.evaluation.predict import begin, merge, predict, processes, sear
 from mimigenrec.evaluation.result import write_result
 from mimigenrec.evaluation.rows import AskedRow, read_rows
 from mimigenrec.evaluation.table import one_result
+from mimigenrec.files import read_json
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import join_sid, read_index
 
-CHECKPOINT_FILES = ("config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
+CHECKPOINT_FILES = ("*config.json", "tokenizer.json", "chat_template.jinja", "*.safetensors", "*model*.bin")
 HOW = ("split", "k", "beams", "support", "exclude_seen", "limit", "dtype")  # with the files, all that lists depend on
 
 logger = logging.getLogger(__name__)
@@ -75,8 +76,8 @@ def main(config: EvaluateConfig) -> None:
         recommender = load(config, test)
         prompts = ask(recommender, test)
         if process.rank == 0:
-            files = [path for pattern in CHECKPOINT_FILES for path in sorted(checkpoint.glob(pattern))]
-            manifest = make_manifest(config, [*files, *test.files], config.seed, contract=contract)
+            files = [*checkpoint_files(checkpoint), *test.files]
+            manifest = make_manifest(config, files, config.seed, contract=contract)
             settings = {key: manifest["config"][key] for key in HOW}
             hashes = {"/".join(Path(path).parts[-2:]): value for path, value in manifest["inputs"].items()}
             begin(output, {**settings, **hashes})
@@ -181,6 +182,15 @@ def ask(recommender: MIMIGenRec, test: Asked) -> list[list[int] | None]:
         ids if row.history is None or any(item in test.catalog.sids for item in row.history) else None
         for row, ids in zip(test.rows, encoded, strict=True)
     ]
+
+
+def checkpoint_files(checkpoint: Path) -> list[Path]:
+    """What the scores depend on; with an adapter, its base's too where that is a folder."""
+    folders = [checkpoint]
+    if (checkpoint / "adapter_config.json").is_file():
+        adapter = read_json(checkpoint / "adapter_config.json", made_by="peft")
+        folders.append(Path(adapter["base_model_name_or_path"]))
+    return [path for folder in folders for pattern in CHECKPOINT_FILES for path in sorted(folder.glob(pattern))]
 
 
 def timing(recommender: MIMIGenRec, share: int, world: int, seconds: float) -> dict[str, Any]:

@@ -114,6 +114,14 @@ def test_predictions_of_other_weights_are_not_continued(plain, checkpoint, toy_d
         run(copied(plain.folder, tmp_path / "out"), model=other, data=toy_data)
 
 
+def test_predictions_under_another_chat_template_are_not_continued(plain, checkpoint, toy_data, tmp_path):
+    other = copied(checkpoint, tmp_path / "tiny")
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant", "helper"))
+    with pytest.raises(ValueError, match="chat_template.jinja"):
+        run(copied(plain.folder, tmp_path / "out"), model=other, data=toy_data)
+
+
 def test_exclude_seen_drops_the_history_and_keeps_the_list_long(checkpoint, toy_data, tmp_path):
     result = run(tmp_path / "out", model=checkpoint, data=toy_data, exclude_seen=True, k=3)
     sids = json.loads((toy_data / "id2sid.json").read_text())
@@ -202,6 +210,9 @@ def test_a_lora_checkpoint_is_evaluated_with_its_adapter(plain, checkpoint, toy_
     copy_companions(toy_data, tmp_path / "lora")
     result = run(tmp_path / "out", model=tmp_path / "lora", data=toy_data)
     assert [r["ranked"] for r in result.rows] != [r["ranked"] for r in plain.rows]
+    assert {str(checkpoint / "model.safetensors"), str(tmp_path / "lora" / "adapter_model.safetensors")} <= set(
+        result.manifest["inputs"]
+    )
 
 
 def test_a_checkpoint_of_another_catalogue_is_refused(checkpoint, toy_data, tmp_path, toy):
