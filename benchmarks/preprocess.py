@@ -60,12 +60,12 @@ def measure(folder: str) -> None:
     before, start, cpu = peak(), time.perf_counter(), time.process_time()
     main(BuildConfig(data_dir=Path(folder), category="made", output_dir=Path(folder) / "data" / "made"))
     times = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-    print("\n" + json.dumps({**times, "before": before, "peak": peak()}))  # noqa: T201
+    print("\n" + json.dumps({**times, "before": before, "peak": peak()}))
 
 
 def bench(sizes: list[int]) -> None:
     found = []
-    print("interactions    items  seconds  cpu s  rows/cpu s  peak MiB  of which ours")  # noqa: T201
+    print("interactions    items  seconds  cpu s  rows/cpu s  peak MiB  of which ours")
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             items = generate(Path(folder), size)
@@ -75,11 +75,11 @@ def bench(sizes: list[int]) -> None:
         seconds, cpu, most, ours = result["seconds"], result["cpu"], result["peak"], result["peak"] - result["before"]
         found.append((size, cpu, most, ours))
         line = f"{size:12,} {items:8,} {seconds:8.1f} {cpu:6.1f} {size / cpu:11,.0f} {most:9.0f} {ours:14.0f}"
-        print(line, flush=True)  # noqa: T201
+        print(line, flush=True)
     if len(found) > 1:
         (n0, *first), (n1, *last) = found[0], found[-1]
         slopes = [math.log(b / a) / math.log(n1 / n0) for a, b in zip(first, last, strict=True)]
-        print("slope: cpu seconds {:.2f}, peak {:.2f}, ours {:.2f}".format(*slopes))  # noqa: T201
+        print("slope: cpu seconds {:.2f}, peak {:.2f}, ours {:.2f}".format(*slopes))
 
 
 if __name__ == "__main__":

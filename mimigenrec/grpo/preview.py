@@ -75,8 +75,8 @@ def main(config: PreviewConfig) -> None:
     advantages = group_advantages(total)
     names = [reward.__name__ for reward in rewards]
     for i, row in enumerate(rows):
-        print(table(row, texts[i], names, scores[i], total[i], advantages[i]))  # noqa: T201
-    print(summary(rows, texts, total, advantages))  # noqa: T201
+        print(table(row, texts[i], names, scores[i], total[i], advantages[i]))
+    print(summary(rows, texts, total, advantages))
 
 
 def ask_rewards(rewards: list, rows: list[dict], texts: list[list[str]], groups: list[list[list[int]]]) -> Tensor:

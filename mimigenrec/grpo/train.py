@@ -102,7 +102,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
     trainer.save_model()
     trainer.save_state()
     if args.should_save:
-        print(summary(trainer.state.log_history, args.output_dir))  # noqa: T201
+        print(summary(trainer.state.log_history, args.output_dir))
 
 
 def check_launch(environment, has_gpu: bool) -> None:

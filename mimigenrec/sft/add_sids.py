@@ -48,7 +48,7 @@ class AddSidsConfig:
 
 def main(config: AddSidsConfig) -> None:
     facts = add_sids(config)
-    print(  # noqa: T201
+    print(
         f"{config.output}: {facts['added']} SID tokens added, {facts['already_there']} were there, "
         f"{facts['rows']} embedding rows, {'tied' if facts['tied'] else 'untied'}"
     )

@@ -202,11 +202,11 @@ def user_rows(path: Path, split: str, catalog: Catalog) -> Iterator[dict[str, An
 
 def report(out: Path, info_file: Path, row_counts: dict, sample_counts: dict, lengths: Lengths | None) -> None:
     for split, counts in row_counts.items():
-        print(f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))  # noqa: T201
+        print(f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
     for file, counts in sample_counts.items():
         longest = f"; longest {lengths.longest[file]['prompt_and_answer']} tokens" if lengths else ""
-        print(f"{out / file}: " + ", ".join(f"{n} {task}" for task, n in counts.items()) + longest)  # noqa: T201
-    print(f"registered in {info_file}")  # noqa: T201
+        print(f"{out / file}: " + ", ".join(f"{n} {task}" for task, n in counts.items()) + longest)
+    print(f"registered in {info_file}")
 
 
 if __name__ == "__main__":
