@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from mimigenrec.logs import JsonlWriter, read_jsonl
@@ -29,3 +32,20 @@ def test_a_whole_line_that_is_not_json_is_named(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"step": 1}\nbroken\n{"step": 2}\n')
     with pytest.raises(ValueError, match="x.jsonl, line 2: not JSON"):
         read_jsonl(tmp_path / "x.jsonl")
+
+
+def test_no_space_left_stops_the_run_and_the_next_one_goes_on(tmp_path):
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "from mimigenrec.logs import JsonlWriter\n"
+        "with JsonlWriter(sys.argv[1]) as log:\n"
+        "    for i in range(1000): log.write({'step': i})"
+    )
+    path = tmp_path / "log.jsonl"
+    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert run.returncode == 1 and "File too large" in run.stderr
+    assert path.stat().st_size == 1000 and not path.read_bytes().endswith(b"\n")  # the last line is cut
+    whole = read_jsonl(path)
+    with JsonlWriter(path) as log:
+        log.write({"step": "next"})
+    assert read_jsonl(path) == [*whole, {"step": "next"}] and whole == [{"step": i} for i in range(len(whole))]
