@@ -24,7 +24,7 @@ COMMANDS = {
     "embed-als": ("mimigenrec.sids.collaborative", "train interactions -> item vectors"),
     "fuse": ("mimigenrec.sids.fuse", "several item vectors -> one"),
     "quantise": ("mimigenrec.sids.quantise", "item vectors -> SIDs and codebooks"),
-    "sid-assign": ("mimigenrec.sids.sid_assign", "SIDs for new items, removed items out, the rest as it was"),
+    "sid-assign": ("mimigenrec.sid_assign", "SIDs for new items, removed items out, the rest as it was"),
     "sid-report": ("mimigenrec.sids.doctor", "index.json -> are these SIDs worth training on?"),
     "preprocess": ("mimigenrec.tasks.build", "interactions and SIDs -> SFT and RL rows"),
     "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),

@@ -4,39 +4,27 @@
         --items new.json --vectors new.emb.npy --remove gone.txt --output C.index.new.json
 
 --index and --output may be an id2sid.json, that of a checkpoint too, and may be one file: it is replaced as a whole,
-and `MIMIGenRec.reload()` of a running process takes it up. The vectors come from the encoder that made those of the
-catalogue (`mimigenrec embed`). A new item may only have tokens that the index, or --tokens, has already, so a trained
-model can name it; --new_tokens lifts that, and the model must then learn them.
-
-A new item takes the nearest SID, as `assign` gives it. With --collisions reassign it takes the nearest one that no
-item has; a SID that a removed item left is free. In an index with an extra level (collisions: extra) it takes the next
-number of its SID, or where the numbers are used up goes on to the next nearest SID.
+and `MIMIGenRec.reload()` of a running process takes it up. Titles and descriptions then follow into the items.json
+beside it, if --index has one. The vectors come from the encoder that made those of the catalogue (`mimigenrec embed`).
+A new item may only have tokens that the index, or --tokens, has already, so a trained model can name it; --new_tokens
+lifts that, and the model must then learn them. sids/new_items.py says which SID a new item gets.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from mimigenrec.catalog import load_catalog, write_items
 from mimigenrec.cli import arg, parse
-from mimigenrec.files import write_json
+from mimigenrec.files import read_json, write_json
 from mimigenrec.manifest import make_manifest
-from mimigenrec.sids.collisions import Code, near_sids
-from mimigenrec.sids.items import read_item_texts
-from mimigenrec.sids.quantiser import Codebooks, assign, encode
-from mimigenrec.sids.tokens import (
-    LEVEL_LETTERS,
-    Sid,
-    codes_to_sids,
-    distinct_tokens,
-    read_index,
-    read_new_tokens,
-    sid_to_codes,
-    write_index,
-)
+from mimigenrec.sids.items import plain_text, read_item_texts
+from mimigenrec.sids.new_items import assign_new
+from mimigenrec.sids.quantiser import Codebooks
+from mimigenrec.sids.tokens import Sid, distinct_tokens, read_index, read_new_tokens, write_index
 from mimigenrec.sids.vectors import read_about, read_vectors
 
 
@@ -67,6 +55,8 @@ def main(config: AssignConfig) -> None:
     sids = kept | new
     if not sids:
         raise ValueError(f"{config.remove} removes every item of {config.index} and none is new; nothing is left")
+    if config.output.name == "id2sid.json" and config.index.with_name("items.json").is_file():
+        write_texts(config, sids)
     write_index(config.output, sids)
     taken = set(kept.values())
     facts = {
@@ -80,72 +70,6 @@ def main(config: AssignConfig) -> None:
     write_json(Path(config.output).with_suffix(".assigned.json"), make_manifest(config, inputs, None, **facts))
     print(f"{config.output}: {facts['kept']} items kept, {facts['removed']} removed, {facts['new']} new")
     print(f"new items that share a SID: {facts['new_that_share_a_sid']}; new tokens: {len(facts['new_tokens'])}")
-
-
-def assign_new(
-    kept: Mapping[str, Sid],
-    codebooks: Codebooks,
-    items: Sequence[str],
-    vectors: np.ndarray,
-    collisions: Literal["leave", "reassign"],
-    known: Iterable[str] | None,
-    depth: int,
-) -> dict[str, Sid]:
-    """SIDs of `depth` tokens for new items, in their order; vectors (items, dim).
-
-    kept    the SIDs that are taken          known   tokens that may be used; None: all of the codebooks
-    raises  ValueError if depth is neither the codebooks' number of levels nor one more, a kept SID is not made of
-            their codes, or no SID is free
-    """
-    levels = len(codebooks.levels)
-    if depth not in (levels, levels + 1):
-        raise ValueError(f"the index has SIDs of {depth} tokens and these codebooks give {levels}; take its own")
-    taken = {sid_to_codes(sid) for sid in kept.values()}
-    for code in taken:
-        if len(code) != depth or any(c >= size for c, size in zip(code, codebooks.sizes, strict=False)):
-            raise ValueError(f"the SID {code} of the index is not made of codebooks {codebooks.sizes}; take its own")
-    if not len(items):
-        return {}
-    codes_at = known_codes(codebooks, known, depth)
-    allowed = replace(codebooks, levels=[level[own] for level, own in zip(codebooks.levels, codes_at, strict=False)])
-    nearest, encoded = assign(allowed, vectors), encode(allowed, vectors)
-    codes = np.empty((len(items), depth), np.int64)
-    for row, own in enumerate(nearest):
-        near = near_sids(encoded[row], allowed.levels, tuple(own.tolist()))
-        choices = (tuple(int(codes_at[level][code]) for level, code in enumerate(sid)) for sid in near)
-        if depth > levels:
-            choice = next(numbered(choices, taken, codes_at[-1]), None)
-        else:
-            choice = next((sid for sid in choices if collisions == "leave" or sid not in taken), None)
-        if choice is None:
-            raise ValueError(
-                f"no SID is free for new item {items[row]!r}; --new_tokens or --collisions leave would make room"
-            )
-        taken.add(choice)
-        codes[row] = choice
-    return codes_to_sids(items, codes)
-
-
-def numbered(sids: Iterable[Code], taken: set[Code], numbers: Sequence[int]) -> Iterable[Code]:
-    """SIDs with their first free number behind them; those whose numbers are used up are left out."""
-    for sid in sids:
-        for number in numbers:
-            if (*sid, int(number)) not in taken:
-                yield (*sid, int(number))
-                break
-
-
-def known_codes(codebooks: Codebooks, known: Iterable[str] | None, depth: int) -> list[np.ndarray]:
-    """For each level the codes that may be used, ascending; the numbers of an extra level have no end."""
-    sizes = codebooks.sizes + [10**6] * (depth - len(codebooks.levels))
-    if known is None:
-        return [np.arange(size) for size in sizes]
-    codes: list[set[int]] = [set() for _ in sizes]
-    for token in known:
-        found = re.fullmatch(rf"<([{LEVEL_LETTERS[:depth]}])_(\d+)>", token)
-        if found and int(found[2]) < sizes[LEVEL_LETTERS.index(found[1])]:
-            codes[LEVEL_LETTERS.index(found[1])].add(int(found[2]))
-    return [np.array(sorted(own)) for own in codes]
 
 
 def read_new(config: AssignConfig, codebooks: Codebooks, old: Mapping[str, Sid]) -> tuple[list[str], np.ndarray]:
@@ -171,6 +95,18 @@ def read_new(config: AssignConfig, codebooks: Codebooks, old: Mapping[str, Sid])
             f"items as the catalogue was (tfidf: with --fitted)"
         )
     return items, read_vectors(config.vectors, items)
+
+
+def write_texts(config: AssignConfig, sids: Mapping[str, Sid]) -> None:
+    """items.json beside --output: what lies beside --index, less the removed items, with the texts of new ones."""
+    catalog = load_catalog(config.index.parent)
+    new = read_json(config.items, made_by="--items") if config.items else {}
+    for name, texts in (("title", catalog.titles), ("description", catalog.descriptions)):
+        texts |= {item: plain_text(known.get(name)) for item, known in new.items()}
+        for gone in texts.keys() - sids.keys():
+            del texts[gone]
+    catalog.sids = dict(sids)
+    write_items(config.output.with_name("items.json"), catalog)
 
 
 def read_removed(path: str | Path, old: Mapping[str, Sid]) -> set[str]:

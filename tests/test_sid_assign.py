@@ -7,9 +7,9 @@ from mimigenrec.catalog import Catalog
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import recommend
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.sid_assign import AssignConfig, main
 from mimigenrec.sids import rqkmeans
 from mimigenrec.sids.quantiser import assign
-from mimigenrec.sids.sid_assign import AssignConfig, main
 from mimigenrec.sids.tokens import codes_to_sids, read_index, sid_to_codes, write_index
 from mimigenrec.sids.vectors import write_vectors
 from tests.conftest import make_model, make_tokenizer
@@ -79,7 +79,8 @@ def test_a_running_model_takes_the_new_catalogue_up(catalogue, tmp_path):
     old = read_index(catalogue["index"])
     tokenizer = make_tokenizer(sid_tokens=sorted({token for sid in old.values() for token in sid}))
     folder = tmp_path / "checkpoint"
-    first = MIMIGenRec(make_model(len(tokenizer)), tokenizer, Catalog(dict(old)), Contract.of("contract", tokenizer))
+    catalog = Catalog(dict(old), {item: f"old {item}" for item in OLD}, {}, {"7": 3})
+    first = MIMIGenRec(make_model(len(tokenizer)), tokenizer, catalog, Contract.of("contract", tokenizer))
     first.save_pretrained(folder)
     running = MIMIGenRec.from_pretrained(folder, device="cpu")
 
@@ -91,6 +92,8 @@ def test_a_running_model_takes_the_new_catalogue_up(catalogue, tmp_path):
     assert all_items() == set(OLD)
     running.reload()
     assert all_items() == set(OLD) - set(GONE) | set(NEW)
+    told = {item: f"old {item}" for item in OLD if item not in GONE} | {item: f"new {item}" for item in NEW}
+    assert running.catalog.titles == told and running.catalog.popularity == {"7": 3}
     (folder / "id2sid.json").write_text("{")
     with pytest.raises(ValueError, match="id2sid.json is not JSON"):
         running.reload()
