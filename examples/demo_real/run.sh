@@ -9,12 +9,12 @@ ROOT=${ROOT:-$TOP}                   # where data/, saves/, rl_outputs/ and resu
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   SAMPLES=${SAMPLES:-50000} RL_STEPS=${RL_STEPS:-200} LIMIT=${LIMIT:-938}
 else
-  SAMPLES=${SAMPLES:-400} RL_STEPS=${RL_STEPS:-6} LIMIT=${LIMIT:-200}
+  SAMPLES=${SAMPLES:-320} RL_STEPS=${RL_STEPS:-6} LIMIT=${LIMIT:-200}
 fi
 say() { printf '\n== %s\n' "$*"; }
 
 mkdir -p "$ROOT" && cd "$ROOT"
-PACKAGES=$PWD/data/demo_real/packages RAW=data/demo_real/raw DATA=data/demo_real/ml-100k
+PACKAGES=$PWD/data/demo_real/packages RAW=data/demo_real/raw DATA=data/ml-100k
 BASE=saves/demo_real/base BASE_SID=saves/demo_real/base_sid SFT=saves/demo_real/sft
 RL=rl_outputs/demo_real RESULTS=results/demo_real
 export PYTHONPATH=$PACKAGES${PYTHONPATH:+:$PYTHONPATH} HF_HUB_OFFLINE=1
