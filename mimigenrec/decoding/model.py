@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.contract import FILE as CONTRACT_FILE
-from mimigenrec.contract import Contract, messages, prompt_ids, read_contract, user_text
+from mimigenrec.contract import Contract, check_template, messages, prompt_ids, read_contract, user_text
 from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import writing
@@ -51,6 +51,7 @@ class MIMIGenRec:
         if contract is None:
             log.warning("%s has no %s: asking in our own wording, which may not be its own", folder, CONTRACT_FILE)
             contract = Contract.of("contract", tokenizer)
+        check_template(contract, tokenizer, folder / CONTRACT_FILE)
         model = load_model(folder, dtype=dtype)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, load_catalog(folder), contract, folder)

@@ -136,3 +136,14 @@ def test_companions_are_copied_as_they_are_those_present(checkpoint, tmp_path):
     (tmp_path / "new" / FILE).unlink()
     assert copy_companions(tmp_path / "new", tmp_path / "other") == ["id2sid.json", "items.json"]
     assert read_contract(tmp_path / "other") is None
+
+
+def test_a_chat_template_changed_after_training_is_refused(checkpoint, tmp_path):
+    import shutil
+
+    folder = tmp_path / "changed"
+    shutil.copytree(checkpoint, folder)
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_start|>", "<|im_end|>"))
+    with pytest.raises(ValueError, match="the chat template is not that of prompt_contract.json"):
+        MIMIGenRec.from_pretrained(folder)
