@@ -1,28 +1,41 @@
 """Methods to beat, fitted on the train rows alone and measured as the model is: `mimigenrec baseline`.
 
-They rank every item that has a SID, the same candidates as the model's; a target without one is a miss for all.
+They rank every item that has a SID, the same candidates as the model's; a target without one is a miss for all. Sets
+without SIDs are measured item by item (--sids none). Networks stop by NDCG@10 of the valid rows; started again on the
+same output they go on, and a finished one is only measured.
 """
 
 import logging
 import time
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from mimigenrec.baselines.history_popularity import HistoryPopularity
+from mimigenrec.baselines.itemknn import ItemKNN
 from mimigenrec.baselines.markov import Markov
+from mimigenrec.baselines.network import Network
 from mimigenrec.baselines.popularity import Popularity
+from mimigenrec.baselines.repeat_last import RepeatLast
 from mimigenrec.catalog import Catalog, load_catalog
 from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.metrics import KS, Group
 from mimigenrec.evaluation.result import write_result
-from mimigenrec.evaluation.rows import read_inter_rows, read_rows, result_row
+from mimigenrec.evaluation.rows import AskedRow, read_inter_rows, read_rows, result_row
 from mimigenrec.evaluation.table import one_result
-from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.interactions.inter_file import History, read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import join_sid, read_index
 
-METHODS = {"popularity": Popularity, "markov": Markov}
+COUNTING = {  # method -> what its keys and train rows make of it: something with rank(history)
+    "popularity": lambda config, *data: Popularity(*data),
+    "repeat_last": lambda config, *data: RepeatLast(*data),
+    "history_popularity": lambda config, *data: HistoryPopularity(*data),
+    "markov": lambda config, *data: Markov(*data, config.back_off),
+    "itemknn": lambda config, *data: ItemKNN(*data, config.neighbours, config.shrink),
+}
+DEFAULTS = Network()
 
 logger = logging.getLogger(__name__)
 
@@ -31,45 +44,55 @@ logger = logging.getLogger(__name__)
 class BaselineConfig:
     """A baseline's lists for the test rows, in the files that `mimigenrec evaluate` writes."""
 
-    method: Literal["popularity", "markov"] = arg("what to fit")
+    method: Literal[
+        "popularity", "repeat_last", "history_popularity", "markov", "itemknn", "sasrec", "gru4rec", "caser", "tiger"
+    ] = arg("what to fit")
     data_dir: Path = arg("folder that holds C/C.train.inter, or C.train.inter itself; C is --category")
     category: str = arg("name of the category, C")
-    output: Path = arg("folder to write final_result.json, metrics.* and manifest.json to")
+    output: Path = arg("folder to write final_result.json, metrics.* and manifest.json to, and a network's training")
     data: Path | None = arg(
         "folder written by preprocessing: ask its rows and rank its items, so that the result can be compared with a "
         "model's; without it C.<split>.inter and C.index.json are read",
         default=None,
     )
+    sids: Literal["index", "none"] = arg(
+        "none: the set has no SIDs; every item of the three .inter files is ranked and stands for itself",
+        default="index",
+    )
     split: Literal["valid", "test"] = arg("rows to rank for", default="test")
     k: int = arg("how many distinct SIDs a list holds", default=50)
     exclude_seen: bool = arg("leave out items of the row's own history", default=False)
     limit: int | None = arg("only the first so many rows", default=None)
-    seed: int = arg("of the bootstrap", default=42)
+    back_off: int = arg("markov: how many items before the last are asked, before popularity", default=0)
+    neighbours: int = arg("itemknn: how many of each item count", default=100)
+    shrink: float = arg("itemknn: added below the fraction, against items of few users", default=0.0)
+    seed: int = arg("of the bootstrap and of a network's training", default=42)
 
 
-def main(config: BaselineConfig) -> None:
+def main(config: BaselineConfig, network: Network = DEFAULTS) -> None:
     if config.k < KS[0]:
         raise ValueError(f"--k {config.k} leaves nothing to rank; the smallest is {KS[0]}")
-    inner = config.data_dir / config.category
-    raw = inner if inner.is_dir() else config.data_dir
-    train_file = raw / f"{config.category}.train.inter"
-    if config.data:
-        split = f"{config.split}.json"
-        inputs = [config.data / "id2sid.json", config.data / "sft" / split, config.data / "rows" / split]
-        catalog = load_catalog(config.data)
-        rows = read_rows(inputs[1], inputs[2], config.limit)
-    else:
-        inputs = [raw / f"{config.category}.index.json", raw / f"{config.category}.{config.split}.inter"]
-        catalog = Catalog(sids=read_index(inputs[0]))
-        rows = read_inter_rows(inputs[1], catalog.sids, config.limit)
+    if config.data and config.sids == "none":
+        raise ValueError(f"--data {config.data} has SIDs; leave out --sids none, or --data")
+    catalog = read_catalog(config)
+    inputs = [*index_files(config), file_of(config, "train")]
+    train = list(read_inter(inputs[-1]))
+    rows, read = asked_rows(config, catalog, config.split, config.limit)
+    inputs += read
+    histories = [row.history for row in rows]
     started = time.perf_counter()
-    method = METHODS[config.method](catalog.sids, list(read_inter(train_file)))
-    results = []
-    for row in rows:
-        seen = set(row.history) if config.exclude_seen else set()
-        results.append(result_row(row, to_groups(method.rank(row.history), catalog, config.k, seen)))
+    if config.method in COUNTING:
+        method = COUNTING[config.method](config, catalog.sids, train)
+        lists = cut(map(method.rank, histories), histories, catalog, config)
+    else:
+        valid, read = asked_rows(config, catalog, "valid", network.valid_rows)
+        inputs += [path for path in read if path not in inputs]
+        asked = [History(row.row, row.user, tuple(row.history), row.target) for row in valid]
+        lists = trained(config, network, catalog, train, asked, histories)
+    results = [result_row(row, groups) for row, groups in zip(rows, lists, strict=True)]
     seconds = time.perf_counter() - started
-    manifest = make_manifest(config, [train_file, *inputs], config.seed)
+    facts = {} if config.method in COUNTING else {"network": asdict(network)}
+    manifest = make_manifest(config, inputs, config.seed, **facts)
     metrics = write_result(
         config.output,
         results,
@@ -83,6 +106,70 @@ def main(config: BaselineConfig) -> None:
     print(f"{config.method}\n\n{one_result(metrics)}\nwritten to {config.output}")
 
 
+def trained(
+    config: BaselineConfig,
+    network: Network,
+    catalog: Catalog,
+    train: list[History],
+    valid: list[History],
+    histories: list[list[str]],
+) -> Iterable[list[Group]]:
+    if config.method == "tiger":
+        from mimigenrec.baselines.tiger import Tiger
+
+        tiger = Tiger(catalog, network, config.seed)
+        tiger.train(train, valid, config.seed, config.output, config.exclude_seen)
+        return tiger.lists(histories, config.k, config.exclude_seen)
+    from mimigenrec.baselines.next_item import NextItem
+
+    recommender = NextItem.train(
+        config.method, catalog.sids, train, valid, network, config.seed, config.output, config.exclude_seen
+    )
+    return cut(recommender.rank_all(histories), histories, catalog, config)
+
+
+def file_of(config: BaselineConfig, split: str) -> Path:
+    inner = config.data_dir / config.category
+    return (inner if inner.is_dir() else config.data_dir) / f"{config.category}.{split}.inter"
+
+
+def index_files(config: BaselineConfig) -> list[Path]:
+    """Where the items to rank are told."""
+    if config.data:
+        return [config.data / "id2sid.json"]
+    if config.sids == "none":
+        return [file_of(config, "valid"), file_of(config, "test")]  # and train, which every method reads
+    return [file_of(config, "train").with_name(f"{config.category}.index.json")]
+
+
+def read_catalog(config: BaselineConfig) -> Catalog:
+    if config.data:
+        return load_catalog(config.data)
+    if config.sids == "index":
+        return Catalog(sids=read_index(*index_files(config)))
+    rows = (row for split in ("train", "valid", "test") for row in read_inter(file_of(config, split)))
+    items = dict.fromkeys(item for row in rows for item in (*row.items, row.target))
+    return Catalog(sids={item: (f"<item_{item}>",) for item in items})
+
+
+def asked_rows(
+    config: BaselineConfig, catalog: Catalog, split: str, limit: int | None
+) -> tuple[list[AskedRow], list[Path]]:
+    """The first `limit` rows of a split, and the files that they were read from."""
+    if config.data:
+        files = [config.data / "sft" / f"{split}.json", config.data / "rows" / f"{split}.json"]
+        return read_rows(*files, limit), files
+    path = file_of(config, split)
+    return read_inter_rows(path, catalog.sids, limit), [path]
+
+
+def cut(
+    ranked: Iterable[Iterable[tuple[str, float]]], histories: list[list[str]], catalog: Catalog, config: BaselineConfig
+) -> Iterator[list[Group]]:
+    for items, history in zip(ranked, histories, strict=True):
+        yield to_groups(items, catalog, config.k, set(history) if config.exclude_seen else ())
+
+
 def to_groups(
     ranked: Iterable[tuple[str, float]], catalog: Catalog, k: int, seen: Collection[str] = ()
 ) -> list[Group]:
@@ -90,9 +177,9 @@ def to_groups(
     groups: list[Group] = []
     sids: set[str] = set()
     for item, score in ranked:
-        sid = join_sid(catalog.sids[item])
         if item in seen:
             continue
+        sid = join_sid(catalog.sids[item])
         if len(sids) == k and sid not in sids:
             break
         sids.add(sid)
@@ -102,4 +189,4 @@ def to_groups(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    main(*parse(BaselineConfig))
+    main(*parse(BaselineConfig, Network))

@@ -25,3 +25,21 @@ def test_an_unknown_last_item_and_an_empty_history_fall_back_to_popularity():
     popular = [item for item, _ in markov.popularity.order]
     for history in (["404"], []):
         assert [item for item, _ in markov.rank(history)] == popular
+
+
+def test_back_off_asks_the_items_before_the_last_one_after_the_other_before_popularity():
+    ranked = list(Markov(ITEMS, TRAIN, back_off=1).rank(["1", "2"]))
+    assert [item for item, _ in ranked] == ["1", "9", "3", "2", "10"]  # after 2: 1, 9; after 1: 3, 2, 10
+    scores = [score for _, score in ranked]
+    assert scores == sorted(scores, reverse=True) and scores[1] >= 1 > scores[2]
+    assert [item for item, _ in Markov(ITEMS, TRAIN).rank(["1", "2"])] == ["1", "9", "3", "2", "10"]
+
+
+def test_back_off_goes_no_further_than_told_and_unknown_items_lead_nowhere():
+    def order(back_off, history):
+        return [item for item, _ in Markov(ITEMS, TRAIN, back_off).rank(history)]
+
+    popular = order(0, [])
+    assert popular == ["1", "3", "2", "9", "10"]
+    assert order(1, ["2", "404", "404"]) == popular
+    assert order(2, ["2", "404", "404"]) == ["1", "9", "3", "2", "10"]

@@ -4,14 +4,19 @@ import json
 
 import pytest
 
-from mimigenrec.baselines.train import BaselineConfig, main, to_groups
+from mimigenrec.baselines.network import Network
+from mimigenrec.baselines.train import COUNTING, BaselineConfig, main, to_groups
+from mimigenrec.cli import parse
 from mimigenrec.evaluation.result import read_result
 from mimigenrec.interactions.inter_file import History, write_inter
 from tests.conftest import shared
 
+QUICK = Network(width=8, layers=1, max_history=4, window=2, filters=4, epochs=2, device="cpu")
+NETWORKS = ["sasrec", "gru4rec", "caser", "tiger"]
 
-def run(output, **fields):
-    main(BaselineConfig(output=output, **fields))
+
+def run(output, network=QUICK, **fields):
+    main(BaselineConfig(output=output, **fields), network)
     return read_result(output)
 
 
@@ -40,14 +45,56 @@ def test_items_on_the_last_sid_count_though_k_is_reached(toy):
     assert [g["items"] for g in to_groups(ranked, toy, k=2)] == [["2"], ["0"], ["3"]]
 
 
-def test_exclude_seen_leaves_out_exactly_the_history(raw_toy, tmp_path):
-    common = {"method": "markov", "data_dir": raw_toy, "category": "toy", "k": 7}
+def items_of(row):
+    return [item for group in row["ranked"] for item in group["items"]]
+
+
+@pytest.mark.parametrize("method", sorted(COUNTING))
+def test_exclude_seen_leaves_out_exactly_the_history(method, raw_toy, tmp_path):
+    common = {"method": method, "data_dir": raw_toy, "category": "toy", "k": 7}
     plain, filtered = run(tmp_path / "a", **common), run(tmp_path / "b", **common, exclude_seen=True)
     for before, after in zip(plain.rows, filtered.rows, strict=True):
-        listed = [item for group in before["ranked"] for item in group["items"]]
-        kept = [item for group in after["ranked"] for item in group["items"]]
-        assert kept == [item for item in listed if item not in before["history"]]
+        assert items_of(after) == [item for item in items_of(before) if item not in before["history"]]
     assert filtered.metrics["repeat@10"]["mean"] == 0 < plain.metrics["repeat@10"]["mean"]
+
+
+@pytest.mark.parametrize("method", NETWORKS)
+def test_a_network_gives_whole_lists_without_seen_items_and_its_training(method, raw_toy, tmp_path, toy):
+    fields = {"method": method, "data_dir": raw_toy, "category": "toy", "k": 5, "exclude_seen": True}
+    result = run(tmp_path, **fields)
+    assert {file.name for file in tmp_path.iterdir()} >= {"final_result.json", "training.jsonl", "training.pt"}
+    for row in result.rows:
+        assert not set(items_of(row)) & set(row["history"])
+        left = {toy.sids[item] for item in toy.sids if item not in row["history"]}
+        assert len({group["sid"] for group in row["ranked"]}) == min(5, len(left))
+    assert result.manifest["network"]["width"] == 8 and result.manifest["seed"] == 42
+    assert any(path.endswith("toy.valid.inter") for path in result.manifest["inputs"])
+    assert [row["ranked"] for row in run(tmp_path, **fields).rows] == [row["ranked"] for row in result.rows]
+
+
+def test_a_set_without_sids_is_ranked_item_by_item(raw_toy, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for split in ("train", "valid", "test"):
+        (bare / f"toy.{split}.inter").write_text((raw_toy / "toy" / f"toy.{split}.inter").read_text())
+    fields = {"data_dir": bare, "category": "toy", "k": 10}
+    result = run(tmp_path / "o", method="markov", sids="none", **fields)
+    assert result.metrics["n_items"] == result.metrics["n_sids"] == 8
+    assert result.metrics["sid"] != {} and result.metrics["rows_with_fewer_than_k"] == 8
+    with pytest.raises(FileNotFoundError, match=r"toy\.index\.json"):
+        run(tmp_path / "p", method="markov", **fields)
+    with pytest.raises(ValueError, match="leave out --sids none"):
+        run(tmp_path / "p", method="markov", sids="none", data=bare, **fields)
+
+
+def test_an_unknown_key_stops_the_command(capsys):
+    known = ["--method", "sasrec", "--data_dir", "d", "--category", "c", "--output", "o", "--loss", "bce"]
+    config, network = parse(BaselineConfig, Network, argv=known)
+    assert (config.method, network.loss) == ("sasrec", "bce")
+    for wrong in (["--drop_out", "0.1"], ["--loss", "softmax"], ["--method", "bert4rec"]):
+        with pytest.raises(SystemExit):
+            parse(BaselineConfig, Network, argv=[*known, *wrong])
+    assert "did you mean --dropout?" in capsys.readouterr().err
 
 
 def test_k_beyond_the_catalogue_returns_fewer_and_says_so(raw_toy, tmp_path, caplog):
