@@ -39,8 +39,8 @@ class InteractionsConfig:
     """Raw logs -> item.json, item2id, user2id, review.json, inter.json and the .inter files of one data set."""
 
     source: Literal["amazon", "movielens", "recbole", "table", "rows", "sequences", "mimigenrec"] = arg(
-        "what the files are; rows: MiniOneRec's CSV or .inter files; sequences: C.inter.json of MIMIGenRec or LC-Rec; "
-        "mimigenrec: its published rl/*.json"
+        "what the files are; rows: MiniOneRec's CSV or .inter files; sequences: C.inter.json of MIMIGenRec or LC-Rec, "
+        "C.txt(.gz) of S3-Rec or P5; mimigenrec: its published rl/*.json"
     )
     interactions: list[Path] = arg("files of interactions, in order")
     category: str = arg("name of the data set, the first part of its file names")

@@ -5,15 +5,17 @@ MiniOneRec   train.csv valid.csv test.csv in this order, one row per prediction;
 .inter       C.train.inter C.valid.inter C.test.inter in this order (MIMIGenRec, ours)
 MIMIGenRec,  C.inter.json, {"user": [item, item, ...]}, oldest first
 LC-Rec
+S3-Rec, P5   C.txt or C.txt.gz, "user item item ..." a line, oldest first
 
 Rows have no time: their order is the time, and what a user's first row has as history comes just before that row.
 With --user_k 0 --item_k 0 --duplicates keep --ids given a set that is complete comes out as it went in.
-In C.inter.json the order is known within a user alone, so it takes --split leave_one_out.
+In C.inter.json and C.txt the order is known within a user alone, so they take --split leave_one_out.
 Items: C.item.json; MiniOneRec's titles come from its rows if there is none.
 """
 
 import ast
 import csv
+import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -35,6 +37,9 @@ def read_sequences(interactions: list[Path], items: list[Path]) -> Log:
 
 def _in_order(paths: list[Path]) -> Iterator[Event]:
     for path in paths:
+        if path.name.endswith((".txt", ".txt.gz")):
+            yield from _lines_in_order(path)
+            continue
         content = read_json(path, made_by="MIMIGenRec or LC-Rec, one list of item ids per user")
         if not isinstance(content, dict):
             raise ValueError(f"{path} must map user ids to lists of item ids, found a {type(content).__name__}")
@@ -43,6 +48,19 @@ def _in_order(paths: list[Path]) -> Iterator[Event]:
                 raise ValueError(f"{path}: user {user!r} needs a list of item ids, found {items!r:.80}")
             for place, item in enumerate(items):
                 yield user, str(item), place * 1000, None
+
+
+def _lines_in_order(path: Path) -> Iterator[Event]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
+    with opened as lines:
+        for number, line in enumerate(lines, 1):
+            user, *items = line.split() or [""]
+            if not items:
+                raise ValueError(f"{path}, line {number}: expected a user and items, found {line.rstrip()!r:.80}")
+            for place, item in enumerate(items):
+                yield user, item, place * 1000, None
 
 
 def read_rows(interactions: list[Path], items: list[Path]) -> Log:

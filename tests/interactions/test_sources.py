@@ -268,6 +268,19 @@ def test_inter_json_of_mimigenrec_and_lcrec(build, tmp_path):
         build(*files, source="sequences", split="leave_one_out")
 
 
+def test_txt_of_s3rec_plain_and_packed(build, tmp_path):
+    (tmp_path / "x.txt").write_text("a 5 6 7\nb 6 5 5 7\n")
+    (tmp_path / "x.txt.gz").write_bytes(gzip.compress((tmp_path / "x.txt").read_bytes()))
+    for name in ("x.txt", "x.txt.gz"):
+        out = build([tmp_path / name], source="sequences", split="leave_one_out")
+        assert out.sequences == {"0": [0, 1, 2], "1": [1, 0, 0, 2]}
+    (tmp_path / "x.txt").write_text("a 5 6 7\nb\n")
+    with pytest.raises(ValueError, match=r"x\.txt, line 2: expected a user and items, found 'b'"):
+        build([tmp_path / "x.txt"], source="sequences", split="leave_one_out")
+    with pytest.raises(FileNotFoundError, match=r"y\.txt is missing"):
+        build([tmp_path / "y.txt"], source="sequences", split="leave_one_out")
+
+
 def test_movielens_as_atomic_files_has_the_counts_of_its_card(build):
     folder = shared("data", "movielens-small-2018")
     files = [folder / "movielens-small-2018.inter.gz"], [folder / "movielens-small-2018.item"]
