@@ -42,7 +42,7 @@ say "4/8 preprocess, and SID tokens for SmolLM2 that start from the words of the
 [ -f "$BASE_SID/config.json" ] || mimigenrec add-sids --base "$BASE" --tokens "$DATA/new_tokens.json" \
   --output "$BASE_SID" --init text
 say "5/8 SFT by LLaMA-Factory on $SAMPLES rows"
-mimigenrec sft "$HERE/sft.yaml" max_samples="$SAMPLES"
+mimigenrec sft "$HERE/sft.yaml" max_samples="$SAMPLES" eval_ranking=0
 say "6/8 GRPO by TRL inside the trie, $RL_STEPS steps"
 MODEL_PATH=$SFT DATA_DIR=$DATA OUTPUT_DIR=$RL NUM_BEAMS=8 CONFIG=$HERE/grpo.yaml \
   bash "$TOP/trl_trainer.sh" --max_steps "$RL_STEPS"

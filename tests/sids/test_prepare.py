@@ -105,7 +105,10 @@ def test_vectors_of_ones_own_take_the_place_of_embed(config):
     assert stages["quantise"]["vectors"] == stages["sid_report"]["embeddings"] == "mine.npy"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "prepare").glob("*.yaml")), ids=lambda path: path.stem)
+RECIPES = sorted([*(ROOT / "examples/prepare").glob("*.yaml"), *(ROOT / "examples").glob("*/prepare.yaml")])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_example_names_flags_that_there_are(path):
     (config,) = parse(PrepareConfig, argv=[str(path)])
     for stage in plan(config):
