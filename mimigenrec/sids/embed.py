@@ -111,7 +111,8 @@ def load_encoder(config: EmbedConfig, texts: Sequence[str]) -> tuple[str, Encode
         tfidf = Tfidf.load(config.fitted)
     else:
         tfidf = Tfidf.fit(texts, config.dim, config.seed)
-        tfidf.save(Path(config.output).with_suffix(".encoder.safetensors"))
+        if _processes()[0] == 0:
+            tfidf.save(Path(config.output).with_suffix(".encoder.safetensors"))
     learnt = hashlib.sha256(tfidf.components.tobytes() + json.dumps(tfidf.words).encode()).hexdigest()
     return f"tfidf {learnt[:16]}", tfidf.encode
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -10,7 +12,7 @@ from mimigenrec.cli import parse
 from mimigenrec.sids import embed, encoders
 from mimigenrec.sids.embed import EmbedConfig, main
 from mimigenrec.sids.vectors import read_about, read_vectors
-from tests.conftest import make_tokenizer
+from tests.conftest import ROOT, make_tokenizer
 from tests.conftest import shared as shared_data
 from tests.sids.conftest import items_file
 
@@ -120,6 +122,22 @@ def test_a_hugging_face_encoder_gives_what_each_text_gives_alone(pooling, tiny_e
             hidden = model(**tokenizer([text], return_tensors="pt")).last_hidden_state[0]
         expected = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling]
         np.testing.assert_allclose(vectors[row], expected.numpy(), atol=1e-4)
+
+
+def test_two_processes_share_the_chunks_and_write_what_one_writes(tiny_encoder, shop, tmp_path):
+    settings = {"encoder": "hf", "model": str(tiny_encoder[0])}
+    alone = run(shop, tmp_path / "alone.npy", **settings)
+    (tmp_path / "many.py").write_text(
+        "from mimigenrec.cli import parse\nfrom mimigenrec.sids import embed\n"
+        "embed.CHUNK = 5\nembed.main(*parse(embed.EmbedConfig))\n"
+    )
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, str(tmp_path / "many.py"), "--items", shop, "--output", tmp_path / "two.npy", *flags]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(np.load(tmp_path / "two.npy"), alone, atol=1e-5)
+    assert done.stdout.count("24 items") == 1 and not (tmp_path / "two.npy.partial").exists()
 
 
 def test_pooling_knows_padding_on_either_side():
