@@ -2,7 +2,7 @@
 
     python benchmarks/beam_loss.py --model saves/small/sft --data data/C [--limit 200] [--beams 10 20 50 100 200]
 
-For each width: the share of the exact first 10 and first 50 SIDs that the beam has too, and HR@10 and NDCG@10 at SID level,
+For each width: the share of the exact first 10 and 50 SIDs that the beam has too, and HR@10 and NDCG@10 at SID level,
 beside those of the exact ranking.
 """
 
