@@ -7,7 +7,7 @@ QUICK=${QUICK:-0}
 ROOT=${ROOT:-.}                      # where data/, saves/, rl_outputs/ and results/ go
 RAW=$ROOT/data/toy_raw DATA=$ROOT/data/toy SFT=$ROOT/saves/tiny/sft RL=$ROOT/rl_outputs/tiny RESULTS=$ROOT/results/tiny
 BASE=$ROOT/saves/tiny/base BASE_SID=$ROOT/saves/tiny/base_sid
-sft_args=() rl_args=() users=1500 limit=()
+sft_args=() rl_args=() users=1500
 if [ "$QUICK" = 1 ]; then
   users=200 sft_args=(num_train_epochs=1) rl_args=(--max_steps 4 --eval_steps 2 --save_steps 2 --eval_sample 32)
 fi
