@@ -23,8 +23,9 @@ class Network:
     filters: int = arg("caser's horizontal filters of each height; of vertical ones a quarter", default=16)  # Caser's
     learning_rate: float = arg("of Adam", default=1e-3)
     weight_decay: float = arg("of Adam", default=0.0)
-    batch_size: int = arg("sequences (tiger: rows) per step", default=256)
+    batch_size: int = arg("sequences (tiger: rows) per step", default=128)  # SASRec's
     epochs: int = arg("passes over train at most", default=200)
-    patience: int = arg("epochs without a better NDCG@10 on valid before training stops", default=10)
+    # networks stand still at popularity for some ten epochs before they learn more
+    patience: int = arg("epochs without a better NDCG@10 on valid before training stops", default=20)
     valid_rows: int | None = arg("rows of valid asked after each epoch, the first so many", default=None)
     device: str = arg("where to train; auto: the first GPU, else the CPU", default="auto")
