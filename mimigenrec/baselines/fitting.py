@@ -4,7 +4,7 @@
     training.jsonl   {"epoch", "loss", "ndcg@10", "seconds"} a line
 
 An epoch depends on the state before it, the seed and its number alone, so a run that was killed ends where it would
-have ended. Gone on with on the same kind of device, it is the same to the bit.
+have ended: on a CPU to the bit.
 """
 
 import hashlib
@@ -46,11 +46,16 @@ def fit(
     raises       ValueError if nothing is to be learnt, the loss is no number any more, or the folder holds another
                  training
     """
+    if min(network.epochs, network.patience, network.batch_size) < 1:
+        raise ValueError(
+            f"--epochs {network.epochs}, --patience {network.patience} and --batch_size {network.batch_size} must be "
+            f"at least 1"
+        )
     if not examples:
         raise ValueError("train holds no sequence of two items that have a SID; there is nothing to learn")
     optimizer = torch.optim.Adam(model.parameters(), lr=network.learning_rate, weight_decay=network.weight_decay)
     state = {"epoch": 0, "best": -1.0, "best_epoch": 0, "best_model": None}
-    state["settings"] = _hash(asdict(network), seed, examples, depends_on)
+    state["settings"] = _hash({**asdict(network), "device": None}, seed, examples, depends_on)
     state = _load(folder / "training.pt", state, model, optimizer)
     with _curve(folder / "training.jsonl", state["epoch"]) as curve:
         while state["epoch"] < network.epochs and state["epoch"] - state["best_epoch"] < network.patience:

@@ -196,6 +196,12 @@ def test_a_width_that_the_heads_do_not_divide_is_refused():
         NextItem("sasrec", {"1": 1}, replace(SMALL, heads=3))
 
 
+@pytest.mark.parametrize("key", ["epochs", "patience", "batch_size"])
+def test_no_epochs_patience_or_batch_is_refused(key, circle, tmp_path):
+    with pytest.raises(ValueError, match=f"--{key} 0"):
+        train("sasrec", circle, tmp_path, replace(SMALL, **{key: 0}))
+
+
 def test_a_loss_that_is_no_number_stops_the_run(circle, tmp_path):
     with pytest.raises(ValueError, match="lower --learning_rate"):
         train("gru4rec", circle, tmp_path, replace(SMALL, learning_rate=float("inf"), epochs=3))

@@ -115,18 +115,24 @@ def test_a_target_without_a_sid_stays_and_is_a_miss(raw_toy, tmp_path):
     assert result.metrics["item"]["hr@10"]["mean"] == 0.5
 
 
-def test_rows_of_a_data_folder_are_asked_where_it_is_given(raw_toy, tmp_path, toy):
+@pytest.mark.parametrize("method", ["popularity", "sasrec", "tiger"])
+def test_rows_of_a_data_folder_are_asked_where_it_is_given(method, raw_toy, tmp_path, toy):
     data = tmp_path / "data"
     for name, content in (
         ("id2sid.json", {item: list(sid) for item, sid in toy.sids.items()}),
         ("sft/test.json", [{"system": "", "instruction": "", "input": "", "output": "<a_0><b_0><c_1>"}]),
         ("rows/test.json", [{"user": "u9", "row": 5, "history": ["0"], "target": "1"}]),
+        ("sft/valid.json", [{"system": "", "instruction": "", "input": "", "output": "<a_0><b_0><c_0>"}]),
+        ("rows/valid.json", [{"user": "u8", "row": 2, "history": ["1"], "target": "0"}]),
     ):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_text(json.dumps(content))
-    fields = {"method": "popularity", "data_dir": raw_toy, "category": "toy", "data": data}
-    row = run(tmp_path / "o", **fields).rows[0]
+    fields = {"method": method, "data_dir": raw_toy, "category": "toy", "data": data}
+    result = run(tmp_path / "o", **fields)
+    row = result.rows[0]
     assert (row["user"], row["row"], row["target"], row["target_sid"]) == ("u9", 5, "1", "<a_0><b_0><c_1>")
+    read = {str(data / part / "valid.json") for part in ("sft", "rows")} & set(result.manifest["inputs"])
+    assert len(read) == (0 if method == "popularity" else 2)
 
 
 def test_a_folder_that_is_the_category_itself_serves_too(raw_toy, tmp_path):
