@@ -32,7 +32,7 @@ COMMANDS = {
     "grpo": ("mimigenrec.grpo.train", "SFT checkpoint + RL rows -> RL checkpoint (TRL)"),
     "rewards-preview": ("mimigenrec.grpo.preview", "rewards and advantages of a few groups, before training"),
     "evaluate": ("mimigenrec.evaluation.run", "checkpoint + test rows -> metrics"),
-    "baseline": ("mimigenrec.baselines.train", "popularity, Markov: the same rows, the same metrics"),
+    "baseline": ("mimigenrec.baselines.train", "popularity to SASRec and TIGER: the same rows, the same metrics"),
     "compare": ("mimigenrec.evaluation.compare", "two results: paired bootstrap, what differs in their manifests"),
     "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
     "plot": ("mimigenrec.plots", "training curves and metric bars"),
