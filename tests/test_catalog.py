@@ -37,9 +37,7 @@ def test_another_catalogue_with_the_same_token_names_is_refused(tmp_path, toy, c
     write_index(tmp_path / "id2sid.json", toy.sids)
     check_same_catalogue(toy.sids, "data", tmp_path)
     assert not caplog.text
-    with pytest.raises(
-        ValueError, match="another catalogue than data.*'4' is <a_1><b_0><c_2> there and <a_0> in"
-    ):
+    with pytest.raises(ValueError, match="another catalogue than data.*'4' is <a_1><b_0><c_2> there and <a_0> in"):
         check_same_catalogue({**toy.sids, "4": ("<a_0>",)}, "data", tmp_path)
     with pytest.raises(ValueError, match="no item in common"):
         check_same_catalogue({f"book-{item}": sid for item, sid in toy.sids.items()}, "data", tmp_path)

@@ -8,9 +8,7 @@ from tests.conftest import ROOT
 
 def test_what_is_missing_is_named_with_the_extra_that_brings_it(monkeypatch):
     monkeypatch.setattr("mimigenrec.extras.find_spec", lambda name: None)
-    with pytest.raises(
-        ImportError, match=r"z3.json needs deepspeed.*pip install 'mimigenrec\[deepspeed\]'"
-    ):
+    with pytest.raises(ImportError, match=r"z3.json needs deepspeed.*pip install 'mimigenrec\[deepspeed\]'"):
         need("deepspeed", "deepspeed: z3.json")
     for given in ("wandb", ["tensorboard", "wandb"]):
         with pytest.raises(ImportError, match="report_to: (wandb|tensorboard) needs"):
