@@ -147,7 +147,7 @@ def _first_that_raises(reward: Reward, completions: list, columns: dict) -> str:
         alone = {key: [value[i]] if _per_sample(value, completions) else value for key, value in columns.items()}
         try:
             reward(completions=[completions[i]], **alone)
-        except Exception:
+        except Exception:  # nothing is lost: the caller raises, chained to the first error, naming this sample
             return _show(i, completions, columns)
     return f"no single sample, only all {len(completions)} together"
 

@@ -55,7 +55,8 @@ def test_one_prompt_and_one_item(support, family, wide_tokenizer, wide_trie, wid
 
 @pytest.mark.parametrize("support", SUPPORTS)
 def test_an_adapter_stays_in_force_wrapped_or_not(support, family, wide_trie, wide_prompts):
-    peft = pytest.importorskip("peft")
+    import peft
+
     model = family("Qwen2")
     before = search_sids(model, None, wide_trie, wide_prompts, 6, support)
     targets = ["q_proj", "v_proj", "down_proj"]
@@ -71,7 +72,8 @@ def test_an_adapter_stays_in_force_wrapped_or_not(support, family, wide_trie, wi
 
 
 def test_an_adapter_on_the_output_layer_is_left_to_generate(family):
-    peft = pytest.importorskip("peft")
+    import peft
+
     adapted = peft.get_peft_model(family("Qwen2", tie=False), peft.LoraConfig(r=4, target_modules=["lm_head"]))
     assert "output layer" in obstacle_to_tree(adapted, 30)
 
