@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mimigenrec"
 ORDER = (
-    "files logs manifest cli extras interactions sids catalog sid_assign contract rendering tasks decoding evaluation "
-    "sft grpo serving baselines plots"
+    "files logs manifest cli extras page interactions sids catalog sid_assign contract rendering tasks decoding "
+    "evaluation sft grpo serving baselines plots"
 ).split()
 DOORS = {"llamafactory": {"sft", "rendering"}, "trl": {"grpo"}}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from mimigenrec.page import html_page, markdown_table
 from mimigenrec.sids.report_pictures import draw_bar, draw_bits, draw_usage
 
 OVERALL = {
@@ -16,33 +17,20 @@ OVERALL = {
     "bad": "Mend these SIDs before training on them",
 }
 STYLE = """
-:root{color-scheme:light}*{box-sizing:border-box}
-body{margin:0;background:#f3f5f8;color:#1d2733}
-body{font:15px/1.45 system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif}
-main{max-width:1160px;margin:0 auto;padding:22px 20px 34px}
 header{display:flex;gap:16px 28px;align-items:center;flex-wrap:wrap;margin-bottom:16px}
-h1{font-size:23px;margin:0}h2{font-size:16px;margin:0 0 3px}p{margin:0 0 10px;color:#52606d;font-size:13.5px}
-@media(min-width:900px){header{flex-wrap:nowrap}.overall{white-space:nowrap}h1{overflow-wrap:anywhere}}
+@media(min-width:900px){header{flex-wrap:nowrap}.overall{white-space:nowrap}}
 .overall{padding:9px 18px;border-radius:22px;color:#fff;font-weight:600}
-.sub{color:#52606d;font-size:13.5px}header div:first-child{margin-right:auto}header .overall{margin-right:0}
-section{background:#fff;border:1px solid #e1e6ec;border-radius:10px;padding:15px 18px;margin-top:14px}
+.sub{color:var(--soft);font-size:13.5px}header div:first-child{margin-right:auto}header .overall{margin-right:0}
 .verdicts{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:10px}
-.verdict{background:#fff;border:1px solid #e1e6ec;border-left:5px solid;border-radius:8px;padding:9px 13px}
+.verdict{background:var(--card);border:1px solid var(--line);border-left:5px solid;border-radius:8px;padding:9px 13px}
 .verdict b{font-size:19px;float:right;margin-left:10px}.verdict span{font-weight:600}.verdict p{margin:3px 0 0}
 .good{border-left-color:#2c8a57}.watch{border-left-color:#d9971b}.bad{border-left-color:#c8352b}
 .overall.good{background:#2c8a57}.overall.watch{background:#b9790a}.overall.bad{background:#c8352b}
-.good b{color:#23784a}.watch b{color:#a86c04}.bad b{color:#c8352b}
-svg{display:block;width:100%;height:auto}svg text{font-family:inherit}
-.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:14px 24px}
-table{border-collapse:collapse;width:100%;font-size:13.5px}th{font-weight:600;color:#52606d}
-th,td{text-align:right;padding:4px 8px;border-bottom:1px solid #edf0f4;vertical-align:top}
-th:first-child,td:first-child{text-align:left;padding-left:0}.left td,.left th{text-align:left}
+.good b{color:var(--good)}.watch b{color:var(--watch)}.bad b{color:var(--bad)}
 td.bar{width:45%;vertical-align:middle;min-width:90px}.wide{overflow-x:auto}
 .four{grid-template-columns:repeat(auto-fit,minmax(min(100%,240px),1fr))}
-.wide svg{min-width:700px}.columns svg{max-width:440px}
+.wide svg{min-width:700px}
 .wide td,.wide th{white-space:nowrap}
-code{background:#eef2f6;border-radius:4px;padding:1px 4px;font-size:12.5px}
-footer{color:#7b8794;font-size:12px;margin-top:14px;overflow-wrap:anywhere}
 """
 
 
@@ -116,10 +104,7 @@ def write_page(report: Mapping[str, Any], tree: str) -> str:
         f"<footer>mimigenrec {about['versions']['mimigenrec']}, seed {about['seed']}. Read: {escape(inputs)}. "
         "All figures are in sid_report.json; docs/sids.md has their formulas.</footer>"
     )
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(report['title'])}</title><style>{STYLE}</style><main>{''.join(parts)}</main></html>\n"
-    )
+    return html_page(report["title"], "".join(parts), STYLE)
 
 
 def write_markdown(report: Mapping[str, Any]) -> str:
@@ -127,16 +112,16 @@ def write_markdown(report: Mapping[str, Any]) -> str:
     lines = [f"# {report['title']}", "", f"**{OVERALL[report['overall']]}.** {figures['items']:,} items, "]
     lines[-1] += f"{figures['distinct_sids']:,} distinct SIDs."
     rows = [[v["name"], v["state"], v["value"], v["meaning"]] for v in report["verdicts"]]
-    lines += ["", *_markdown(["question", "verdict", "figure", "in words"], rows)]
+    lines += ["", *markdown_table(["question", "verdict", "figure", "in words"], rows)]
     if report["gates"]:
-        lines += ["", "## Gates", "", *_markdown(*_gates(report))]
-    lines += ["", "## Levels", "", *_markdown(*_levels(details["levels"]))]
+        lines += ["", "## Gates", "", *markdown_table(*_gates(report))]
+    lines += ["", "## Levels", "", *markdown_table(*_levels(details["levels"]))]
     for section, title in (("neighbours", "Nearest neighbours"), ("copurchase", "Train transitions")):
         if section in details:
             rows = [_likeness(level) for level in details[section]["levels"]]
-            lines += ["", f"## {title} that share the first codes", "", *_markdown(LIKENESS, rows)]
+            lines += ["", f"## {title} that share the first codes", "", *markdown_table(LIKENESS, rows)]
     if "churn" in details:
-        lines += ["", "## Change since the earlier index", "", *_markdown(*_churn(details["churn"]))]
+        lines += ["", "## Change since the earlier index", "", *markdown_table(*_churn(details["churn"]))]
     return "\n".join(lines) + "\n"
 
 
@@ -222,8 +207,3 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "", 
         "<tr>" + "".join(f"<td>{cell if raw else escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f'<table class="{kind}"><tr>{head}</tr>{body}</table>'
-
-
-def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
