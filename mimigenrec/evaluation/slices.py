@@ -1,0 +1,141 @@
+"""Where a method is good and where it is not: the rows of one test set cut by what is known before anyone ranks, and
+how far down the target's SID the lists reach.
+
+Rows are those of a final_result.json. A slice is a mask (N,) bool; the slices of one family share out the rows that
+tell what the family asks for (rows of classic files tell neither target nor history). N rows, K a cut-off.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+
+import numpy as np
+
+from mimigenrec.catalog import id_order
+from mimigenrec.evaluation.result import Row, row_metrics
+from mimigenrec.evaluation.stats import Interval, bootstrap
+from mimigenrec.interactions.inter_file import History
+from mimigenrec.sids.tokens import split_sid
+
+HEAD_SHARE = 0.2  # of the items of train, as long-tail studies cut (Abdollahpouri et al. 2017, RecSys)
+LENGTHS = ((0, 2), (3, 5), (6, 10), (11, math.inf))  # items in the history, first and last of each bin
+
+Masks = dict[str, dict[str, np.ndarray]]
+
+
+def count_targets(train: Iterable[History]) -> Counter[str]:
+    """item -> how often it is the target of a train row: what popularity means throughout."""
+    return Counter(history.target for history in train)
+
+
+def head_items(train_counts: Mapping[str, int]) -> set[str]:
+    """The 20 % (rounded up) of the items with a count that have the highest; ties by id."""
+    bought = [item for item, count in train_counts.items() if count > 0]
+    bought.sort(key=lambda item: (-train_counts[item], id_order(item)))
+    return set(bought[: math.ceil(HEAD_SHARE * len(bought))])
+
+
+def slices(rows: Sequence[Row], train_counts: Mapping[str, int]) -> Masks:
+    """{family: {slice: (N,) bool}}; a family that no row tells is left out, a slice without rows is not.
+
+    target popularity   head, tail: is the target one of head_items? A cold one is tail
+    target in train     warm, cold: is the target the target of any train row?
+    history length      bins of the number of items, as often as they stand there
+    target in history   yes, no: does the row's own history hold the target?
+    """
+    head = head_items(train_counts)
+    told = np.array([row["target"] is not None for row in rows], dtype=bool)
+    lengths = np.array([-1 if row["history"] is None else len(row["history"]) for row in rows], dtype=np.int64)
+    popular = [row["target"] in head for row in rows]
+    warm = [train_counts.get(row["target"], 0) > 0 for row in rows]
+    repeated = [row["target"] in (row["history"] or ()) for row in rows]
+    families = {
+        "target popularity": _two("head", "tail", popular, told),
+        "target in train": _two("warm", "cold", warm, told),
+        "history length": {
+            f"{first}-{last}" if math.isfinite(last) else f"{first} or more": (first <= lengths) & (lengths <= last)
+            for first, last in LENGTHS
+        },
+        "target in history": _two("yes", "no", repeated, told & (lengths >= 0)),
+    }
+    return {family: masks for family, masks in families.items() if any(mask.any() for mask in masks.values())}
+
+
+def slice_metrics(
+    rows: Sequence[Row], masks: Masks, names: Sequence[str] = ("hr@10", "ndcg@10"), level: str = "item", seed: int = 42
+) -> dict[str, dict[str, dict[str, int | Interval | None]]]:
+    """{family: {slice: {"n": rows in it, "hr@10": mean with its 95 % interval, ...}}}; None for a slice without rows.
+
+    names    "<hr, ndcg or mrr>@<K>"; K not beyond what was predicted, which metrics.json tells
+    level    "item" or "sid"
+    raises   ValueError for a name that is no metric, or masks of another number of rows
+    """
+    values = row_metrics(rows, level, sorted({_cut_off(name) for name in names}))
+    unknown = [name for name in names if name not in values]
+    if unknown:
+        raise ValueError(f"no metric {', '.join(unknown)}; there are hr@K, ndcg@K and mrr@K")
+    found: dict[str, dict[str, dict[str, int | Interval | None]]] = {}
+    for family, of in masks.items():
+        found[family] = {}
+        for name, mask in of.items():
+            if len(mask) != len(rows):
+                raise ValueError(f"slice {name!r} of {family!r} is over {len(mask)} rows, the result has {len(rows)}")
+            chosen = {metric: values[metric][mask] for metric in names}
+            means = bootstrap(chosen, np.random.default_rng(seed)) if mask.any() else dict.fromkeys(names)
+            found[family][name] = {"n": int(mask.sum()), **means}
+    return found
+
+
+def first_wrong_level(rows: Sequence[Row]) -> np.ndarray:
+    """(N,) int: the first level, from 1, at which the first recommended SID is not the target's.
+
+    0 where the whole SID is right; -1 where there is no list or the target has no SID. A SID that ends before the
+    other, so far alike, goes wrong at the level that it lacks.
+    """
+    return np.array([_first_wrong(row) for row in rows], dtype=np.int64)
+
+
+def level_reached(rows: Sequence[Row], k: int) -> dict[int, float]:
+    """{level, from 1: share of rows for which one of the first k distinct SIDs begins as the target's up to it}.
+
+    Of the rows whose target has a SID with that many levels; a row without a list did not get there. Where all SIDs
+    have the same number of levels, shares fall from level to level and the last one is HR@k at SID level.
+    Raises ValueError if k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"k={k}: the first SID is the least to look at")
+    reached: Counter[int] = Counter()
+    asked: Counter[int] = Counter()
+    for row in rows:
+        target = split_sid(row["target_sid"] or "")
+        first = list(dict.fromkeys(group["sid"] for group in row["ranked"]))[:k]
+        deepest = max((_shared_levels(split_sid(sid), target) for sid in first), default=0)
+        asked.update(range(1, len(target) + 1))
+        reached.update(range(1, deepest + 1))
+    return {level: reached[level] / asked[level] for level in sorted(asked)}
+
+
+def _first_wrong(row: Row) -> int:
+    if not row["target_sid"] or not row["ranked"]:
+        return -1
+    pairs = zip_longest(split_sid(row["ranked"][0]["sid"]), split_sid(row["target_sid"]))
+    return next((level for level, (ours, theirs) in enumerate(pairs, start=1) if ours != theirs), 0)
+
+
+def _shared_levels(sid: Sequence[str], target: Sequence[str]) -> int:
+    pairs = zip(sid, target, strict=False)
+    return next((level for level, (a, b) in enumerate(pairs) if a != b), min(len(sid), len(target)))
+
+
+def _two(yes: str, no: str, holds: Sequence[bool], told: np.ndarray) -> dict[str, np.ndarray]:
+    held = np.array(holds, dtype=bool)
+    return {yes: held & told, no: ~held & told}
+
+
+def _cut_off(name: str) -> int:
+    """ "hr@10" -> 10."""
+    k = name.partition("@")[2]
+    if not k.isdecimal() or int(k) < 1:
+        raise ValueError(f"{name!r} is no metric at a cut-off; write it like hr@10")
+    return int(k)
