@@ -1,9 +1,6 @@
 """Training logs and metrics.json -> pictures, and the table of methods: `mimigenrec plot`.
 
-Logs, told apart by their content:
-    trainer_log.jsonl    LLaMA-Factory: {"current_steps": 10, "loss": ..., "lr": ...} a line
-    rl_log.jsonl         ours: {"step": 10, "loss": ..., "reward": ...} a line
-    trainer_state.json   transformers: {"log_history": [{"step": 10, "loss": ...}, ...]}
+The logs that it reads are named in evaluation/curves.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +10,12 @@ from typing import Any, Literal
 
 from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.bars import COLOURS, draw_bars
+from mimigenrec.evaluation.curves import Curve, panels, read_log, smoothed
 from mimigenrec.evaluation.result import read_metrics
 from mimigenrec.evaluation.table import summary
 from mimigenrec.files import read_json, writing
-from mimigenrec.logs import read_jsonl
 
-STEP_KEYS = ("step", "current_steps")
 MANY = 40  # points from which a curve is drawn thin, with its smoothed form over it
-WINDOWS = 20  # half a smoothing window is this part of a curve
-
-Curve = list[tuple[float, float]]  # (step, value)
 
 
 @dataclass
@@ -67,43 +60,6 @@ def read_results(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str, 
     return {name: read_metrics(path) for name, path in zip(names, paths, strict=True)}
 
 
-def read_log(path: Path) -> dict[str, Curve]:
-    """Name -> curve, for all that is a number and comes with a step. Raises ValueError if there is nothing."""
-    if path.suffix == ".json":
-        events = read_json(path, made_by="transformers' Trainer").get("log_history", [])
-    elif path.is_file():
-        events = read_jsonl(path)
-    else:
-        raise FileNotFoundError(f"{path} is missing; training writes it as it goes")
-    curves: dict[str, Curve] = {}
-    for event in events:
-        step = next((event[key] for key in STEP_KEYS if key in event), None)
-        for name, value in event.items():
-            if step is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
-                curves.setdefault(name, []).append((step, value))
-    if not curves:
-        raise ValueError(f"{path} holds no line with a step and a number; training has logged nothing yet")
-    return curves
-
-
-def panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
-    """Panel title -> its curves; panels without a curve are left out.
-
-    RL shows KL and entropy in place of its loss, which is near zero whatever happens: advantages sum to zero.
-    """
-    chosen = {
-        "loss": [name for name in ("loss", "train_loss", "eval_loss") if name in curves],
-        "reward": [name for name in curves if name in ("reward", "eval_reward") or _is_reward_mean(name)],
-        "validation": [name for name in curves if _is_metric(name)],
-    }
-    if chosen["reward"]:
-        chosen["loss"] = [name for name in chosen["loss"] if name == "eval_loss"]
-        chosen["policy"] = [name for name in ("kl", "entropy") if name in curves]
-    if "train_loss" in chosen["loss"] and "loss" in chosen["loss"]:
-        chosen["loss"].remove("train_loss")  # the mean of the whole run, one point
-    return {title: {name: curves[name] for name in names} for title, names in chosen.items() if names}
-
-
 def draw_curves(path: str | Path, logs: Mapping[str, Mapping[str, Curve]]) -> None:
     """One row of panels per log: loss, reward, HR and NDCG on validation, those that it has.
 
@@ -133,7 +89,7 @@ def _draw_panel(axes, title: str, curves: Mapping[str, Curve]) -> None:
         colour = COLOURS[place % len(COLOURS)]
         if len(curve) >= MANY:
             axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
-            axes.plot(steps, _smoothed(values), color=colour, linewidth=1.6, label=f"{name} (smoothed)")
+            axes.plot(steps, smoothed(values), color=colour, linewidth=1.6, label=f"{name} (smoothed)")
         else:
             axes.plot(steps, values, color=colour, linewidth=1.6, marker="o", markersize=3, label=name)
     axes.set_title(title, fontsize=10, loc="left")
@@ -143,26 +99,6 @@ def _draw_panel(axes, title: str, curves: Mapping[str, Curve]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Mean over a window around each point, which narrows towards both ends so that it stays centred."""
-    half = max(1, len(values) // WINDOWS)
-    means = []
-    for i in range(len(values)):
-        reach = min(half, i, len(values) - 1 - i)
-        window = values[i - reach : i + reach + 1]
-        means.append(sum(window) / len(window))
-    return means
-
-
-def _is_reward_mean(name: str) -> bool:
-    """TRL's own name for the mean of one reward function: rewards/<function>/mean."""
-    return name.startswith("rewards/") and name.endswith("/mean")
-
-
-def _is_metric(name: str) -> bool:
-    return name.removeprefix("eval_").startswith(("hr@", "ndcg@"))
 
 
 def _log_name(path: Path) -> str:

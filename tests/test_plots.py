@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mimigenrec.plots import PlotConfig, _smoothed, main, panels, read_log, read_results
+from mimigenrec.plots import PlotConfig, main, read_results
 
 
 def jsonl(path, events):
@@ -30,33 +30,6 @@ SFT = [
 RL = [{"step": s, "loss": 0.0, "reward": 0.1 * s, "rewards/rule_reward/mean": 0.1 * s, "kl": 0.0} for s in range(60)]
 
 
-def test_a_llamafactory_log_by_hand(tmp_path):
-    curves = read_log(jsonl(tmp_path / "trainer_log.jsonl", SFT))
-    assert curves["loss"] == [(1, 2.0), (2, 1.0)] and curves["eval_hr@10"] == [(2, 0.2)]
-    assert "elapsed_time" not in curves
-    assert {title: list(drawn) for title, drawn in panels(curves).items()} == {
-        "loss": ["loss", "eval_loss"],
-        "validation": ["eval_hr@10", "eval_ndcg@10"],
-    }
-
-
-def test_an_rl_log_and_a_trainer_state_tell_the_same(tmp_path):
-    log = read_log(jsonl(tmp_path / "rl_log.jsonl", RL))
-    state = tmp_path / "trainer_state.json"
-    state.write_text(json.dumps({"log_history": RL}))
-    assert read_log(state) == log
-    assert list(panels(log)["reward"]) == ["reward", "rewards/rule_reward/mean"]
-
-
-def test_the_final_mean_of_a_run_is_not_drawn_beside_its_curve():
-    assert list(panels({"loss": [(1, 1.0)], "train_loss": [(2, 1.0)]})["loss"]) == ["loss"]
-
-
-def test_smoothing_keeps_a_straight_line_straight():
-    line = [0.5 * i for i in range(100)]
-    assert _smoothed(line) == pytest.approx(line)
-
-
 def test_both_pictures_and_the_table_are_made(tmp_path, capsys):
     logs = [jsonl(tmp_path / "sft" / "trainer_log.jsonl", SFT), jsonl(tmp_path / "rl" / "rl_log.jsonl", RL)]
     results = [metrics(tmp_path / "one", 0.2), metrics(tmp_path / "two", 0.4) / "metrics.json"]
@@ -80,13 +53,6 @@ def test_names_replace_the_folders_and_must_be_as_many(tmp_path):
 def test_what_cannot_be_drawn_is_named(tmp_path):
     with pytest.raises(ValueError, match="--logs, --results or both"):
         main(PlotConfig(output=tmp_path))
-    with pytest.raises(FileNotFoundError, match="nowhere.jsonl is missing"):
-        read_log(tmp_path / "nowhere.jsonl")
-    with pytest.raises(ValueError, match="logged nothing yet"):
-        read_log(jsonl(tmp_path / "empty.jsonl", []))
-    (tmp_path / "broken.jsonl").write_text("{\n")
-    with pytest.raises(ValueError, match="broken.jsonl, line 1: not JSON"):
-        read_log(tmp_path / "broken.jsonl")
     with pytest.raises(ValueError, match="nothing to draw"):
         main(PlotConfig(output=tmp_path, logs=[jsonl(tmp_path / "lr" / "a.jsonl", [{"step": 1, "lr": 0.1}])]))
     (tmp_path / "metrics.json").write_text('{"hr": 1}')
