@@ -73,7 +73,7 @@ def gini(shown: np.ndarray) -> float:
 
 
 def entropy(shown: np.ndarray) -> float:
-    """(I,) counts >= 0, not all 0 -> bits, in [0, log2(I)]; so many as 2 to its power items shown alike have it too."""
+    """(I,) counts >= 0, not all 0 -> bits, in [0, log2(I)]: 3 bits are as many as 8 items shown alike have."""
     p = shown[shown > 0] / shown.sum()
     return float(p @ -np.log2(p))
 

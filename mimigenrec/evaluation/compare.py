@@ -1,4 +1,4 @@
-"""Two results on the same test rows: paired bootstrap per metric, and what differs in what they depended on.
+"""Two results on the same test rows: paired tests per metric, and what differs in what they depended on.
 
 mimigenrec compare results/sft results/rl          B minus A
 """
@@ -6,14 +6,14 @@ mimigenrec compare results/sft results/rl          B minus A
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.result import Result, read_result, row_metrics
-from mimigenrec.evaluation.stats import RESAMPLES, Difference, paired_bootstrap
+from mimigenrec.evaluation.stats import RESAMPLES, paired_bootstrap, permutation_test
 from mimigenrec.files import write_json, writing
 from mimigenrec.manifest import make_manifest
 
@@ -25,8 +25,18 @@ class CompareConfig:
     a: Path = arg("folder of the first result")
     b: Path = arg("folder of the second result")
     output: Path | None = arg("folder for compare.json and compare.md; nothing is written without it", default=None)
-    seed: int = arg("of the bootstrap", default=42)
-    resamples: int = arg("how many", default=RESAMPLES)
+    seed: int = arg("of the resamples", default=42)
+    resamples: int = arg("how many, for the bootstrap and for the permutation test", default=RESAMPLES)
+
+
+class Compared(NamedTuple):
+    """B minus A over the same rows, as stats.Difference has it, and the p-value of the permutation test beside it."""
+
+    mean: float
+    low: float
+    high: float
+    p: float  # of the bootstrap
+    p_permutation: float
 
 
 def main(config: CompareConfig) -> None:
@@ -44,18 +54,22 @@ def main(config: CompareConfig) -> None:
             out.write(text)
 
 
-def compare(a: Result, b: Result, rng: np.random.Generator, resamples: int) -> dict[str, dict[str, Difference]]:
-    """{"sid": {"hr@1": Difference, ...}, "item": ...}, B minus A, up to the smaller k of the two.
+def compare(a: Result, b: Result, rng: np.random.Generator, resamples: int) -> dict[str, dict[str, Compared]]:
+    """{"sid": {"hr@1": Compared, ...}, "item": ...}, B minus A, up to the smaller k of the two.
 
     The SID level is left out where the two name the targets by different SIDs.
     """
     check_same_rows(a, b)
     ks = [k for k in KS if k <= min(a.metrics["k"], b.metrics["k"])]
     same_sids = all(x["target_sid"] == y["target_sid"] for x, y in zip(a.rows, b.rows, strict=True))
-    return {
-        level: paired_bootstrap(row_metrics(a.rows, level, ks), row_metrics(b.rows, level, ks), rng, resamples)
-        for level in (("sid", "item") if same_sids else ("item",))
-    }
+    (swaps,) = rng.spawn(1)  # a stream of its own: the bootstrap draws what it would draw alone
+    compared = {}
+    for level in ("sid", "item") if same_sids else ("item",):
+        ours, theirs = row_metrics(a.rows, level, ks), row_metrics(b.rows, level, ks)
+        differences = paired_bootstrap(ours, theirs, rng, resamples)
+        p = permutation_test(ours, theirs, swaps, resamples)
+        compared[level] = {name: Compared(*difference, p[name]) for name, difference in differences.items()}
+    return compared
 
 
 def check_same_rows(a: Result, b: Result) -> None:
@@ -85,15 +99,18 @@ def differing(a: dict[str, Any], b: dict[str, Any], path: str = "") -> dict[str,
     return found
 
 
-def report(a: Result, b: Result, differences: dict[str, dict[str, Difference]], settings: dict[str, list]) -> str:
-    lines = [f"A: {a.folder}\nB: {b.folder}\n{len(a.rows)} rows; B - A with 95 % interval, two-sided p\n"]
+def report(a: Result, b: Result, differences: dict[str, dict[str, Compared]], settings: dict[str, list]) -> str:
+    lines = [
+        f"A: {a.folder}\nB: {b.folder}\n{len(a.rows)} rows; B - A with 95 % interval; two-sided p of the bootstrap and of swaps\n"
+    ]
     for level, of in differences.items():
         lines += [f"\n{level.upper() if level == 'sid' else level.capitalize()} level\n"]
-        lines += ["| metric | A | B | B - A | p |", "| --- | --- | --- | --- | --- |"]
+        lines += ["| metric | A | B | B - A | p | p of swaps |", "| --- | --- | --- | --- | --- | --- |"]
         ours, theirs = a.metrics[level], b.metrics[level]
         for name, d in of.items():
             means = f"{ours[name]['mean']:.4f} | {theirs[name]['mean']:.4f}"
-            lines.append(f"| {name} | {means} | {d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}] | {d.p:.4f} |")
+            interval = f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
+            lines.append(f"| {name} | {means} | {interval} | {d.p:.4f} | {d.p_permutation:.4f} |")
     if "sid" not in differences:
         lines.append("\nThe two name their targets by different SIDs: the SID level cannot be compared.")
     lines += ["\nWhat differs in the manifests:\n"]

@@ -90,7 +90,7 @@ def test_nothing_is_written_unless_asked(toy, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == before
     main(CompareConfig(a=tmp_path / "a", b=tmp_path / "b", output=tmp_path / "out"))
     stored = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert stored["sid"]["hr@1"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    assert stored["sid"]["hr@1"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_permutation": 1.0}
     assert stored["differing"] == {"config.beams": [97, 98]}
     assert stored["manifest"]["seed"] == 42 and len(stored["manifest"]["inputs"]) == 2
 
