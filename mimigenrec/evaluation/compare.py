@@ -100,12 +100,13 @@ def differing(a: dict[str, Any], b: dict[str, Any], path: str = "") -> dict[str,
 
 
 def report(a: Result, b: Result, differences: dict[str, dict[str, Compared]], settings: dict[str, list]) -> str:
-    lines = [
-        f"A: {a.folder}\nB: {b.folder}\n{len(a.rows)} rows; B - A with 95 % interval; two-sided p of the bootstrap and of swaps\n"
-    ]
+    lines = [f"A: {a.folder}\nB: {b.folder}\n{len(a.rows)} rows; B - A with 95 % interval; two-sided p of two tests\n"]
     for level, of in differences.items():
         lines += [f"\n{level.upper() if level == 'sid' else level.capitalize()} level\n"]
-        lines += ["| metric | A | B | B - A | p | p of swaps |", "| --- | --- | --- | --- | --- | --- |"]
+        lines += [
+            "| metric | A | B | B - A | p, bootstrap | p, permutation |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
         ours, theirs = a.metrics[level], b.metrics[level]
         for name, d in of.items():
             means = f"{ours[name]['mean']:.4f} | {theirs[name]['mean']:.4f}"
