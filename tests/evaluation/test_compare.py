@@ -7,7 +7,8 @@ import pytest
 
 from mimigenrec.cli import parse
 from mimigenrec.evaluation.compare import CompareConfig, compare, differing, main, paths_as_flags
-from mimigenrec.evaluation.result import read_result, write_result
+from mimigenrec.evaluation.result import read_result, row_metrics, write_result
+from mimigenrec.evaluation.stats import paired_bootstrap
 from mimigenrec.manifest import make_manifest
 
 SID = {"0": "<a_0><b_0><c_0>", "1": "<a_0><b_0><c_1>", "4": "<a_1><b_0><c_2>"}
@@ -39,6 +40,29 @@ def test_a_gain_of_two_rows_in_ten_by_hand(toy, tmp_path):
         assert found[level]["hr@1"].mean == pytest.approx(0.2)
         assert found[level]["hr@1"].low >= 0 and found[level]["hr@1"].p > 0.05
     assert "hr@5" not in found["sid"]
+
+
+def test_two_gains_in_ten_rows_come_up_in_every_second_swap(toy, tmp_path):
+    a = written(tmp_path / "a", toy, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0])
+    b = written(tmp_path / "b", toy, [1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    found = compare(a, b, np.random.default_rng(0), resamples=20000)
+    for level in ("sid", "item"):
+        assert found[level]["hr@1"].p_permutation == pytest.approx(0.5, abs=0.02)  # ++ and --, of ++ +- -+ --
+
+
+def test_the_bootstrap_draws_what_it_draws_without_the_permutation_test(toy, tmp_path):
+    a = written(tmp_path / "a", toy, [1, 1, 0, 0, 1, 0])
+    b = written(tmp_path / "b", toy, [1, 0, 1, 1, 0, 0])
+    found, rng = compare(a, b, np.random.default_rng(3), resamples=200), np.random.default_rng(3)
+    for level in ("sid", "item"):
+        alone = paired_bootstrap(row_metrics(a.rows, level, [1, 3]), row_metrics(b.rows, level, [1, 3]), rng, 200)
+        assert {name: compared[:4] for name, compared in found[level].items()} == alone
+
+
+def test_no_resamples_are_refused(toy, tmp_path):
+    a = written(tmp_path / "a", toy, [1, 0])
+    with pytest.raises(ValueError, match="resamples=0"):
+        compare(a, a, np.random.default_rng(0), resamples=0)
 
 
 def test_the_smaller_k_of_the_two_limits_the_metrics(toy, tmp_path):
