@@ -33,6 +33,7 @@ COMMANDS = {
     "rewards-preview": ("mimigenrec.grpo.preview", "rewards and advantages of a few groups, before training"),
     "evaluate": ("mimigenrec.evaluation.run", "checkpoint + test rows -> metrics"),
     "baseline": ("mimigenrec.baselines.train", "popularity to SASRec and TIGER: the same rows, the same metrics"),
+    "benchmark": ("mimigenrec.benchmark.run", "every chosen method on the same rows, then one report"),
     "compare": ("mimigenrec.evaluation.compare", "two results: paired bootstrap, what differs in their manifests"),
     "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
     "plot": ("mimigenrec.plots", "training curves and metric bars"),

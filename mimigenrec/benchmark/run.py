@@ -1,0 +1,198 @@
+"""Every chosen method on the same rows by the same metric code, then one report: `mimigenrec benchmark`.
+
+Stages run one after another, each a command of its own (plan.py says which); what is done with the same settings is
+passed over, so the same command goes on after a kill. A stage that fails takes those that need it with it and no
+others; the report shows it, and the command ends with status 1.
+"""
+
+import fcntl
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from mimigenrec.benchmark.check import check_options
+from mimigenrec.benchmark.options import merged
+from mimigenrec.benchmark.plan import MODELS, data_of, plan
+from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of, log_tail, reason_of, run, standing
+from mimigenrec.cli import arg, parse
+from mimigenrec.evaluation.curves import LOGS
+from mimigenrec.files import write_json
+
+OPTIONS = "a map, or {config: x.yaml, key: value}"
+
+
+@dataclass
+class BenchmarkConfig:
+    """Trains and evaluates every chosen method on the same rows, then writes one report."""
+
+    data_dir: Path = arg("folder that holds C/C.train.inter and the rest, or C.train.inter itself; C is --category")
+    category: str = arg("name of the data set, the first part of its file names")
+    output_dir: Path = arg("folder for all that the stages write")
+    seeds: list[int] = arg("one run each of every method that has a seed", factory=lambda: [42])
+    split: Literal["valid", "test"] = arg("rows that the methods are measured on", default="test")
+    baselines: dict = arg("name -> options of `mimigenrec baseline`; method is the name if not given", factory=dict)
+    preprocess: dict | str | None = arg(f"options of `mimigenrec preprocess`: {OPTIONS}", default=None)
+    base: dict | str | None = arg(
+        "the model that SFT starts from: a folder or Hugging Face name, or a map of options of `mimigenrec make-base` "
+        "for one from scratch, with weights of each seed's own",
+        default=None,
+    )
+    add_sids: dict | str | None = arg(f"options of `mimigenrec add-sids`: {OPTIONS}", default=None)
+    sft: dict | str | None = arg(f"options of `mimigenrec sft`: {OPTIONS}", default=None)
+    grpo: dict | str | None = arg(f"options of `mimigenrec grpo`: {OPTIONS}; not run if not given", default=None)
+    evaluate: dict | str | None = arg(f"options of `mimigenrec evaluate`: {OPTIONS}", default=None)
+    report: dict | str | None = arg(f"options of `mimigenrec report`: {OPTIONS}", default=None)
+    changed: Literal["refuse", "rerun"] = arg(
+        "stages whose settings or files are not those they were run with: refuse to go on, or delete what they wrote "
+        "and run them again",
+        default="refuse",
+    )
+    plan: bool = arg("only print the stages and what there is of them", default=False)
+
+    def __post_init__(self):
+        for name in ("preprocess", "base", "add_sids", "sft", "grpo", "evaluate", "report"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value.startswith("{"):  # a map, from a YAML or a flag
+                setattr(self, name, json.loads(value))
+
+
+def main(config: BenchmarkConfig) -> None:
+    stages = plan(config)
+    check_options(stages)
+    memory, facts = config.output_dir / "stages", facts_of(stages)
+    there = {stage.name: standing(stage, facts[stage.name], memory) for stage in stages}
+    if config.plan:
+        print("\n".join(describe(there)))
+        return
+    if config.changed == "refuse":
+        check_unchanged(there, config.output_dir)
+    with alone(config.output_dir / ".lock") as lock:
+        failed = run_all(stages, facts, there, memory, lock)
+        write_json(config.output_dir / "costs.json", costs(stages, memory))
+        failed |= make_report(config, stages, failed, memory, lock)
+    tell_failures(failed, memory)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[int]:
+    """Holds a lock, whose file descriptor a stage shares: one that outlives the benchmark keeps the next one out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(
+                f"another benchmark, or a stage that one left running, is at work in {path.parent}; wait for it or "
+                f"end it first (fuser {path} tells its process)"
+            ) from error
+        yield handle.fileno()
+
+
+def describe(there: Mapping[str, Standing]) -> Iterator[str]:
+    width = max(map(len, there))
+    for name, (word, changes) in there.items():
+        yield f"{name:<{width}}  {word}" + (f": {'; '.join(changes)}" if changes else "")
+
+
+def check_unchanged(there: Mapping[str, Standing], output_dir: Path) -> None:
+    """Raises ValueError naming the stages that were run with other settings, and what is different."""
+    lines = [f"{name}: {'; '.join(found.changes)}" for name, found in there.items() if found.word == "changed"]
+    if lines:
+        raise ValueError(
+            "\n".join(["some stages were run with other settings or files:", *lines])
+            + f"\nChange them back, choose another output_dir than {output_dir}, or have what these stages wrote "
+            f"deleted and made again: changed: rerun"
+        )
+
+
+def run_all(
+    stages: Sequence[Stage], facts: Mapping[str, Facts], there: Mapping[str, Standing], memory: Path, lock: int
+) -> dict[str, str]:
+    """Runs what is not done; returns stage -> reason for those that did not come to an end."""
+    failed: dict[str, str] = {}
+    with tqdm(stages, desc="stages", unit="stage") as bar:
+        for stage in bar:
+            bar.set_postfix_str(stage.name)
+            word = there[stage.name].word
+            lost = [name for name in stage.after if name in failed]
+            if lost:
+                failed[stage.name] = f"it needs {lost[0]}, which failed"
+                tqdm.write(f"{stage.name}: not run, {failed[stage.name]}")
+            elif word == "done":
+                tqdm.write(f"{stage.name}: done before")
+            elif code := run(stage, facts[stage.name], memory, fresh=word == "changed", lock=lock):
+                failed[stage.name] = reason_of(code, memory / stage.name / "log.txt")
+                tqdm.write(f"{stage.name}: failed, {failed[stage.name]}")
+            else:
+                tqdm.write(f"{stage.name}: {cost_of(stage, memory)['seconds']:.0f} s")
+    return failed
+
+
+def costs(stages: Sequence[Stage], memory: Path) -> dict[str, dict[str, Any]]:
+    """stage -> its cost.json, with method and seed."""
+    return {
+        stage.name: {"method": stage.method, "seed": stage.seed, **cost}
+        for stage in stages
+        if (cost := cost_of(stage, memory))
+    }
+
+
+def make_report(
+    config: BenchmarkConfig, stages: Sequence[Stage], failed: Mapping[str, str], memory: Path, lock: int
+) -> dict[str, str]:
+    """Makes the report anew, of what there is; returns {"report": reason} if that fails."""
+    methods: dict[str, list[str]] = {}
+    training: dict[str, list[str]] = {}
+    missing: dict[str, str] = {}
+    for stage in stages:
+        if stage.method is None:
+            continue
+        if stage.last == "metrics.json":
+            if stage.name in failed:
+                missing[label(stage)] = failed[stage.name]
+            else:
+                methods.setdefault(stage.method, []).append(str(stage.folder))
+        if stage.name not in failed and any((stage.folder / log).is_file() for log in LOGS):
+            training.setdefault(stage.method, []).append(str(stage.folder))
+    if not methods:
+        return {"report": "no method came to an end, so there is nothing to report"}
+    ours = {"methods": methods, "training": training, "failed": missing, "data": data_of(config)}
+    ours |= {"data_dir": config.data_dir, "category": config.category, "output": config.output_dir / "report"}
+    options = {"models": [name for name in MODELS if name in methods]} | merged("report", config.report, ours)
+    stage = Stage("report", "report", "mimigenrec.evaluation.report", options, Path(ours["output"]), "report.html")
+    code = run(stage, facts_of([stage])["report"], memory, fresh=True, lock=lock)
+    if code:
+        return {"report": reason_of(code, memory / "report" / "log.txt")}
+    print(f"report: {stage.folder / stage.last}")
+    return {}
+
+
+def label(stage: Stage) -> str:
+    return stage.method if stage.seed is None else f"{stage.method}, seed {stage.seed}"
+
+
+def tell_failures(failed: Mapping[str, str], memory: Path) -> None:
+    """Exits with status 1, naming what failed, the end of its log and where that is; returns if nothing did."""
+    if not failed:
+        return
+    lines = [f"{len(failed)} stages failed:"]
+    for name, reason in failed.items():
+        lines.append(f"\n{name}: {reason}")
+        log = memory / name / "log.txt"
+        if log.is_file() and not reason.startswith("it needs"):
+            lines += [f"  {line}" for line in log_tail(log)] + [f"  the whole log is {log}"]
+    sys.exit("\n".join(lines))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the stage at work ends too
+    main(*parse(BenchmarkConfig))

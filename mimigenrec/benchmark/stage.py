@@ -1,0 +1,177 @@
+"""A stage of a benchmark: one command in a process of its own, remembered so that it is not run twice.
+
+    stages/<name>/config.yaml   what the command is told; `python -m MODULE config.yaml` runs it by hand
+                  log.txt       what it said, start after start
+                  stage.json    {"module", "options", "inputs", "after", "state", "exit"}: what its result depends on,
+                                and how it ended
+                  cost.json     {"seconds", "cpu_seconds", "peak_memory_gb", "starts", "measured"}: sums over those of
+                                its starts whose end was seen; a start killed together with the benchmark was not
+
+A stage depends on its options, on the content of the user's files that it reads, and on the stages it comes after.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mimigenrec.files import read_json, sha256, write_json, writing
+
+TAIL = 12  # lines of a log that are shown
+LONGEST = 300  # characters of a reason
+Facts = dict[str, Any]
+
+
+class Stage(NamedTuple):
+    name: str  # "sft/1"
+    key: str  # where its options stand in the benchmark's YAML, for messages: "sft", "baselines: sasrec"
+    module: str  # what `python -m` runs
+    options: Facts
+    folder: Path  # what it writes, and no other stage does
+    last: str  # the file there that is written last
+    after: tuple[str, ...] = ()  # names of the stages whose files it reads
+    reads: tuple[Path, ...] = ()  # files of the user's
+    method: str | None = None  # whose figures it brings
+    seed: int | None = None
+
+
+class Standing(NamedTuple):
+    """What is there of a stage. word: "done", "to do", "begun", "failed" (both run again) or "changed"."""
+
+    word: str
+    changes: list[str] = []
+
+
+def facts_of(stages: Iterable[Stage]) -> dict[str, Facts]:
+    """What each stage's result depends on, by name. Stages stand after those they need."""
+    facts: dict[str, Facts] = {}
+    for stage in stages:
+        facts[stage.name] = {
+            "module": stage.module,
+            "options": stage.options,
+            "inputs": {str(path): sha256(path) for path in stage.reads},
+            "after": {name: _hash(facts[name]) for name in stage.after},
+        }
+    return facts
+
+
+def standing(stage: Stage, facts: Facts, memory: Path) -> Standing:
+    """memory: the folder of stages/."""
+    path = memory / stage.name / "stage.json"
+    if not path.is_file():
+        return Standing("to do")
+    before = read_json(path, made_by="mimigenrec benchmark")
+    changes = [change for part in facts for change in differing(part, before[part], facts[part])]
+    if changes:
+        return Standing("changed", changes)
+    if before["state"] == "done" and not (stage.folder / stage.last).is_file():
+        return Standing("to do")
+    return Standing(before["state"])
+
+
+def differing(name: str, before: Any, now: Any) -> list[str]:
+    """["options: epochs was 2, is 3", ...]"""
+    if not isinstance(before, Mapping):
+        return [] if before == now else [f"{name} was {before}, is {now}"]
+    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    if name == "inputs":
+        return [f"{key} is read no more" if key not in now else f"{key} has changed or is new" for key in keys]
+    if name == "after":
+        return [f"it comes after {key}" for key in keys]
+    return [f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in keys]
+
+
+def run(stage: Stage, facts: Facts, memory: Path, fresh: bool, lock: int | None = None) -> int:
+    """Runs the stage to its end; returns its exit status, 0 if all is well.
+
+    fresh   what is there is removed first: it was made with other settings
+    lock    a file descriptor that the process keeps open for as long as it lives
+    """
+    place = memory / stage.name
+    if fresh:
+        for folder in filter(Path.exists, (stage.folder, place)):
+            shutil.rmtree(folder)
+    cost = _cost_so_far(place)
+    write_json(place / "cost.json", cost)
+    with writing(place / "config.yaml") as out:
+        yaml.safe_dump(stage.options, out, sort_keys=False, allow_unicode=True)
+    write_json(place / "stage.json", {**facts, "state": "begun", "exit": None})
+    command = [sys.executable, "-m", stage.module, str(place / "config.yaml")]
+    with open(place / "log.txt", "ab") as log:
+        log.write(f"== {' '.join(command)}\n".encode())
+        log.flush()
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            pass_fds=() if lock is None else (lock,),
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # Ctrl-C or SIGTERM: the stage must not go on alone
+            process.terminate()
+            _, status, usage = os.wait4(process.pid, 0)
+            raise
+        finally:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            cost["seconds"] += time.perf_counter() - started
+            cost["cpu_seconds"] += usage.ru_utime + usage.ru_stime
+            cost["peak_memory_gb"] = max(cost["peak_memory_gb"], usage.ru_maxrss / 1e6)  # Linux counts in kB
+            cost["measured"] += 1
+            write_json(place / "cost.json", {name: round(value, 3) for name, value in cost.items()})
+        code = process.returncode
+        if code == 0 and not (stage.folder / stage.last).is_file():
+            code = 1
+            log.write(f"ended without an error, but {stage.folder / stage.last} is missing\n".encode())
+    write_json(place / "stage.json", {**facts, "state": "failed" if code else "done", "exit": code})
+    return code
+
+
+def log_tail(log: Path, lines: int = TAIL) -> list[str]:
+    """The last lines that are not empty."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+
+def reason_of(code: int, log: Path) -> str:
+    """Why a stage failed, in one line: the error that its log ends with, else its last line."""
+    lines = log_tail(log, 50)
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line.lstrip())]
+    told = f"status {code}" if code >= 0 else f"ended by signal {-code}" + (", out of memory?" if code == -9 else "")
+    return f"{told}: {(errors or lines)[-1].strip()[:LONGEST]}"
+
+
+def cost_of(stage: Stage, memory: Path) -> dict[str, float] | None:
+    path = memory / stage.name / "cost.json"
+    return read_json(path, made_by="mimigenrec benchmark") if path.is_file() else None
+
+
+def _cost_so_far(place: Path) -> dict[str, float]:
+    path = place / "cost.json"
+    begun = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_gb": 0.0, "starts": 0, "measured": 0}
+    if (place / "stage.json").is_file() and path.is_file():
+        if read_json(place / "stage.json", made_by="mimigenrec benchmark")["state"] != "done":
+            begun = read_json(path, made_by="mimigenrec benchmark")
+    begun["starts"] += 1
+    return begun
+
+
+def _hash(facts: Facts) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = "not given" if value is None else str(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
