@@ -114,6 +114,25 @@ def test_item_level_without_collisions_equals_sid_level():
         np.testing.assert_array_equal(values, per_row(item)[name])
 
 
+def test_ranks_agree_with_ranx():
+    from ranx import Qrels, Run, evaluate
+
+    chance = random.Random(5)
+    lists, targets = [], [str(chance.randrange(12)) for _ in range(40)]
+    for _ in targets:
+        lists.append([group(f"S{item}", str(item)) for item in chance.sample(range(12), 10)])
+    metrics = per_row(item_places(lists, targets, [f"S{target}" for target in targets]), ks=(1, 3, 10))
+    right = Qrels({str(row): {target: 1} for row, target in enumerate(targets)})
+    scores = [{g["items"][0]: 10.0 - place for place, g in enumerate(groups)} for groups in lists]
+    run = Run({str(row): of for row, of in enumerate(scores)})
+    for ours, theirs in (("hr", "hit_rate"), ("ndcg", "ndcg"), ("mrr", "mrr")):
+        for k in (1, 3, 10):
+            found = evaluate(right, run, f"{theirs}@{k}", return_mean=False)  # in the order of the rows' names as text
+            expected = dict(zip(sorted(map(str, range(40))), found, strict=True))
+            by_row = [expected[str(row)] for row in range(40)]
+            np.testing.assert_allclose(metrics[f"{ours}@{k}"], by_row, atol=1e-12, err_msg=f"{ours}@{k}")
+
+
 def test_coverage_counts_every_item_of_a_sid_that_begins_within_k():
     lists = [[group("A", "1"), group("B", "2", "3"), group("C", "4")], [group("A", "1"), group("C", "4")]]
     assert coverage(lists, list("12345678"), 1) == 1 / 8

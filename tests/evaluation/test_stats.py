@@ -102,9 +102,9 @@ def test_four_equal_gains_come_up_in_two_of_sixteen_swaps():
 
 
 def test_means_that_differ_by_rounding_alone_are_as_far():
-    gains = np.array([0.5, 0.3, -0.1, -0.2])  # seen 0.5; as far: 0.5 with any of 0.6 0.4 0.2 0 0, out of eight
+    gains = np.array([0.1, -0.8, -0.4, -0.1])  # as far as 1.2: 0.8 and 0.4 alike, and not both 0.1 against them
     found = permutation_test({"hr": np.zeros(4)}, {"hr": gains}, rng(), resamples=50000)
-    assert found["hr"] == pytest.approx(5 / 8, abs=0.01)
+    assert found["hr"] == pytest.approx(1 / 2 * 3 / 4, abs=0.01)
 
 
 def test_swaps_of_a_method_with_itself_are_all_as_extreme():
