@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 from mimigenrec.grpo import trainer as ours
 
 SIGNATURES = {
+    "_generate_and_score_completions": ["self", "inputs"],
     "_generate_single_turn": ["self", "prompts", "images"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_get_per_token_logps_and_entropies": [
@@ -28,17 +29,19 @@ SIGNATURES = {
     ],
     "_prepare_inputs": ["self", "generation_batch"],
     "_compute_loss": ["self", "model", "inputs"],
+    "_determine_best_metric": ["self", "metrics", "trial"],
 }
 
-# Overridden: the first five. Relied on: how a group lies in the batch, when rollouts are made, where metrics go.
+# Overridden: the first seven. Relied on: how a group lies in the batch, when rollouts are made, where metrics go.
 SOURCES = {
+    "_generate_and_score_completions": "4c9b05583b0dbf38",
     "_generate_single_turn": "99d8f05f1ed7a18f",
     "_calculate_rewards": "a3d0e1fb1ca008a6",
     "_get_per_token_logps_and_entropies": "32e8909f872fdc08",
     "_prepare_inputs": "0624c9a0c47736e3",
     "_compute_loss": "e076bc1215e230b8",
+    "_determine_best_metric": "33beb538b68d7c57",
     "_generate": "0551242bcc43b70e",
-    "_generate_and_score_completions": "4c9b05583b0dbf38",
     "_get_train_sampler": "85ff49a7c24179c4",
     "get_train_dataloader": "b9ed70f2dd198ead",
     "log": "de21ae80a2fbc6e2",

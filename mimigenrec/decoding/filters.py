@@ -1,4 +1,5 @@
-"""Denied items of each request, as the nodes its search must not enter: one trie serves requests with other filters.
+"""What each request's search must not enter, as nodes: denied items, or all SIDs but those with a given beginning. One
+trie serves requests with other filters.
 
 A node is blocked when every SID below it is; the EOS of a SID when all its items are denied. Keys: a node's number, or
 n_nodes + 1 + s for the EOS of SID s.
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.decoding.trie import OFF, SidTrie
 
 NOTHING = torch.iinfo(torch.long).max  # fills the rows of requests with fewer keys
 
@@ -23,6 +24,27 @@ def blocked_keys(trie: SidTrie, denied: Sequence[Collection[str] | None]) -> Ten
     for row, keys in zip(padded, rows, strict=True):
         row[: len(keys)] = keys
     return torch.from_numpy(padded).to(trie.token.device)
+
+
+def prefix_keys(trie: SidTrie, prefixes: Sequence[Sequence[int]]) -> Tensor:
+    """(P, D) ascending keys that leave each request only the SIDs that begin with its prefix, token ids; may be empty.
+
+    Raises ValueError for a prefix that no SID begins with.
+    """
+    device = trie.token.device
+    longest = max(map(len, prefixes), default=0)
+    padded = torch.tensor([[*prefix, *[-1] * (longest - len(prefix))] for prefix in prefixes], device=device)
+    node = torch.zeros(len(prefixes), dtype=torch.long, device=device)
+    keys = [torch.full((len(prefixes), 1), NOTHING, device=device)]
+    for level in range(longest):
+        given = padded[:, level : level + 1]  # (P, 1), -1 behind the end of a shorter prefix
+        token, key, valid = trie.children(node, level)  # (P, K + 1), EOS last
+        key[:, -1] = trie.n_nodes + 1 + trie.sid_at(node)
+        keys.append(torch.where(valid & (token != given) & (given >= 0), key, NOTHING))
+        node = torch.where(given[:, 0] >= 0, trie.step(node, given[:, 0]), node)
+    if (node == OFF).any():
+        raise ValueError(f"no SID begins with the token ids {list(prefixes[int((node == OFF).long().argmax())])}")
+    return torch.cat(keys, dim=1).sort(dim=1).values
 
 
 def is_blocked(trie: SidTrie, blocked: Tensor, parent: Tensor, node: Tensor) -> Tensor:

@@ -41,16 +41,18 @@ def sample(
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
     template: Template | None = None,
+    blocked: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Independent draws of one batch: numbers of SIDs (P, draws) and their log-probabilities (P, draws), in nats.
 
     generator    on the model's device; None: torch's global one
     temperature  divides the scores of each step before they are normalised, as in the log-probabilities returned
     template     what all prompts begin with, computed before (tree.Template)
+    blocked      (P, D) what each prompt's draws must not enter (filters.py); something must be left
     raises       ValueError for a temperature that is not above 0, and for a model that only the plain search can
                  answer for
     """
-    front = start(model, trie, prompts, temperature, template)
+    front = start(model, trie, prompts, temperature, template, blocked)
     P, device = len(prompts), front.node.device
     sid = torch.full((P, draws), -1, device=device)
     total = torch.zeros(P, draws, device=device)
@@ -77,12 +79,13 @@ def sample_without_replacement(
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
     template: Template | None = None,
+    blocked: Tensor | None = None,
 ) -> Distinct:
     """The first k different SIDs that one would meet drawing again and again, of one batch; arguments as in sample().
 
     SIDs that are finished stay on the list and compete with open ones by noisy score.
     """
-    front = start(model, trie, prompts, temperature, template)
+    front = start(model, trie, prompts, temperature, template, blocked)
     P, device = len(prompts), front.node.device
     sid = torch.full((P, 1), -1, device=device)
     total = torch.zeros(P, 1, dtype=torch.float64, device=device)
@@ -99,6 +102,7 @@ def sample_without_replacement(
         if front.level == trie.depth:
             break
         front.advance(parent, token, node)
+    sid = torch.where(noisy > -torch.inf, sid, -1)
     missing = max(0, k + 1 - noisy.shape[1])
     noisy, total = (torch.nn.functional.pad(x, (0, missing), value=-torch.inf) for x in (noisy, total))
     sid = torch.nn.functional.pad(sid, (0, missing), value=-1)
@@ -118,7 +122,12 @@ def gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def start(
-    model, trie: SidTrie, prompts: Sequence[Sequence[int]], temperature: float, template: Template | None
+    model,
+    trie: SidTrie,
+    prompts: Sequence[Sequence[int]],
+    temperature: float,
+    template: Template | None,
+    blocked: Tensor | None,
 ) -> Frontier:
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}; draws need one above 0, a search has no temperature")
@@ -126,4 +135,4 @@ def start(
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:
         raise ValueError(f"draws need the tree forward: {obstacle}")
-    return Frontier(model, trie, prompts, "trie", template, temperature=temperature)
+    return Frontier(model, trie, prompts, "trie", template, blocked, temperature)

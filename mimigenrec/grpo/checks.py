@@ -47,6 +47,33 @@ def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
         )
     if args.use_liger_loss and support == "trie":
         raise ValueError("use_liger_loss computes log-probabilities over the vocabulary only; set support: vocab")
+    if args.hints and trie.depth < 2:
+        raise ValueError("hints: true gives the first levels of a target; SIDs of one level have none to give")
+
+
+def check_remedies(args) -> None:
+    """Raises ValueError for values of RLConfig's own options that make no sense, alone or together."""
+    for name in ("ce_coef", "dynamic_sampling_rounds", "stop_hr50_drop"):
+        value = getattr(args, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise ValueError(f"{name}={value} must be 0 or more")
+    if args.stop_patience < 1:
+        raise ValueError(f"stop_patience={args.stop_patience} must be 1 or more evaluations")
+    if args.hints and args.add_target:
+        raise ValueError(
+            "hints and add_target are two answers to the same missing target: with the target added there is hardly "
+            "a silent group left to hint. Set one of them to false"
+        )
+    for name in ("ce_coef", "hints"):
+        if getattr(args, name) and args.use_liger_loss:
+            raise ValueError(
+                f"{name} would not be used: use_liger_loss has a loss of its own. Set one of them to false"
+            )
+    if args.stop_hr50_drop is not None and not args.eval_on_start:
+        raise ValueError(
+            f"stop_hr50_drop={args.stop_hr50_drop} compares evaluations with the SFT checkpoint's: set eval_strategy: "
+            f"steps and eval_steps, and leave eval_on_start on"
+        )
 
 
 def check_whole_groups(rows: int, group_size: int) -> None:
@@ -68,6 +95,16 @@ def check_whole_batch(rows: int, args: GRPOConfig) -> None:
             f"one generation batch holds {prompts} prompts ({args.generation_batch_size} rollouts in groups of "
             f"{args.num_generations}) but there are only {rows} training rows; make per_device_train_batch_size or "
             f"steps_per_generation smaller"
+        )
+
+
+def check_pool(rows: int, args) -> None:
+    """Raises ValueError if dynamic sampling has no other rows to draw."""
+    prompts = args.generation_batch_size // args.num_generations
+    if args.dynamic_sampling_rounds and rows <= prompts:
+        raise ValueError(
+            f"dynamic_sampling_rounds={args.dynamic_sampling_rounds} has no other prompts to draw: one generation "
+            f"batch already holds {prompts} of {rows} training rows. Make the batch smaller or set it to 0"
         )
 
 

@@ -10,6 +10,8 @@
 | bf16 | true | true where the GPU has it, else false | true stops a run without a GPU |
 | eval_on_start | false | true if there is an eval_strategy | step 0 is the SFT checkpoint's own HR and NDCG |
 | report_to | all installed | none | nothing is sent that was not asked for |
+
+What is ours, ce_coef to stop_patience, is explained in docs/rl.md.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from trl import GRPOConfig
 
 from mimigenrec.cli import arg
 from mimigenrec.extras import need, need_reporters
-from mimigenrec.grpo.checks import check_whole_groups
+from mimigenrec.grpo.checks import check_remedies, check_whole_groups
 
 
 @dataclass
@@ -39,6 +41,20 @@ class RLConfig(GRPOConfig):
         "measure the SFT checkpoint first (default: if eval_strategy is set)", default=None
     )
 
+    ce_coef: float = arg("weight of cross-entropy on the target's SID beside the RL loss; 0 is off", default=0.0)
+    add_target: bool = arg("the target takes the place of the last rollout of a group that misses it", default=False)
+    hints: bool = arg(
+        "groups without signal are rolled out anew below the first tokens of their target, as few as give a signal",
+        default=False,
+    )
+    dynamic_sampling_rounds: int = arg(
+        "how often groups still without signal are exchanged for other prompts that have one; 0 is off", default=0
+    )
+    stop_hr50_drop: float | None = arg(
+        "stop when HR@50 on valid is below the SFT checkpoint's by more than this (default: never)", default=None
+    )
+    stop_patience: int = arg("evaluations in a row that must be below it", default=2)
+
     def __post_init__(self):
         if self.per_device_eval_batch_size is None:
             self.per_device_eval_batch_size = self.num_generations
@@ -57,3 +73,4 @@ class RLConfig(GRPOConfig):
         super().__post_init__()
         if measure_first is None:
             self.eval_on_start = self.eval_strategy != "no"
+        check_remedies(self)

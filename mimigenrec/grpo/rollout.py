@@ -5,8 +5,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from mimigenrec.decoding.beam import beam_search
+from mimigenrec.decoding.filters import prefix_keys
 from mimigenrec.decoding.sampling import sample, sample_without_replacement
-from mimigenrec.decoding.search import Support, search_sids
+from mimigenrec.decoding.search import Support, obstacle_to_tree, search_sids, to_lists
 from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
 
@@ -26,6 +28,7 @@ def roll_out(
     support: Support,
     sampling: dict,
     batch_size: int,
+    hints: Sequence[Sequence[int]] | None = None,
 ) -> list[list[list[int]]]:
     """group_size completions per prompt: the token ids of a SID of the catalogue, closed by EOS.
 
@@ -37,28 +40,43 @@ def roll_out(
     support     how beams are scored (decoding.search); draws are always among the legal tokens
     sampling    temperature of the draws; see check_sampling for what else may stand there
     batch_size  prompts in one forward
+    hints       token ids that the SIDs of each prompt must begin with; where fewer SIDs than asked for do, they come
+                again from the best on. Raises ValueError for a model that only the plain search can answer for
     Draws take their chance from torch's global generator, which the trainer saves and restores with a checkpoint.
     """
     check_sampling(rollout, sampling)
     draws = {"beam": 0, "sample": group_size, "distinct": group_size, "mixed": group_size // 2}[rollout]
+    beams = group_size - draws
     groups: list[list[list[int]]] = [[] for _ in prompts]
-    if draws < group_size:
-        found = search_sids(model, tokenizer, trie, prompts, group_size - draws, support, batch_size)
+    if beams and hints is None:
+        found = search_sids(model, tokenizer, trie, prompts, beams, support, batch_size)
         groups = [[[*sid, trie.eos_id] for sid, _ in ranked] for ranked in found]
-    template = Template.of(model, prompts) if draws else None
-    for start in range(0, len(prompts) if draws else 0, batch_size):
-        batch = prompts[start : start + batch_size]
-        draw = sample_without_replacement if rollout == "distinct" else sample
-        sids = draw(model, trie, batch, draws, temperature=sampling["temperature"], template=template)[0]
-        for group, more in zip(groups[start : start + batch_size], closed(trie, sids), strict=True):
-            group += more
-    return groups
+    if not prompts or not (draws or hints):
+        return groups
+    if obstacle := hints and obstacle_to_tree(model, max(map(len, prompts)) + trie.depth):
+        raise ValueError(f"hints need the tree forward: {obstacle}. Set hints: false, or use another model")
+    blocked = None if hints is None else prefix_keys(trie, hints)
+    template = Template.of(model, prompts)
+    for start in range(0, len(prompts), batch_size):
+        rows = slice(start, start + batch_size)
+        batch, own = prompts[rows], None if blocked is None else blocked[rows]
+        if beams and hints is not None:
+            found = to_lists(trie, *beam_search(model, trie, batch, min(beams, trie.n_sids), support, template, own))
+            groups[rows] = [[[*sid, trie.eos_id] for sid, _ in ranked] for ranked in found]
+        if draws:
+            draw = sample_without_replacement if rollout == "distinct" else sample
+            sids = draw(model, trie, batch, draws, None, sampling["temperature"], template, own)[0]
+            groups[rows] = [a + b for a, b in zip(groups[rows], closed(trie, sids), strict=True)]
+    return groups if hints is None else [[group[i % len(group)] for i in range(group_size)] for group in groups]
 
 
 def closed(trie: SidTrie, sids: Tensor) -> list[list[list[int]]]:
-    """sids (P, n) numbers of SIDs -> their token ids, each with EOS."""
-    tokens = trie.sid_tokens(sids.flatten()).view(*sids.shape, -1).tolist()
-    return [[[*(t for t in sid if t >= 0), trie.eos_id] for sid in group] for group in tokens]
+    """sids (P, n) numbers of SIDs, -1 for none -> their token ids, each with EOS."""
+    tokens = trie.sid_tokens(sids.clamp(min=0).flatten()).view(*sids.shape, -1).tolist()
+    return [
+        [[*(t for t in sid if t >= 0), trie.eos_id] for sid, number in zip(group, numbers, strict=True) if number >= 0]
+        for group, numbers in zip(tokens, sids.tolist(), strict=True)
+    ]
 
 
 def check_sampling(rollout: Rollout, sampling: dict) -> None:

@@ -10,12 +10,15 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 
 import torch
 import trl
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -24,10 +27,15 @@ from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
-from mimigenrec.grpo.checks import check_arguments, check_whole_batch
+from mimigenrec.grpo.checks import check_arguments, check_pool, check_whole_batch
+from mimigenrec.grpo.groups import Group, remedies, spread, with_signal, without_hints
+from mimigenrec.grpo.inside_trie import InsideTrie
 from mimigenrec.grpo.load_reward import checked
 from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
 from mimigenrec.grpo.shared_prefix import completion_logps, obstacle_to_sharing, whole_groups
+from mimigenrec.grpo.stop_rule import HR, StopRule, breaks
+from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
+from mimigenrec.sids.tokens import split_sid
 
 if not trl.__version__.startswith("0.24."):
     raise ImportError(
@@ -36,11 +44,13 @@ if not trl.__version__.startswith("0.24."):
     )
 
 SEAMS = (
-    "_generate_single_turn",  # prompts -> completions: ours come from roll_out()
+    "_generate_and_score_completions",  # rollouts are made before, so that groups without signal can be changed
+    "_generate_single_turn",  # prompts -> completions: those that were made
     "_calculate_rewards",  # rewards are told group_index and rank_in_group; groups without signal are counted
     "_get_per_token_logps_and_entropies",  # each prompt computed once; support "trie": among the legal tokens only
     "_prepare_inputs",  # the rows of a prompt stay together in a micro-batch
-    "_compute_loss",  # rows that cannot change the loss are not computed
+    "_compute_loss",  # rows that cannot change the loss are not computed; cross-entropy on the targets is added
+    "_determine_best_metric",  # an evaluation that breaks the stop rule is never the best
 )
 EVAL_KS = (10, 50)
 
@@ -51,6 +61,7 @@ class BeamGRPOTrainer(GRPOTrainer):
     """GRPOTrainer with a trie. train_dataset has the columns prompt (messages) and reward_model, as in rl/train.json.
 
     rollout  "beam", "sample", "distinct" or "mixed": see rollout.py
+    args     RLConfig: TRL's settings and ours, docs/rl.md
     support  "vocab", the default: log-probabilities in loss, KL and search under the full vocabulary, as SFT trains
              them and as search and evaluation score by default. "trie": renormalised over the legal tokens, so what
              is illegal or forced (the EOS of most SIDs) has no gradient; search and evaluate with support trie then
@@ -76,6 +87,7 @@ class BeamGRPOTrainer(GRPOTrainer):
         warn_of_ranks_that_mean_nothing(rewards, rollout)
         super().__init__(model, rewards, args=args, **kwargs)
         check_whole_batch(len(self.train_dataset), args)
+        check_pool(len(self.train_dataset), args)
         if self.processing_class.eos_token_id != trie.eos_id:
             raise ValueError(
                 f"the trie closes SIDs with token id {trie.eos_id}, the tokenizer's EOS is "
@@ -92,62 +104,141 @@ class BeamGRPOTrainer(GRPOTrainer):
         check_sampling(rollout, self.sampling)
         self._with_signal: Tensor | None = None  # (N,) bool while a loss is computed that needs only these rows
         self._old_logps: Tensor | None = None  # (N, C) then, if TRL keeps them
+        self._groups: list[Group] = []  # while TRL scores the rollouts of a batch
+        self._targets: Targets | None = None  # while a loss is computed that holds cross-entropy on them
         self.add_callback(SaveBetweenGenerations())
+        self.add_callback(StopRule(args.stop_hr50_drop, args.stop_patience))
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        """In: every row G times in a row. Out: TRL's tensors of N rows, and what hints and ce_coef need beside."""
+        G, args, gather, device = self.num_generations, self.args, self.accelerator.gather, self.accelerator.device
+        groups = self._roll(inputs[::G])
+        found = spread(groups, self.trie, gather)  # what the policy rolls out by itself
+        drawn = torch.randperm(len(self.train_dataset)).tolist() if args.dynamic_sampling_rounds else []
+        others = (self.train_dataset[row] for row in drawn)
+        score = partial(self._score, filler=groups[0])
+        groups, rounds = with_signal(groups, args, self.trie.depth, self._roll, score, others, self._most)
+        for name, value in (found | remedies(groups, rounds, args, device, gather)).items():
+            self._metrics["train"][name].append(value)
+        self._groups = groups
+        try:
+            output = super()._generate_and_score_completions([group.row for group in groups for _ in range(G)])
+        finally:
+            self._groups = []
+        output = without_hints(output, groups, gather) if args.hints else output
+        return output | (columns([group.target for group in groups], G, device) if args.ce_coef else {})
 
     def _generate_single_turn(self, prompts: list, images: list | None):
-        """In: every prompt G times in a row. Out: its G rollouts in those G places, and its token ids."""
-        G = self.num_generations
-        ids = prompt_ids(self.processing_class, prompts[::G], self.max_prompt_length)
-        batch = max(1, self.args.per_device_train_batch_size // G)
+        """In: every prompt G times in a row. Out: the rollouts made for them, in those G places, and its token ids."""
+        pairs = [(group.prompt, tokens) for group in self._groups for tokens in group.rollouts]
+        return [prompt for prompt, _ in pairs], [tokens for _, tokens in pairs], None, {}
+
+    def _roll(self, rows: list[dict], hint: int = 0) -> list[Group]:
+        """The rollouts of each row, below the first `hint` tokens of its target. All processes call it together."""
+        tokenizer, args = self.processing_class, self.args
+        prompts = prompt_ids(tokenizer, [row["prompt"] for row in rows], self.max_prompt_length)
+        texts = [split_sid(row["reward_model"]["ground_truth"]) for row in rows]
+        targets = [[*tokenizer.convert_tokens_to_ids(text), self.trie.eos_id] for text in texts]
         with self._whole_model() as model:
-            groups = roll_out(
+            rollouts = roll_out(
                 model,
-                self.processing_class,
+                tokenizer,
                 self.trie,
-                ids,
-                G,
+                prompts,
+                self.num_generations,
                 self.rollout,
                 self.support,
                 self.sampling,
-                batch,
+                max(1, args.per_device_train_batch_size // self.num_generations),
+                [target[:hint] for target in targets] if hint else None,
             )
-        return [own for own in ids for _ in range(G)], [tokens for group in groups for tokens in group], None, {}
+        found = zip(rows, prompts, targets, rollouts, strict=True)
+        return [Group(*group, hint=hint) for group in found]
+
+    def _score(self, groups: list[Group], filler: Group) -> None:
+        """Fills in scores and silent. All processes call it together; one with fewer groups adds the filler."""
+        most, G = self._most(len(groups)), self.num_generations
+        if not most:
+            return
+        asked = [*groups, *[filler] * (most - len(groups))]
+        inputs = [group.row for group in asked for _ in range(G)]
+        ids = [tokens for group in asked for tokens in group.rollouts]
+        texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
+        chats = [[{"role": "assistant", "content": text}] for text in texts]
+        rewards = self._ask_rewards(inputs, [row["prompt"] for row in inputs], chats, ids)
+        first = self.accelerator.process_index * most
+        mine = rewards.view(-1, G, rewards.shape[1])[first : first + len(groups)]
+        for group, scores, silent in zip(groups, mine, self._silent(mine).tolist(), strict=True):
+            group.scores, group.silent = scores, silent
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
-        """(N, rewards) of all processes. Groups are told by their place in the global batch."""
-        G = self.num_generations
-        first = self.accelerator.process_index * len(inputs) // G
-        inputs = [{**row, "group_index": first + i // G, "rank_in_group": i % G} for i, row in enumerate(inputs)]
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).view(-1, G)
-        silent = torch.isclose(total.std(dim=1), torch.zeros(len(total), device=total.device))  # (groups,)
+        """(N, rewards) of all processes; where the groups were scored before, those scores."""
+        if self._groups and self._groups[0].scores is not None:
+            rewards = self.accelerator.gather(torch.cat([group.scores for group in self._groups]))
+        else:
+            rewards = self._ask_rewards(inputs, prompts, completions, completion_ids_list)
+        silent = self._silent(rewards.view(-1, self.num_generations, rewards.shape[1]))
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["groups_without_signal"].append(silent.sum().item())
         metrics["groups_without_signal_share"].append(silent.float().mean().item())
         return rewards
 
+    def _ask_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
+        """(N, rewards) of all processes. Groups are told by their place in the global batch."""
+        G = self.num_generations
+        first = self.accelerator.process_index * len(inputs) // G
+        inputs = [{**row, "group_index": first + i // G, "rank_in_group": i % G} for i, row in enumerate(inputs)]
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def _silent(self, rewards: Tensor) -> Tensor:
+        """rewards (groups, G, rewards) -> (groups,) bool: are the weighted sums of a group all equal?"""
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)  # (groups, G)
+        return torch.isclose(total.std(dim=1), torch.zeros(len(total), device=total.device))
+
+    def _most(self, n: int) -> int:
+        return int(self.accelerator.gather(torch.tensor([n], device=self.accelerator.device)).max())
+
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, *args, **kwargs
     ):
-        """(N, C) twice, with each prompt of the batch computed once, or in TRL's own way where that cannot be."""
+        """(N, C) twice, with each prompt of the batch computed once, or in TRL's own way where that cannot be.
+
+        Completion tokens that the mask leaves out, padding and hints, get 0.
+        """
+        N, C, wanted, targets = len(input_ids), logits_to_keep, self._with_signal, self._targets
+        if targets is not None:
+            input_ids, attention_mask, logits_to_keep = appended(targets, input_ids, attention_mask, C)
+            more = torch.ones(len(input_ids) - N, dtype=torch.bool, device=input_ids.device)
+            wanted = None if wanted is None else torch.cat([wanted, more])
         obstacle = obstacle_to_sharing(model, input_ids.shape[1])
         if obstacle:
             warn_once(f"each completion pays for its whole prompt in training: {obstacle}")
             if self.support == "trie":
                 model = InsideTrie(model, self.trie, logits_to_keep, self.temperature)
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, *args, **kwargs
+            asked = attention_mask[:, -logits_to_keep:].bool()
+            seen = asked.flip(1).cummax(dim=1).values.flip(1)  # a hint has no loss, but what follows it sees it
+            whole = torch.cat([attention_mask[:, :-logits_to_keep], seen.to(attention_mask.dtype)], dim=1)
+            logps, entropies = super()._get_per_token_logps_and_entropies(
+                model, input_ids, whole, logits_to_keep, batch_size, *args, **kwargs
             )
-        size = batch_size or len(input_ids)
-        parts = [
-            completion_logps(
-                model, self.trie, ids, mask, logits_to_keep, self.support, self.temperature, self._with_signal
-            )
-            for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
-        ]
-        logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
-        if self._with_signal is not None and not self._with_signal.all():
-            silent, real = ~self._with_signal[:, None], attention_mask[:, -logits_to_keep:].bool()
+            logps = logps.masked_fill(~asked, 0)
+        else:
+            size = batch_size or len(input_ids)
+            parts = [
+                completion_logps(model, self.trie, ids, mask, logits_to_keep, self.support, self.temperature, part)
+                for ids, mask, part in zip(
+                    input_ids.split(size),
+                    attention_mask.split(size),
+                    [None] * N if wanted is None else wanted.split(size),
+                    strict=wanted is not None,
+                )
+            ]
+            logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
+        if targets is not None:
+            self._ce = cross_entropy(targets, logps[N:])
+            logps, entropies = logps[:N, :C], entropies[:N, :C]
+        if not obstacle and self._with_signal is not None and not self._with_signal.all():
+            silent, real = ~self._with_signal[:, None], attention_mask[:N, -logits_to_keep:][:, :C].bool()
             logps = logps if self._old_logps is None else torch.where(silent, self._old_logps, logps)  # ratio 1
             entropies = torch.where(silent, (entropies * real).sum() / (real & ~silent).sum().clamp(min=1), entropies)
         return logps, entropies
@@ -161,23 +252,29 @@ class BeamGRPOTrainer(GRPOTrainer):
         return self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
 
     def _compute_loss(self, model, inputs):
-        """With beta 0 a row of advantage 0 adds nothing to loss or gradient, so its forward and backward are saved.
+        """TRL's loss + ce_coef * cross-entropy on the targets.
 
-        TRL's entropy metric is then that of the rows computed.
+        With beta 0 a row of advantage 0 adds nothing to loss or gradient, so its forward and backward are saved; TRL's
+        entropy metric is then that of the rows computed. A target is computed whatever the group's advantages.
         """
         if self.beta == 0 and self.top_entropy_quantile == 1.0:
             self._with_signal, self._old_logps = inputs["advantages"] != 0, inputs.get("old_per_token_logps")
             self._metrics["train"]["rows_saved_share"].append(1 - self._with_signal.float().mean().item())
+        self._targets = targets_of(inputs) if self.args.ce_coef else None
         try:
-            return super()._compute_loss(model, inputs)
+            loss = super()._compute_loss(model, inputs)
         finally:
-            self._with_signal = None
+            self._with_signal = self._targets = None
+        if self.args.ce_coef:
+            self._metrics["train"]["ce_loss"].append(self.accelerator.gather(self._ce.detach()).mean().item())
+            loss = loss + self.args.ce_coef * self._ce / self.current_gradient_accumulation_steps
+        return loss
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """HR and NDCG at 10 and 50 of the constrained search, over the rows of eval_dataset, shared by the processes.
 
         Takes the place of TRL's evaluation, which rolls out and scores every row G times and reports rewards only.
-        Step 0 measures the SFT checkpoint (eval_on_start); a later HR@50 below it is warned about.
+        Step 0 measures the SFT checkpoint (eval_on_start); for a later HR@50 below it see stop_rule.py.
         """
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         start, rank, world = time.time(), self.accelerator.process_index, self.accelerator.num_processes
@@ -203,23 +300,26 @@ class BeamGRPOTrainer(GRPOTrainer):
         metrics = {key: value / len(rows) for key, value in metrics.items()}
         metrics[f"{metric_key_prefix}_runtime"] = time.time() - start
         self.log(metrics)
-        self._warn_if_below_sft(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.is_in_train and not self.state.global_step and self.args.stop_hr50_drop is not None:
+            if self.args.load_best_model_at_end and self.args.save_strategy != "best":
+                self._keep_the_start(metrics)
         self.model.train(was_training)
         return metrics
 
-    def _warn_if_below_sft(self, metrics: dict[str, float]) -> None:
-        key = f"eval_hr@{EVAL_KS[-1]}"
-        before = [entry[key] for entry in self.state.log_history if entry["step"] == 0 and key in entry]
-        if before and metrics.get(key, 1.0) < before[0] and self.accelerator.is_main_process:
-            log.warning(
-                "step %d: HR@%d %.4f is below the SFT checkpoint's %.4f: the list narrows. Lower learning_rate or "
-                "raise beta, or keep the best checkpoint with load_best_model_at_end and metric_for_best_model",
-                self.state.global_step,
-                EVAL_KS[-1],
-                metrics[key],
-                before[0],
-            )
+    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+        drop = self.args.stop_hr50_drop
+        if drop is not None and breaks(metrics[HR], self.state.log_history, drop):
+            return False
+        return super()._determine_best_metric(metrics, trial)
+
+    def _keep_the_start(self, metrics: dict[str, float]) -> None:
+        """The SFT checkpoint as checkpoint-0, the best so far: what is loaded in the end if all that follows is worse
+        or breaks the stop rule."""
+        self._determine_best_metric(metrics, None)
+        self._save_checkpoint(self.model, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        self.state.best_model_checkpoint = str(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-0")
 
     @contextmanager
     def _whole_model(self) -> Iterator[nn.Module]:
@@ -237,40 +337,6 @@ class BeamGRPOTrainer(GRPOTrainer):
             model.eval()
             yield model
             model.train(was_training)
-
-
-class InsideTrie:
-    """A model's forward whose logits at the completion's places leave only the tokens that the trie allows there."""
-
-    def __init__(self, model: nn.Module, trie: SidTrie, logits_to_keep: int, temperature: float):
-        self.model, self.trie, self.keep, self.temperature = model, trie, logits_to_keep, temperature
-
-    def __call__(self, input_ids: Tensor, **inputs):
-        """input_ids (N, P + keep) -> the model's output, logits (N, any, V) whose last keep + 1 rows count.
-
-        The row before a completion token decides about it; the last row decides about nothing. What is forbidden gets
-        a large negative number, not -inf, whose product with a probability of 0 would make the entropy NaN. Behind
-        EOS, where the loss does not look, everything stays.
-        """
-        output = self.model(input_ids=input_ids, **inputs)
-        logits = output.logits
-        legal = legal_tokens(self.trie, input_ids[:, -self.keep :], logits.shape[-1])  # (N, keep, V)
-        lowest = torch.finfo(logits.dtype).min / 2 * min(1.0, self.temperature)
-        kept = logits[:, -self.keep - 1 : -1].masked_fill(~legal, lowest)
-        output.logits = torch.cat([kept, logits[:, -1:]], dim=1)
-        return output
-
-
-def legal_tokens(trie: SidTrie, completions: Tensor, vocabulary: int) -> Tensor:
-    """completions (N, T) -> (N, T, V): what may stand at each place, given what stands before it."""
-    node = completions.new_zeros(len(completions))
-    open_ = torch.ones_like(node, dtype=torch.bool)
-    legal = []
-    for t in range(completions.shape[1]):
-        legal.append(trie.allowed(node, vocabulary) | ~open_[:, None])
-        node = trie.step(node, completions[:, t])
-        open_ = open_ & (completions[:, t] != trie.eos_id)
-    return torch.stack(legal, dim=1)
 
 
 def warn_of_ranks_that_mean_nothing(rewards: list, rollout: Rollout) -> None:
