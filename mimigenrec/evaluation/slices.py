@@ -18,7 +18,7 @@ from mimigenrec.evaluation.stats import Interval, bootstrap
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.sids.tokens import split_sid
 
-HEAD_SHARE = 0.2  # of the items of train, as long-tail studies cut (Abdollahpouri et al. 2017, RecSys)
+HEAD_SHARE = 0.2  # of the items of train, as Abdollahpouri et al. 2019, arXiv:1907.13286, cut it
 LENGTHS = ((0, 2), (3, 5), (6, 10), (11, math.inf))  # items in the history, first and last of each bin
 
 Masks = dict[str, dict[str, np.ndarray]]
