@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from mimigenrec.baselines.train import COUNTING
 from mimigenrec.benchmark.options import Options, files_in, given, merged, reward_files
 from mimigenrec.benchmark.stage import Stage
+from mimigenrec.evaluation.report import ReportConfig
+from mimigenrec.evaluation.report_methods import cut_off
 from mimigenrec.evaluation.run import EvaluateConfig
 from mimigenrec.tasks.build import find_raw
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from mimigenrec.benchmark.run import BenchmarkConfig
 
 MODELS = ("sft", "grpo")
+RESULT = "metrics.json"  # what a stage leaves that brings figures
 
 
 def plan(config: "BenchmarkConfig") -> list[Stage]:
@@ -59,13 +62,21 @@ def check(config: "BenchmarkConfig") -> None:
     k, beams = (evaluate.get(key, getattr(EvaluateConfig, key)) for key in ("k", "beams"))
     if config.sft is not None and isinstance(k, int) and isinstance(beams, int) and k > beams:
         raise ValueError(f"evaluate: {beams} beams cannot rank k={k} SIDs; ask for more beams or a smaller k")
+    report = given("report", config.report)
+    for key in ("metrics", "tested"):
+        for metric in report.get(key, ReportConfig.__dataclass_fields__[key].default_factory()):
+            if isinstance(k, int) and cut_off(metric) > k:
+                raise ValueError(
+                    f"report: {key} asks for {metric}, but lists will hold k={k} SIDs; say evaluate: {{k: "
+                    f"{cut_off(metric)}}} or more, or report: {{{key}: [...]}} without it"
+                )
 
 
 def preprocess_stage(config: "BenchmarkConfig") -> Stage:
     ours = {"data_dir": config.data_dir, "category": config.category, "output_dir": data_of(config)}
     reads = tuple(find_raw(config.data_dir, config.category).values())
-    place = data_of(config), "manifest.json"
-    return make("preprocess", "preprocess", "mimigenrec.tasks.build", config.preprocess, ours, *place, reads=reads)
+    return make("preprocess", "preprocess", "mimigenrec.tasks.build", config.preprocess, ours, data_of(config),
+                "manifest.json", after=(), reads=reads)  # fmt: skip
 
 
 def baseline_stages(config: "BenchmarkConfig", name: str) -> Iterator[Stage]:
@@ -78,7 +89,7 @@ def baseline_stages(config: "BenchmarkConfig", name: str) -> Iterator[Stage]:
         ours = {"data_dir": config.data_dir, "category": config.category, "data": data_of(config), "output": folder}
         ours |= {"split": config.split, "k": evaluate.get("k"), "limit": evaluate.get("limit")}
         ours |= {"seed": seed, "sids": None}
-        stage = make(f"baseline/{path}", key, "mimigenrec.baselines.train", user, ours, folder, "metrics.json",
+        stage = make(f"baseline/{path}", key, "mimigenrec.baselines.train", user, ours, folder, RESULT,
                      ("preprocess",), reads, name, seed)  # fmt: skip
         yield stage._replace(options={"method": method} | stage.options)
 
@@ -116,24 +127,35 @@ def base_stages(config: "BenchmarkConfig", seed: int) -> Iterator[Stage]:
     if isinstance(config.base, dict):
         told = {"data": data_of(config), "output_dir": out / "base" / str(seed), "seed": seed}
         base = make(f"base/{seed}", "base", "mimigenrec.sft.make_base", config.base, told, told["output_dir"],
-                    "config.json", seed=seed)  # fmt: skip
+                    "config.json", method="sft", seed=seed)  # fmt: skip
         yield base
         ours |= {"base": base.folder, "output": out / "base_sid" / str(seed), "seed": seed}
         yield make(f"add_sids/{seed}", "add_sids", module, config.add_sids, ours, ours["output"], "manifest.json",
-                   ("preprocess", base.name), seed=seed)  # fmt: skip
+                   ("preprocess", base.name), method="sft", seed=seed)  # fmt: skip
     else:
         ours |= {"base": config.base, "output": out / "base_sid" / "shared"}
         reads = tuple(sorted(path for path in Path(config.base).glob("*") if path.is_file()))
         yield make("add_sids/shared", "add_sids", module, config.add_sids, ours, ours["output"], "manifest.json",
-                   reads=reads)  # fmt: skip
+                   reads=reads, method="sft")  # fmt: skip
 
 
 def evaluate_stage(config: "BenchmarkConfig", trained: Stage) -> Stage:
     path = f"{config.split}/{trained.name}"
     ours = {"model": trained.folder, "data": data_of(config), "output": config.output_dir / "results" / path}
-    ours |= {"split": config.split, "test_file": None, "index": None}
+    ours |= {"split": config.split, "seed": trained.seed, "test_file": None, "index": None}
     return make(f"evaluate/{path}", "evaluate", "mimigenrec.evaluation.run", config.evaluate, ours, ours["output"],
-                "metrics.json", ("preprocess", trained.name), (), trained.method, trained.seed)  # fmt: skip
+                RESULT, ("preprocess", trained.name), (), trained.method, trained.seed)  # fmt: skip
+
+
+def report_stage(config: "BenchmarkConfig", found: Options) -> Stage:
+    """found: what the report is told of the stages before it."""
+    ours = {"data": data_of(config), "data_dir": config.data_dir, "category": config.category}
+    ours |= {"output": config.output_dir / "report" / config.split}
+    ours |= {name: found.get(name, {}) for name in ("methods", "training", "failed", "costs")}
+    models = {"models": found["models"]} if "models" in found else {}
+    stage = make("report", "report", "mimigenrec.evaluation.report", config.report, ours, ours["output"],
+                 "report.html", after=())  # fmt: skip
+    return stage._replace(options=models | stage.options)
 
 
 def make(
@@ -152,7 +174,6 @@ def make(
     """The stage with its options merged; files that the user's options name are read too."""
     options = merged(key, user, ours)
     named = files_in({option: value for option, value in options.items() if option not in ours})
-    after = () if name == "preprocess" else after
     return Stage(name, key, module, options, folder, last, after, (*reads, *named), method, seed)
 
 

@@ -10,21 +10,19 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tqdm import tqdm
 
 from mimigenrec.benchmark.check import check_options
-from mimigenrec.benchmark.options import merged
-from mimigenrec.benchmark.plan import MODELS, data_of, plan
+from mimigenrec.benchmark.plan import MODELS, RESULT, plan, report_stage
 from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of, log_tail, reason_of, run, standing
 from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.curves import LOGS
-from mimigenrec.files import write_json
 
 OPTIONS = "a map, or {config: x.yaml, key: value}"
 
@@ -66,7 +64,7 @@ class BenchmarkConfig:
 
 def main(config: BenchmarkConfig) -> None:
     stages = plan(config)
-    check_options(stages)
+    check_options([*stages, report_stage(config, {})])
     memory, facts = config.output_dir / "stages", facts_of(stages)
     there = {stage.name: standing(stage, facts[stage.name], memory) for stage in stages}
     if config.plan:
@@ -76,7 +74,6 @@ def main(config: BenchmarkConfig) -> None:
         check_unchanged(there, config.output_dir)
     with alone(config.output_dir / ".lock") as lock:
         failed = run_all(stages, facts, there, memory, lock)
-        write_json(config.output_dir / "costs.json", costs(stages, memory))
         failed |= make_report(config, stages, failed, memory, lock)
     tell_failures(failed, memory)
 
@@ -124,7 +121,7 @@ def run_all(
             word = there[stage.name].word
             lost = [name for name in stage.after if name in failed]
             if lost:
-                failed[stage.name] = f"it needs {lost[0]}, which failed"
+                failed[stage.name] = f"it needs {lost[0]}, {failed[lost[0]]}"
                 tqdm.write(f"{stage.name}: not run, {failed[stage.name]}")
             elif word == "done":
                 tqdm.write(f"{stage.name}: done before")
@@ -136,47 +133,61 @@ def run_all(
     return failed
 
 
-def costs(stages: Sequence[Stage], memory: Path) -> dict[str, dict[str, Any]]:
-    """stage -> its cost.json, with method and seed."""
-    return {
-        stage.name: {"method": stage.method, "seed": stage.seed, **cost}
-        for stage in stages
-        if (cost := cost_of(stage, memory))
-    }
-
-
 def make_report(
     config: BenchmarkConfig, stages: Sequence[Stage], failed: Mapping[str, str], memory: Path, lock: int
 ) -> dict[str, str]:
     """Makes the report anew, of what there is; returns {"report": reason} if that fails."""
-    methods: dict[str, list[str]] = {}
-    training: dict[str, list[str]] = {}
-    missing: dict[str, str] = {}
-    for stage in stages:
-        if stage.method is None:
-            continue
-        if stage.last == "metrics.json":
-            if stage.name in failed:
-                missing[label(stage)] = failed[stage.name]
-            else:
-                methods.setdefault(stage.method, []).append(str(stage.folder))
-        if stage.name not in failed and any((stage.folder / log).is_file() for log in LOGS):
-            training.setdefault(stage.method, []).append(str(stage.folder))
+    done = [stage for stage in stages if stage.method and stage.name not in failed]
+    methods = folders_by_method(stage for stage in done if stage.last == RESULT)
     if not methods:
         return {"report": "no method came to an end, so there is nothing to report"}
-    ours = {"methods": methods, "training": training, "failed": missing, "data": data_of(config)}
-    ours |= {"data_dir": config.data_dir, "category": config.category, "output": config.output_dir / "report"}
-    options = {"models": [name for name in MODELS if name in methods]} | merged("report", config.report, ours)
-    stage = Stage("report", "report", "mimigenrec.evaluation.report", options, Path(ours["output"]), "report.html")
-    code = run(stage, facts_of([stage])["report"], memory, fresh=True, lock=lock)
-    if code:
-        return {"report": reason_of(code, memory / "report" / "log.txt")}
+    found = {
+        "models": [name for name in MODELS if name in methods],
+        "methods": methods,
+        "training": folders_by_method(s for s in done if any((s.folder / log).is_file() for log in LOGS)),
+        "failed": lost_of([stage for stage in stages if stage.last == RESULT], failed),
+        "costs": costs_of(stages, memory),
+    }
+    stage = report_stage(config, found)
+    if code := run(stage, facts_of([stage])[stage.name], memory, fresh=True, lock=lock):
+        return {stage.name: reason_of(code, memory / stage.name / "log.txt")}
     print(f"report: {stage.folder / stage.last}")
     return {}
 
 
-def label(stage: Stage) -> str:
-    return stage.method if stage.seed is None else f"{stage.method}, seed {stage.seed}"
+def folders_by_method(stages: Iterable[Stage]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for stage in stages:
+        found.setdefault(stage.method, []).append(str(stage.folder))
+    return found
+
+
+def lost_of(results: Sequence[Stage], failed: Mapping[str, str]) -> dict[str, str | list[str]]:
+    """{method or method/seed: reason}, as the report takes it; a method of which nothing is left stands whole."""
+    left = {stage.method for stage in results if stage.name not in failed}
+    lost: dict[str, str | list[str]] = {}
+    for stage in results:
+        if stage.name not in failed:
+            continue
+        if stage.seed is None:
+            lost[stage.method] = failed[stage.name]
+        elif stage.method in left:
+            lost[f"{stage.method}/{stage.seed}"] = failed[stage.name]
+        else:
+            lost.setdefault(stage.method, []).append(f"seed {stage.seed}: {failed[stage.name]}")
+    return lost
+
+
+def costs_of(stages: Sequence[Stage], memory: Path) -> dict[str, dict[str, float]]:
+    """{method: seconds and CPU seconds of all its stages together, the largest of their peaks in memory}"""
+    costs: dict[str, dict[str, float]] = {}
+    for stage in stages:
+        if stage.method and (cost := cost_of(stage, memory)):
+            so_far = costs.setdefault(stage.method, dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_gb"), 0.0))
+            for name in ("seconds", "cpu_seconds"):
+                so_far[name] = round(so_far[name] + cost[name], 1)
+            so_far["peak_memory_gb"] = round(max(so_far["peak_memory_gb"], cost["peak_memory_gb"]), 2)
+    return costs
 
 
 def tell_failures(failed: Mapping[str, str], memory: Path) -> None:

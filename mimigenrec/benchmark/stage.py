@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     last: str  # the file there that is written last
     after: tuple[str, ...] = ()  # names of the stages whose files it reads
     reads: tuple[Path, ...] = ()  # files of the user's
-    method: str | None = None  # whose figures it brings
+    method: str | None = None  # in whose service it is
     seed: int | None = None
 
 
@@ -58,7 +58,7 @@ def facts_of(stages: Iterable[Stage]) -> dict[str, Facts]:
         facts[stage.name] = {
             "module": stage.module,
             "options": stage.options,
-            "inputs": {str(path): sha256(path) for path in stage.reads},
+            "inputs": {"/".join(path.parts[-2:]): sha256(path) for path in stage.reads},
             "after": {name: _hash(facts[name]) for name in stage.after},
         }
     return facts
