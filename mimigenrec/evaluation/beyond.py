@@ -108,7 +108,8 @@ def _mean_of_pairs(distance: np.ndarray, groups: Sequence[Group], k: int) -> flo
 
     distance   (listed items, listed items), symmetric, 0 on the diagonal
     """
-    both = np.outer(chance := _chances(groups, k), chance)  # the chance that both are shown
+    chance = _chances(groups, k)
+    both = np.outer(chance, chance)  # the chance that the two are shown together
     size = len(groups[-1]["items"])
     within = min(size, k - (len(distance) - size))
     if size > 1:  # drawn without replacement
