@@ -35,6 +35,7 @@ COMMANDS = {
     "baseline": ("mimigenrec.baselines.train", "popularity to SASRec and TIGER: the same rows, the same metrics"),
     "benchmark": ("mimigenrec.benchmark.run", "every chosen method on the same rows, then one report"),
     "compare": ("mimigenrec.evaluation.compare", "two results: paired bootstrap, what differs in their manifests"),
+    "report": ("mimigenrec.evaluation.report", "several results -> one page: verdict, tests, curves, slices, examples"),
     "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
     "plot": ("mimigenrec.plots", "training curves and metric bars"),
 }

@@ -4,7 +4,8 @@ A page is a list of sections; a section is a heading and blocks; a cell or a par
 kind:
 
     best   the best value of its column        good, bad, watch   with a state's colour
-    soft   said in passing                     code, wrong        a SID, and the part of it that is wrong
+    soft   said in passing                     under              the same, on a line of its own
+    code   a SID                               wrong              the part of it that is wrong
 
 Pictures are SVG that take their colours from the page's variables, so they follow its light and dark.
 """
@@ -42,6 +43,7 @@ BLOCKS = """
 .scroll{overflow-x:auto;margin:6px 0}.scroll td,.scroll th{white-space:nowrap}
 .scroll td:first-child,.scroll th:first-child{position:sticky;left:0;background:var(--card)}
 .scroll .left td{white-space:normal;min-width:90px}.scroll .left td:first-child{white-space:nowrap}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:14px 24px;margin:8px 0}
 .wide svg{min-width:640px}figure{margin:0}figcaption{font-weight:600;font-size:13.5px;margin-bottom:2px}
 .card{background:var(--card);border:1px solid var(--line);border-left:5px solid var(--line);border-radius:8px}
 .card{padding:9px 14px;margin-top:10px}.card ul{margin:4px 0 0;padding-left:20px;font-size:13.5px;color:var(--soft)}
@@ -50,6 +52,7 @@ BLOCKS = """
 .good .sign,span.good{color:var(--good)}.watch .sign,span.watch{color:var(--watch)}
 .bad .sign,span.bad{color:var(--bad)}
 b.best{background:var(--tint);border-radius:4px;padding:1px 3px;margin:0 -3px}.soft{color:var(--soft)}
+.under{color:var(--soft);display:block;font-size:12px}
 code.wrong{color:var(--bad);text-decoration:underline wavy 1px;text-underline-offset:3px}
 details{margin-top:8px}summary{cursor:pointer;font-size:13.5px;font-weight:600;color:var(--soft)}
 """
@@ -212,7 +215,7 @@ def _block_html(block: Block) -> str:
             return f'<div class="card {state}"><span class=sign>{SIGNS[state]}</span>{_html(words)}{listed}</div>'
         case Pictures(pictures, wide):
             drawn = "".join(f"<figure><figcaption>{escape(p.title)}</figcaption>{p.svg}</figure>" for p in pictures)
-            return f'<div class="scroll wide">{drawn}</div>' if wide else f"<div class=columns>{drawn}</div>"
+            return f'<div class="scroll wide">{drawn}</div>' if wide else f"<div class=pictures>{drawn}</div>"
         case Folded(title, blocks):
             inner = "".join(map(_block_html, blocks))
             return f"<details><summary>{escape(title)}</summary>{inner}</details>"

@@ -1,0 +1,167 @@
+"""Several methods on the same rows, as one page to believe or not: `mimigenrec report`.
+
+mimigenrec report --config r.yaml
+
+report.json   every number of the page
+report.html   one file with style and pictures inside, opens without a network
+report.md     the same as Markdown, with its pictures as SVG files beside it
+
+Results come from `evaluate` and `baseline`; docs/report.md says how the page is read. The same results and seed give
+the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mimigenrec.catalog import load_catalog
+from mimigenrec.cli import arg, parse
+from mimigenrec.evaluation.curves import find_log, panels, read_log, thinned
+from mimigenrec.evaluation.report_about import cautions, describe, method_facts, starts
+from mimigenrec.evaluation.report_examples import choose_rows, examples
+from mimigenrec.evaluation.report_figures import beyond_figures, level_figures, pair_tests, slice_figures, table
+from mimigenrec.evaluation.report_methods import Asked, cut_off, folders_of, read_methods
+from mimigenrec.evaluation.report_sections import sections
+from mimigenrec.evaluation.report_verdict import verdict
+from mimigenrec.evaluation.slices import count_targets
+from mimigenrec.files import write_json, writing
+from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.manifest import make_manifest
+from mimigenrec.page import pictures_of, svg_file, to_html, to_markdown
+
+POINTS = 60  # of a curve; more are drawn as the means of so many stretches
+
+
+@dataclass
+class ReportConfig:
+    """Methods on the same test rows: what is best, how sure that is, where each is good, and ten users to look at."""
+
+    methods: dict = arg("result folders: {name: folder, or a list with one folder per seed}")
+    data: Path = arg("folder written by preprocessing: catalogue and titles")
+    data_dir: Path = arg("folder that holds C/C.train.inter, or C.train.inter itself; C is --category")
+    category: str = arg("name of the category, C")
+    output: Path = arg("folder for report.html, report.md with its pictures, and report.json")
+    models: list[str] = arg("methods that are tested against the others, their baselines", factory=list)
+    training: dict = arg("training folders, for curves and time: {name: folder, or one per seed}", factory=dict)
+    failed: dict = arg('what did not come to an end: {"tiger": reason, "rl/3": reason of seed 3}', factory=dict)
+    costs: dict = arg("measured: {name: {seconds: 1.0, cpu_seconds: 2.0, peak_memory_gb: 3.0}}", factory=dict)
+    metrics: list[str] = arg(
+        "columns of the table", factory=lambda: ["ndcg@10", "hr@10", "hr@50", "ndcg@50", "hr@5", "mrr@10"]
+    )
+    tested: list[str] = arg(
+        "metrics that are tested; the first one, decided beforehand, decides",
+        factory=lambda: ["ndcg@10", "hr@10", "hr@50"],
+    )
+    title: str = arg("heading of the page", default="Benchmark")
+    resamples: int = arg("of the permutation tests; 10,000 tell p down to 0.0001", default=10_000)
+    seed: int = arg("of intervals, tests and the choice of users", default=42)
+
+
+def main(config: ReportConfig) -> None:
+    report = build(config)
+    write_report(config.output, report)
+    for statement in report["verdict"]:
+        print(statement["text"])
+    print(f"\n{config.output / 'report.html'}")
+
+
+def build(config: ReportConfig) -> dict[str, Any]:
+    """What report.json holds."""
+    folders, training = folders_of("methods", config.methods), folders_of("training", config.training)
+    check(config, folders)
+    catalog = load_catalog(config.data)
+    train = train_file(config)
+    counts = count_targets(read_inter(train))
+    metrics = list(dict.fromkeys([*config.tested, *config.metrics]))
+    asked = Asked(metrics, cut_off(config.tested[0]), list(catalog.sids), counts)
+    looked_at = next((name for name in reversed(config.models) if name in folders), next(iter(folders)))
+    rng = np.random.default_rng(config.seed)
+    methods, rows = read_methods(folders, config.failed, asked, (looked_at, lambda rows: choose_rows(rows, rng)))
+    began = starts(config.models, training, methods)
+    tests = pair_tests(methods, config.models, began, config.tested, config.resamples, config.seed)
+    about = describe(config.data, catalog, rows, methods)
+    results = [run.folder / "final_result.json" for method in methods for run in method.runs]
+    inputs = [config.data / "id2sid.json", train, *results]
+    report = {
+        "title": config.title,
+        "about": about,
+        "cautions": cautions(about, methods),
+        "methods": [
+            method_facts(method, config.models, training.get(method.name, ()), config.costs.get(method.name))
+            for method in methods
+        ],
+        "models": [name for name in config.models if name in folders],
+        "metrics": asked.metrics,
+        "tested": config.tested,
+        "k": asked.k,
+        "resamples": config.resamples,
+        "table": table(methods, config.models, tests, config.seed),
+        "tests": tests,
+        "curves": [curves_of(name, paths) for name, paths in training.items()],
+        "slices": slice_figures(methods, rows, counts, config.tested[:2], config.seed),
+        "levels": level_figures(methods),
+        "beyond": beyond_figures(methods),
+        "examples": {"model": looked_at, "users": examples(looked_at, methods, catalog)},
+        "manifest": make_manifest(config, inputs, config.seed),
+    }
+    return {"title": config.title, "verdict": verdict(report), **report}
+
+
+def check(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
+    """Raises ValueError for what no result can mend."""
+    if not folders:
+        raise ValueError("methods names no result; give {name: folder} of what `evaluate` and `baseline` wrote")
+    if not config.tested:
+        raise ValueError("tested names no metric; the first of them decides what is best")
+    for name in config.models:
+        if name not in folders and name not in config.failed:
+            raise ValueError(f"models names {name!r}, which is not among the methods {', '.join(folders)}")
+    for metric in (*config.tested, *config.metrics):
+        cut_off(metric)
+
+
+def train_file(config: ReportConfig) -> Path:
+    inner = config.data_dir / config.category
+    return (inner if inner.is_dir() else config.data_dir) / f"{config.category}.train.inter"
+
+
+def curves_of(name: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """{"training", "x", "panels": {panel: {curve: [points of a seed, ...]}}}; points are [x, y]."""
+    found: dict[str, dict[str, list]] = {}
+    logs = [find_log(folder) for folder in folders]
+    for log in logs:
+        for panel, curves in panels(read_log(log)).items():
+            for curve, points in curves.items():
+                found.setdefault(panel, {}).setdefault(curve, []).append(thinned(points, POINTS))
+    return {"training": name, "x": "epoch" if logs[0].name == "training.jsonl" else "step", "panels": found}
+
+
+def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
+    """The three forms. Nothing is measured here, so they cannot differ in a number."""
+    folder = Path(folder)
+    drawn = sections(report)
+    about, made = report["about"], report["manifest"]
+    subtitle = (
+        f"{about['rows']:,} test rows, {about['items']:,} items, {len(report['table'])} methods; "
+        f"ranks of the target item among all items"
+    )
+    footer = (
+        f"mimigenrec {made['versions']['mimigenrec']}, seed {made['seed']}. All numbers are in report.json; "
+        f"docs/report.md says how the page is read, docs/metrics.md has the formulas."
+    )
+    write_json(folder / "report.json", report)
+    for section in drawn:
+        for picture in pictures_of(section.blocks):
+            with writing(folder / f"{picture.name}.svg") as out:
+                out.write(svg_file(picture.svg))
+    with writing(folder / "report.md") as out:
+        out.write(to_markdown(report["title"], subtitle, drawn, footer))
+    with writing(folder / "report.html") as out:
+        out.write(to_html(report["title"], subtitle, drawn, footer))
+
+
+if __name__ == "__main__":
+    main(*parse(ReportConfig))

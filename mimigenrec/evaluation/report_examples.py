@@ -1,0 +1,93 @@
+"""A few test rows to look at: what the user had, what came next, what each method recommended first.
+
+Rows are drawn so that hits and misses of one model stand side by side, which makes them no sample of its quality.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mimigenrec.catalog import Catalog
+from mimigenrec.evaluation.metrics import item_places
+from mimigenrec.evaluation.report_methods import Method
+from mimigenrec.evaluation.result import Row
+from mimigenrec.sids.tokens import split_sid
+
+KINDS = {  # how the row went for the model -> the best rank that it begins with, and how many rows of it are wanted
+    "first": (1, 3),
+    "among the first 10": (2, 3),
+    "further down": (11, 2),
+    "not in the list": (0, 2),
+}
+TOP, HISTORY, TITLE = 3, 6, 70  # recommendations, latest history items and letters of a title that are shown
+
+
+def choose_rows(rows: Sequence[Row], rng: np.random.Generator, count: int = 10) -> list[int]:
+    """Row numbers, in rising order: of each kind as many as wanted, then of any kind up to `count`."""
+    kinds = [kind_of(rank_of(row)) for row in rows]
+    order = rng.permutation(len(rows)).tolist()
+    chosen = [i for kind, (_, wanted) in KINDS.items() for i in [i for i in order if kinds[i] == kind][:wanted]]
+    chosen += [i for i in order if i not in set(chosen)]
+    return sorted(chosen[:count])
+
+
+def rank_of(row: Row) -> tuple[int, int] | None:
+    """First and last rank that the target may have (items of one SID stand equally); None if it is not in the list."""
+    places = item_places([row["ranked"]], [row["target"]], [row["target_sid"]])
+    start, size = int(places.start[0]), int(places.size[0])
+    return (start + 1, start + size) if size else None
+
+
+def kind_of(rank: tuple[int, int] | None) -> str:
+    if rank is None:
+        return "not in the list"
+    return max((begins, kind) for kind, (begins, _) in KINDS.items() if 0 < begins <= rank[0])[1]
+
+
+def examples(model: str, methods: Sequence[Method], catalog: Catalog) -> list[dict[str, Any]]:
+    """One dict per row that the runs kept; of a method with several seeds the first is shown."""
+    runs = {method.name: method.runs[0] for method in methods if method.runs}
+    found = []
+    for i, row in runs[model].kept.items():
+        history = row["history"]
+        found.append(
+            {
+                "row": row["row"],
+                "user": row["user"],
+                "kind": kind_of(rank_of(row)),
+                "history": None if history is None else [title_of(item, catalog) for item in history[-HISTORY:]],
+                "earlier": max(0, len(history or ()) - HISTORY),
+                "target": None if row["target"] is None else title_of(row["target"], catalog),
+                "target_sid": row["target_sid"],
+                "methods": {name: _shown(run.kept[i], int(run.first_wrong[i]), catalog) for name, run in runs.items()},
+            }
+        )
+    return found
+
+
+def _shown(row: Row, wrong: int, catalog: Catalog) -> dict[str, Any]:
+    """wrong: the level at which the first SID leaves the target's; 0 nowhere, -1 nothing to compare."""
+    ranked = row["ranked"][:TOP]
+    return {
+        "rank": rank_of(row),
+        "top": [
+            {
+                "title": title_of(group["items"][0], catalog),
+                "alike": len(group["items"]) - 1,
+                "right": _is_right(group, row),
+            }
+            for group in ranked
+        ],
+        "sid": split_sid(ranked[0]["sid"]) if ranked else [],
+        "wrong": wrong,
+    }
+
+
+def _is_right(group: Mapping[str, Any], row: Row) -> bool:
+    return row["target"] in group["items"] or row["target"] is None and group["sid"] == row["target_sid"]
+
+
+def title_of(item: str, catalog: Catalog) -> str:
+    text = catalog.titles.get(item, f"item {item}")
+    return text if len(text) <= TITLE else text[: TITLE - 1].rstrip() + "…"

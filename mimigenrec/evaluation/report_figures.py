@@ -1,0 +1,149 @@
+"""The numbers of a report: table, paired tests, slices, levels, beyond accuracy, as plain dicts and lists.
+
+A model is a method that is tested against the others, which are its baselines. Every test of the page is one of a
+family, over which its p-value is adjusted (Holm), so "better" anywhere on the page holds for all of them together.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mimigenrec.evaluation.report_methods import Method
+from mimigenrec.evaluation.result import Row
+from mimigenrec.evaluation.slices import slices
+from mimigenrec.evaluation.stats import bootstrap, holm, over_seeds, paired_bootstrap, permutation_test
+
+SURE = 0.05
+
+Figures = dict[str, Any]
+
+
+def pair_tests(
+    methods: Sequence[Method],
+    models: Sequence[str],
+    starts: Mapping[str, str],
+    tested: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> list[Figures]:
+    """Every model against every baseline, and against the model that it started from.
+
+    [{"model", "against", "kind": "baseline" or "start", "metrics": {metric: {"mean", "low", "high", "p", "holm"}}}];
+    mean is model minus the other, low and high its 95 % interval (paired bootstrap), p of the permutation test.
+    """
+    columns = {m.name: {name: m.columns[name] for name in tested} for m in methods if m.runs}
+    pairs = [(model, other, "baseline") for model in models for other in columns if other not in models]
+    pairs += [(model, start, "start") for model, start in starts.items()]
+    pairs = [pair for pair in pairs if pair[0] in columns and pair[1] in columns]
+    found = []
+    for model, other, kind in tqdm(pairs, desc="paired tests", unit="pair", disable=None):
+        both = columns[other], columns[model]
+        differences = paired_bootstrap(*both, np.random.default_rng(seed))
+        p = permutation_test(*both, np.random.default_rng(seed), resamples)
+        metrics = {
+            name: {"mean": d.mean, "low": d.low, "high": d.high, "p": p[name]} for name, d in differences.items()
+        }
+        found.append({"model": model, "against": other, "kind": kind, "metrics": metrics})
+    adjusted = holm({(i, name): of["p"] for i, pair in enumerate(found) for name, of in pair["metrics"].items()})
+    for (i, name), value in adjusted.items():
+        found[i]["metrics"][name]["holm"] = value
+    return found
+
+
+def table(methods: Sequence[Method], models: Sequence[str], tests: Sequence[Figures], seed: int) -> Figures:
+    """{method: {metric: {"mean", "low", "high", "sd", "seeds", "best", "mark"}}}, of methods with a result.
+
+    low, high   95 % interval over rows, of each row's mean over seeds
+    sd, seeds   spread over seeds, None with one; the value of each seed
+    best        is it the highest of the column?
+    mark        of a model, where tested: "better" or "worse" than the best baseline, "unclear", else ""
+    """
+    found: Figures = {}
+    for method in methods:
+        if method.runs:
+            intervals = bootstrap(method.columns, np.random.default_rng(seed))
+            values = [{name: float(column.mean()) for name, column in run.columns.items()} for run in method.runs]
+            spread = over_seeds(values)
+            found[method.name] = {
+                name: {**interval._asdict(), "sd": spread[name].sd, "seeds": [run[name] for run in values]}
+                for name, interval in intervals.items()
+            }
+    for metric in next(iter(found.values())):
+        highest = max(of[metric]["mean"] for of in found.values())
+        for name, of in found.items():
+            against = best_baseline(found, models, metric)
+            of[metric]["best"] = of[metric]["mean"] == highest
+            of[metric]["mark"] = next(
+                (
+                    outcome(pair["metrics"][metric])
+                    for pair in tests
+                    if (pair["model"], pair["against"]) == (name, against) and metric in pair["metrics"]
+                ),
+                "",
+            )
+    return found
+
+
+def best_baseline(found: Figures, models: Sequence[str], metric: str) -> str | None:
+    """The method that is no model and has the highest mean; the first of equals, None if there is none."""
+    baselines = [name for name in found if name not in models]
+    return max(baselines, key=lambda name: found[name][metric]["mean"], default=None)
+
+
+def outcome(test: Mapping[str, float]) -> str:
+    if test["holm"] >= SURE:
+        return "unclear"
+    return "better" if test["mean"] > 0 else "worse"
+
+
+def slice_figures(
+    methods: Sequence[Method], rows: Sequence[Row], train_counts: Mapping[str, int], metrics: Sequence[str], seed: int
+) -> list[Figures]:
+    """[{"family", "slice", "n", "methods": {method: {metric: {"mean", "low", "high"}}}}], empty slices too."""
+    found = []
+    for family, masks in slices(rows, train_counts).items():
+        for name, mask in masks.items():
+            of: Figures = {}
+            for method in methods:
+                if method.runs and mask.any():
+                    chosen = {metric: method.columns[metric][mask] for metric in metrics}
+                    intervals = bootstrap(chosen, np.random.default_rng(seed))
+                    of[method.name] = {metric: interval._asdict() for metric, interval in intervals.items()}
+            found.append({"family": family, "slice": name, "n": int(mask.sum()), "methods": of})
+    return found
+
+
+def level_figures(methods: Sequence[Method]) -> Figures:
+    """{method: {"wrong": {level: share of rows}, "right", "none", "reached": {level: share}}}, means over seeds.
+
+    wrong, right, none   where the first recommended SID leaves the target's: at a level, nowhere, no list or target
+    reached              some SID of the first K agrees up to that level
+    """
+    found: Figures = {}
+    for method in methods:
+        if method.runs:
+            levels = sorted({level for run in method.runs for level in run.reached})
+            wrong = np.concatenate([run.first_wrong for run in method.runs])
+            deepest = max(int(wrong.max()), len(levels))
+            found[method.name] = {
+                "wrong": {str(level): float((wrong == level).mean()) for level in range(1, deepest + 1)},
+                "right": float((wrong == 0).mean()),
+                "none": float((wrong < 0).mean()),
+                "reached": {str(n): float(np.mean([run.reached.get(n, 0.0) for run in method.runs])) for n in levels},
+            }
+    return found
+
+
+def beyond_figures(methods: Sequence[Method]) -> Figures:
+    """{method: {measure: mean over seeds}}; None where a seed has none."""
+    found: Figures = {}
+    for method in methods:
+        if method.runs:
+            runs = [run.beyond for run in method.runs]
+            found[method.name] = {
+                name: None if any(run[name] is None for run in runs) else float(np.mean([run[name] for run in runs]))
+                for name in runs[0]
+            }
+    return found

@@ -1,0 +1,280 @@
+"""A report's numbers as the sections of a page: which table, which picture, in which words."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mimigenrec.evaluation.report_figures import SURE, best_baseline, outcome
+from mimigenrec.evaluation.report_pictures import draw_curves, draw_intervals, draw_levels
+from mimigenrec.evaluation.report_verdict import p_text, title
+from mimigenrec.page import Card, Folded, Paragraph, Picture, Pictures, Section, Span, Subheading, Table, Words
+
+Report = Mapping[str, Any]
+SIGNS = {"better": ("▲", "good"), "worse": ("▼", "bad"), "unclear": ("≈", "soft")}
+BEYOND = {
+    "coverage": "coverage",
+    "gini": "Gini",
+    "entropy": "entropy (bits)",
+    "popularity": "popularity",
+    "novelty": "novelty (bits)",
+    "diversity": "diversity",
+}
+
+
+def sections(report: Report) -> list[Section]:
+    found = [
+        Section("What to believe", [Card(v["state"], v["text"], v["points"]) for v in report["verdict"]]),
+        Section("What was compared", _about(report)),
+        Section("Results", _results(report)),
+    ]
+    if report["tests"]:
+        found.append(Section("Paired tests", _tests(report)))
+    if report["curves"]:
+        found.append(Section("Training", [block for curves in report["curves"] for block in _curves(curves)]))
+    found += [
+        Section("Where each method is good", _slices(report)),
+        Section("How far down the SID", _levels(report)),
+        Section("Beyond accuracy", _beyond(report)),
+        Section(f"{len(report['examples']['users'])} users", _examples(report)),
+    ]
+    return found
+
+
+def _about(report: Report) -> list:
+    about = report["about"]
+    sharing = f"{about['items_sharing']:,} items share theirs" if about["items_sharing"] else "no item shares its SID"
+    users = f" of {about['users']:,} users" if about["users"] is not None else ""
+    contract = about["contract"]
+    facts = [
+        f"{about['rows']:,} test rows{users}; {about['targets_without_sid']:,} targets without a SID",
+        f"{about['items']:,} items on {about['sids']:,} SIDs, {sharing}",
+        f"prompt contract {contract['hash']} ({contract['wording']} wording)" if contract else "no prompt contract",
+        *(f"{key} {str(value).lower()}" for key, value in about["settings"].items() if value is not None),
+    ]
+    heads = ["method", "kind", "seeds", "training", "ranking", "in all", "CPU", "memory", "device"]
+    rows = []
+    for method in report["methods"]:
+        cost = method["cost"] or {}
+        seeds = ", ".join(map(str, method["seeds"]))
+        lost = ("incomplete" if method["folders"] else "failed") if method["failed"] else ""
+        rows.append(
+            [
+                method["name"],
+                method["kind"],
+                [seeds, Span(f" {lost}", "bad")] if lost else seeds,
+                *(_time(method[key]) for key in ("training_seconds", "ranking_seconds")),
+                *(_time(cost.get(key)) for key in ("seconds", "cpu_seconds")),
+                f"{cost['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in cost else "",
+                method["device"] or "",
+            ]
+        )
+    filled = [i for i in range(len(heads)) if i < 3 or any(row[i] for row in rows)]
+    hashes = [[name, *([", ".join(digest[:12] for digest in digests)])] for name, digests in about["data"].items()]
+    versions = [[package, ", ".join(versions)] for package, versions in about["versions"].items()]
+    return [
+        Paragraph("; ".join(facts) + "."),
+        Table([heads[i] for i in filled], [[row[i] for i in filled] for row in rows]),
+        Paragraph("Times are sums over seeds, as the runs told them."),
+        Folded(
+            "Data hashes and versions",
+            [Table(["file", "SHA-256 begins"], hashes, left=True), Table(["package", "version"], versions, left=True)],
+        ),
+    ]
+
+
+def _results(report: Report) -> list:
+    found, models = report["table"], report["models"]
+    pictures = [
+        Picture(f"interval-{_file(metric)}", title(metric), draw_intervals(found, metric, models, best))
+        for metric in report["tested"]
+        for best in [best_baseline(found, models, metric)]
+    ]
+    incomplete = {method["name"] for method in report["methods"] if method["failed"] and method["folders"]}
+    rows: list[list[Words]] = []
+    for name, of in found.items():
+        cells = [_value(of[metric]) for metric in report["metrics"]]
+        rows.append([[name, *([Span(" incomplete", "bad")] if name in incomplete else [])], *cells])
+    for method in report["methods"]:
+        if not method["folders"]:
+            rows.append([method["name"], Span("failed", "bad"), *([""] * (len(report["metrics"]) - 1))])
+    notes = "[95 % interval over rows, bootstrap]; ± standard deviation over seeds, where there are several. "
+    notes += "Highlighted: the highest of its column."
+    if any(of[metric]["mark"] for of in found.values() for metric in report["tested"]):
+        notes += (
+            f" Against the best baseline of the column: ▲ better, ▼ worse, ≈ no difference shown "
+            f"(paired permutation test, Holm-adjusted p < {SURE})."
+        )
+    lead = "Line: 95 % interval. Filled: model; hollow: baseline; dashed: the best baseline; thin strokes: seeds."
+    return [
+        Paragraph(lead),
+        Pictures(pictures),
+        Table(["method", *map(title, report["metrics"])], rows),
+        Paragraph(notes),
+    ]
+
+
+def _value(of: Mapping[str, Any]) -> list[Span]:
+    spans = [Span(f"{of['mean']:.4f}", "best" if of["best"] else "")]
+    if of["sd"] is not None:
+        spans.append(Span(f" ± {of['sd']:.4f}"))
+    if of["mark"]:
+        sign, kind = SIGNS[of["mark"]]
+        spans.append(Span(f" {sign}", kind))
+    return [*spans, Span(f" [{of['low']:.4f}, {of['high']:.4f}]", "under")]
+
+
+def _tests(report: Report) -> list:
+    count = sum(len(pair["metrics"]) for pair in report["tests"])
+    rows = []
+    for pair in report["tests"]:
+        cells: list[Words] = []
+        for of in pair["metrics"].values():
+            sign, kind = SIGNS[outcome(of)]
+            p, adjusted = (p_text(of[key]).removeprefix("= ") for key in ("p", "holm"))
+            cells += [
+                [
+                    f"{of['mean']:+.4f}",
+                    Span(f" {sign}", kind),
+                    Span(f" [{of['low']:+.4f}, {of['high']:+.4f}]", "under"),
+                ],
+                [adjusted, Span(f" {p}", "under")],
+            ]
+        rows.append([f"{pair['model']} − {pair['against']}", *cells])
+    heads = [head for metric in report["tested"] for head in (title(metric), "adjusted p")]
+    return [
+        Paragraph(
+            f"Model minus the other, row by row on the same rows; each row is the mean over seeds first. Interval: "
+            f"paired bootstrap. Adjusted p: by Holm over all {count} tests of this table, from the two-sided p below "
+            f"it (permutation test, {report['resamples']:,} resamples). {title(report['tested'][0])} was chosen "
+            f"beforehand as the one that decides. ▲ better, ▼ worse (adjusted p < {SURE}), ≈ no difference shown."
+        ),
+        Table(["pair", *heads], rows),
+    ]
+
+
+def _curves(curves: Mapping[str, Any]) -> list:
+    pictures = [
+        Picture(
+            f"curve-{_file(curves['training'])}-{panel}",
+            f"{curves['training']}: {panel}",
+            draw_curves({"x": curves["x"], "curves": of}),
+        )
+        for panel, of in curves["panels"].items()
+    ]
+    return [Pictures(pictures)] if pictures else []
+
+
+def _slices(report: Report) -> list:
+    names = list(report["table"])
+    blocks: list = [
+        Paragraph(
+            "Rows cut by what is known before anyone ranks. head: the target is among the 20 % most bought items of "
+            "train; cold: it is the target of no train row. Few rows, wide intervals; slices are not tested."
+        )
+    ]
+    for metric in report["tested"][:2]:
+        rows: list[list[Words]] = []
+        for of in report["slices"]:
+            means = {name: of["methods"][name][metric] for name in names if name in of["methods"]}
+            highest = max((value["mean"] for value in means.values()), default=0.0)
+            cells = [
+                [
+                    Span(f"{v['mean']:.4f}", "best" if v["mean"] == highest > 0 else ""),
+                    Span(f" [{v['low']:.4f}, {v['high']:.4f}]", "under"),
+                ]
+                for v in means.values()
+            ]
+            rows.append([f"{of['family']}: {of['slice']}", f"{of['n']:,}", *(cells or [""] * len(names))])
+        blocks += [Subheading(title(metric)), Table(["slice", "rows", *names], rows)]
+    return blocks
+
+
+def _levels(report: Report) -> list:
+    reached = sorted({level for of in report["levels"].values() for level in of["reached"]}, key=int)
+    rows = [
+        [name, *(f"{of['reached'][level]:.1%}" if level in of["reached"] else "" for level in reached)]
+        for name, of in report["levels"].items()
+    ]
+    return [
+        Paragraph("Where the first recommended SID leaves the target's."),
+        Pictures([Picture("levels", "", draw_levels(report["levels"]))], wide=True),
+        Paragraph(f"Rows for which some SID of the first {report['k']} agrees with the target's up to a level:"),
+        Table(["method", *(f"level {level}" for level in reached)], rows),
+    ]
+
+
+def _beyond(report: Report) -> list:
+    forms = {"coverage": "{:.1%}", "gini": "{:.3f}", "diversity": "{:.3f}"}
+    rows = [
+        [name, *("" if of[key] is None else forms.get(key, "{:.2f}").format(of[key]) for key in BEYOND)]
+        for name, of in report["beyond"].items()
+    ]
+    return [
+        Paragraph(
+            f"Of the first {report['k']} items of each list, right or wrong. coverage: share of the catalogue shown "
+            f"to anyone. Gini: 0 all items alike, 1 one item only. entropy: higher is more even. popularity: mean "
+            f"number of train rows with the item as target. novelty: -log2 of its share of train. diversity: share of "
+            f"SID levels that two items of a list do not have in common."
+        ),
+        Table(["method", *BEYOND.values()], rows),
+    ]
+
+
+def _examples(report: Report) -> list:
+    model = report["examples"]["model"]
+    blocks: list = [
+        Paragraph(
+            f"Drawn so that hits and misses of {model} stand side by side: no sample of its quality. Of methods with "
+            f"several seeds the first is shown. rank: where the target stands. Underlined: the SID of the first "
+            f"recommendation from the level on that is wrong."
+        )
+    ]
+    for user in report["examples"]["users"]:
+        asked = f"User {user['user']}" if user["user"] is not None else f"Row {user['row']}"
+        blocks.append(Subheading(f"{asked}: for {model} {user['kind']}"))
+        if user["history"] is not None:
+            earlier = f"({user['earlier']} earlier) " if user["earlier"] else ""
+            blocks.append(Paragraph(f"Had: {earlier}{' → '.join(user['history']) or 'nothing'}"))
+        sid = Span(user["target_sid"], "code") if user["target_sid"] else "no SID"
+        target = [user["target"] + " "] if user["target"] is not None else []
+        blocks.append(Paragraph(["Then came: ", *target, sid]))
+        rows = [[name, _rank(of["rank"]), _marked_sid(of), *_top(of["top"])] for name, of in user["methods"].items()]
+        most = max(len(of["top"]) for of in user["methods"].values())
+        rows = [row + [""] * (3 + most - len(row)) for row in rows]
+        heads = ["method", "rank", "SID of the first", *("first", "second", "third")[:most]]
+        blocks.append(Table(heads, rows, left=True))
+    return blocks
+
+
+def _rank(rank: Sequence[int] | None) -> Words:
+    if rank is None:
+        return Span("–", "soft")
+    return f"{rank[0]}" if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
+
+
+def _marked_sid(of: Mapping[str, Any]) -> list[Span]:
+    """The SID up to the level at which it goes wrong, and the rest marked."""
+    right = len(of["sid"]) if of["wrong"] <= 0 else of["wrong"] - 1
+    parts = ["".join(of["sid"][:right]), "".join(of["sid"][right:])]
+    spans = [Span(text, kind) for text, kind in zip(parts, ("code", "wrong"), strict=True) if text]
+    return spans if of["wrong"] <= 0 else [*spans, Span(f" level {of['wrong']}", "soft")]
+
+
+def _top(top: Sequence[Mapping[str, Any]]) -> list[Words]:
+    cells: list[Words] = []
+    for item in top:
+        more = f" (or {item['alike']} more on its SID)" if item["alike"] else ""
+        cells.append([Span(f"✓ {item['title']}", "good") if item["right"] else item["title"], more])
+    return cells
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes = seconds / 60
+    return f"{seconds:.1f} s" if seconds < 120 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _file(name: str) -> str:
+    """A name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name)
