@@ -13,7 +13,7 @@ from itertools import zip_longest
 import numpy as np
 
 from mimigenrec.catalog import id_order
-from mimigenrec.evaluation.result import Row, row_metrics
+from mimigenrec.evaluation.result import Row
 from mimigenrec.evaluation.stats import Interval, bootstrap
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.sids.tokens import split_sid
@@ -63,26 +63,23 @@ def slices(rows: Sequence[Row], train_counts: Mapping[str, int]) -> Masks:
 
 
 def slice_metrics(
-    rows: Sequence[Row], masks: Masks, names: Sequence[str] = ("hr@10", "ndcg@10"), level: str = "item", seed: int = 42
+    columns: Mapping[str, np.ndarray], masks: Masks, seed: int
 ) -> dict[str, dict[str, dict[str, int | Interval | None]]]:
     """{family: {slice: {"n": rows in it, "hr@10": mean with its 95 % interval, ...}}}; None for a slice without rows.
 
-    names    "<hr, ndcg or mrr>@<K>"; K not beyond what was predicted, which metrics.json tells
-    level    "item" or "sid"
-    raises   ValueError for a name that is no metric, or masks of another number of rows
+    columns   metric -> (N,) of one method: result.row_metrics, or stats.rows_over_seeds of several
+    seed      every slice draws anew from it, so an interval does not depend on the other slices
+    raises    ValueError for masks of another number of rows
     """
-    values = row_metrics(rows, level, sorted({_cut_off(name) for name in names}))
-    unknown = [name for name in names if name not in values]
-    if unknown:
-        raise ValueError(f"no metric {', '.join(unknown)}; there are hr@K, ndcg@K and mrr@K")
     found: dict[str, dict[str, dict[str, int | Interval | None]]] = {}
     for family, of in masks.items():
         found[family] = {}
         for name, mask in of.items():
-            if len(mask) != len(rows):
-                raise ValueError(f"slice {name!r} of {family!r} is over {len(mask)} rows, the result has {len(rows)}")
-            chosen = {metric: values[metric][mask] for metric in names}
-            means = bootstrap(chosen, np.random.default_rng(seed)) if mask.any() else dict.fromkeys(names)
+            wrong = {metric: len(column) for metric, column in columns.items() if len(column) != len(mask)}
+            if wrong:
+                raise ValueError(f"slice {name!r} of {family!r} is over {len(mask)} rows, the metrics over {wrong}")
+            chosen = {metric: column[mask] for metric, column in columns.items()}
+            means = bootstrap(chosen, np.random.default_rng(seed)) if mask.any() else dict.fromkeys(columns)
             found[family][name] = {"n": int(mask.sum()), **means}
     return found
 
@@ -131,11 +128,3 @@ def _shared_levels(sid: Sequence[str], target: Sequence[str]) -> int:
 def _two(yes: str, no: str, holds: Sequence[bool], told: np.ndarray) -> dict[str, np.ndarray]:
     held = np.array(holds, dtype=bool)
     return {yes: held & told, no: ~held & told}
-
-
-def _cut_off(name: str) -> int:
-    """ "hr@10" -> 10."""
-    k = name.partition("@")[2]
-    if not k.isdecimal() or int(k) < 1:
-        raise ValueError(f"{name!r} is no metric at a cut-off; write it like hr@10")
-    return int(k)
