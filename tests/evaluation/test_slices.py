@@ -134,9 +134,7 @@ def test_a_slice_without_rows_says_so():
 
 def test_masks_of_another_result_are_refused():
     masks = slices([row("1"), row("1")], {"1": 1})
-    with pytest.raises(
-        ValueError, match="'head' of 'target popularity' is over 2 rows, the metrics over {'hr@10': 1}"
-    ):
+    with pytest.raises(ValueError, match="'head' of 'target popularity' is over 2 rows, the metrics over .*1}"):
         slice_metrics({"hr@10": np.zeros(1)}, masks, seed=0)
 
 
