@@ -10,6 +10,7 @@ Results come from `evaluate` and `baseline`; docs/report.md says how the page is
 the same bytes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,14 +130,26 @@ def train_file(config: ReportConfig) -> Path:
 
 
 def curves_of(name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """{"training", "x", "panels": {panel: {curve: [points of a seed, ...]}}}; points are [x, y]."""
+    """{"training", "x", "panels": {panel: {curve: [points of a seed, ...]}}, "lost"}; points are [x, y].
+
+    lost: how many logged values are no finite numbers, as those of a training that diverged; they are not drawn.
+    """
     found: dict[str, dict[str, list]] = {}
+    lost = 0
     logs = [find_log(folder) for folder in folders]
     for log in logs:
         for panel, curves in panels(read_log(log)).items():
             for curve, points in curves.items():
-                found.setdefault(panel, {}).setdefault(curve, []).append(thinned(points, POINTS))
-    return {"training": name, "x": "epoch" if logs[0].name == "training.jsonl" else "step", "panels": found}
+                finite = [point for point in points if math.isfinite(point[1])]
+                lost += len(points) - len(finite)
+                if finite:
+                    found.setdefault(panel, {}).setdefault(curve, []).append(thinned(finite, POINTS))
+    return {
+        "training": name,
+        "x": "epoch" if logs[0].name == "training.jsonl" else "step",
+        "panels": found,
+        "lost": lost,
+    }
 
 
 def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:

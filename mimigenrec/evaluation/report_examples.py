@@ -14,22 +14,22 @@ from mimigenrec.evaluation.report_methods import Method
 from mimigenrec.evaluation.result import Row
 from mimigenrec.sids.tokens import split_sid
 
-KINDS = {  # how the row went for the model -> the best rank that it begins with, and how many rows of it are wanted
-    "first": (1, 3),
-    "among the first 10": (2, 3),
-    "further down": (11, 2),
-    "not in the list": (0, 2),
+KINDS = {  # what the model does with the target -> the best rank of that kind, and how many rows of it are wanted
+    "has the target first": (1, 3),
+    "has it among the first 10": (2, 3),
+    "has it further down": (11, 2),
+    "does not list it": (0, 2),
 }
 TOP, HISTORY, TITLE = 3, 6, 70  # recommendations, latest history items and letters of a title that are shown
 
 
 def choose_rows(rows: Sequence[Row], rng: np.random.Generator, count: int = 10) -> list[int]:
-    """Row numbers, in rising order: of each kind as many as wanted, then of any kind up to `count`."""
+    """Row numbers, kind by kind: of each as many as wanted, then of any up to `count`."""
     kinds = [kind_of(rank_of(row)) for row in rows]
     order = rng.permutation(len(rows)).tolist()
     chosen = [i for kind, (_, wanted) in KINDS.items() for i in [i for i in order if kinds[i] == kind][:wanted]]
-    chosen += [i for i in order if i not in set(chosen)]
-    return sorted(chosen[:count])
+    chosen = (chosen + [i for i in order if i not in set(chosen)])[:count]
+    return sorted(chosen, key=lambda i: (list(KINDS).index(kinds[i]), i))
 
 
 def rank_of(row: Row) -> tuple[int, int] | None:
@@ -41,7 +41,7 @@ def rank_of(row: Row) -> tuple[int, int] | None:
 
 def kind_of(rank: tuple[int, int] | None) -> str:
     if rank is None:
-        return "not in the list"
+        return "does not list it"
     return max((begins, kind) for kind, (begins, _) in KINDS.items() if 0 < begins <= rank[0])[1]
 
 
@@ -73,7 +73,7 @@ def _shown(row: Row, wrong: int, catalog: Catalog) -> dict[str, Any]:
         "rank": rank_of(row),
         "top": [
             {
-                "title": title_of(group["items"][0], catalog),
+                "title": title_of(row["target"] if row["target"] in group["items"] else group["items"][0], catalog),
                 "alike": len(group["items"]) - 1,
                 "right": _is_right(group, row),
             }

@@ -128,12 +128,16 @@ def reasons(name: str, failed: Mapping[str, Any]) -> list[str]:
 
 def _measure(result: Result, asked: Asked, chosen: Sequence[int]) -> Run:
     columns = row_metrics(result.rows, "item", sorted(set(map(cut_off, asked.metrics))))
+    try:
+        beyond = beyond_accuracy(result.rows, asked.items, asked.train_counts, asked.k)
+    except ValueError as error:
+        raise ValueError(f"{result.folder}: {error}; was it made on the data that --data names?") from error
     return Run(
         result.folder,
         {metric: columns[metric] for metric in asked.metrics},
         first_wrong_level(result.rows),
         level_reached(result.rows, asked.k),
-        beyond_accuracy(result.rows, asked.items, asked.train_counts, asked.k),
+        beyond,
         result.metrics,
         result.manifest,
         {i: result.rows[i] for i in chosen},

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH = 400
+WIDTH = 345
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 LETTER = 6.4  # width of a letter at font size 11
 
@@ -104,7 +104,9 @@ def draw_levels(levels: Mapping[str, Any]) -> str:
                 f'{box} fill-opacity="{opacity:.2f}"><title>{escape(f"{name}, {what}: {share:.1%}")}</title></rect>'
             )
             if size > 46:
-                parts.append(_text(x + size / 2, y + 17, f"{share:.1%}", "middle", "--ink", 12))
+                parts.append(
+                    _text(x + size / 2, y + 17, f"{share:.1%}", "middle", "--card" if opacity > 0.5 else "--ink", 12)
+                )
             x += size
         y += 31
     x = left

@@ -89,11 +89,15 @@ def _results(report: Report) -> list:
         for metric in report["tested"]
         for best in [best_baseline(found, models, metric)]
     ]
-    incomplete = {method["name"] for method in report["methods"] if method["failed"] and method["folders"]}
+    incomplete = {
+        method["name"]: f" incomplete: {len(method['folders'])} seeds"
+        for method in report["methods"]
+        if method["failed"] and method["folders"]
+    }
     rows: list[list[Words]] = []
     for name, of in found.items():
         cells = [_value(of[metric]) for metric in report["metrics"]]
-        rows.append([[name, *([Span(" incomplete", "bad")] if name in incomplete else [])], *cells])
+        rows.append([[name, *([Span(incomplete[name], "bad")] if name in incomplete else [])], *cells])
     for method in report["methods"]:
         if not method["folders"]:
             rows.append([method["name"], Span("failed", "bad"), *([""] * (len(report["metrics"]) - 1))])
@@ -161,17 +165,17 @@ def _curves(curves: Mapping[str, Any]) -> list:
         )
         for panel, of in curves["panels"].items()
     ]
-    return [Pictures(pictures)] if pictures else []
+    lost = f"{curves['training']}: {curves['lost']} logged values are no finite numbers and are not drawn."
+    return ([Pictures(pictures)] if pictures else []) + ([Paragraph(lost)] if curves["lost"] else [])
 
 
 def _slices(report: Report) -> list:
     names = list(report["table"])
-    blocks: list = [
-        Paragraph(
-            "Rows cut by what is known before anyone ranks. head: the target is among the 20 % most bought items of "
-            "train; cold: it is the target of no train row. Few rows, wide intervals; slices are not tested."
-        )
-    ]
+    explained = (
+        "Rows cut by what is known before anyone ranks. head: the target is among the 20 % most bought items of "
+        "train; cold: it is the target of no train row. Few rows, wide intervals; slices are not tested."
+    )
+    tables = {}
     for metric in report["tested"][:2]:
         rows: list[list[Words]] = []
         for of in report["slices"]:
@@ -185,8 +189,10 @@ def _slices(report: Report) -> list:
                 for v in means.values()
             ]
             rows.append([f"{of['family']}: {of['slice']}", f"{of['n']:,}", *(cells or [""] * len(names))])
-        blocks += [Subheading(title(metric)), Table(["slice", "rows", *names], rows)]
-    return blocks
+        tables[metric] = Table(["slice", "rows", *names], rows)
+    first, *others = report["tested"][:2]
+    folded = [Folded(f"The same for {title(metric)}", [tables[metric]]) for metric in others]
+    return [Paragraph(explained), Subheading(title(first)), tables[first], *folded]
 
 
 def _levels(report: Report) -> list:
@@ -231,7 +237,7 @@ def _examples(report: Report) -> list:
     ]
     for user in report["examples"]["users"]:
         asked = f"User {user['user']}" if user["user"] is not None else f"Row {user['row']}"
-        blocks.append(Subheading(f"{asked}: for {model} {user['kind']}"))
+        blocks.append(Subheading(f"{asked}: {model} {user['kind']}"))
         if user["history"] is not None:
             earlier = f"({user['earlier']} earlier) " if user["earlier"] else ""
             blocks.append(Paragraph(f"Had: {earlier}{' → '.join(user['history']) or 'nothing'}"))
