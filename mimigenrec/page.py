@@ -10,6 +10,7 @@ kind:
 Pictures are SVG that take their colours from the page's variables, so they follow its light and dark.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -56,6 +57,7 @@ b.best{background:var(--tint);border-radius:4px;padding:1px 3px;margin:0 -3px}.s
 code.wrong{color:var(--bad);text-decoration:underline wavy 1px;text-underline-offset:3px}
 details{margin-top:8px}summary{cursor:pointer;font-size:13.5px;font-weight:600;color:var(--soft)}
 """
+MARKUP = re.compile(r"[\\`*~]|<(?=[A-Za-z/!?])|(?<=\])\(|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 SIGNS = {"good": "✓", "watch": "!", "bad": "✗", "": "•"}
 
 
@@ -188,16 +190,16 @@ def _markdown(words: Words) -> str:
     forms = {"best": "**{}**", "code": "`{}`", "wrong": "**`{}`**", "bad": "**{}**", "good": "**{}**"}
     parts = []
     for text, kind in _spans(words):
-        plain = text if kind in ("code", "wrong") else _escaped(text)
-        parts.append(forms.get(kind, "{}").format(plain) if text else "")
-    return "".join(parts)
+        bare = text.strip()
+        marked = forms.get(kind, "{}").format(bare if kind in ("code", "wrong") else _escaped(bare)) if bare else ""
+        start = len(text) - len(text.lstrip())
+        parts += [text[:start], marked, text[start + len(bare) :]]  # spaces inside ** would undo it
+    return " ".join("".join(parts).splitlines())
 
 
 def _escaped(text: str) -> str:
     """Titles of a catalogue hold anything: nothing of them may become markup."""
-    for sign in ("\\", "`", "*", "_", "<", "["):
-        text = text.replace(sign, "\\" + sign)
-    return " ".join(text.split()) if "\n" in text else text
+    return MARKUP.sub(r"\\\g<0>", text)
 
 
 def _block_html(block: Block) -> str:
@@ -231,7 +233,8 @@ def _block_markdown(block: Block) -> str:
             return f"#### {_markdown(words)}"
         case Card(state, words, points):
             listed = [f"  - {_markdown(point)}" for point in points]
-            return "\n".join([f"- {SIGNS[state]} {_markdown(words)}", *listed])
+            sign = f"{SIGNS[state]} " if state else ""
+            return "\n".join([f"- {sign}{_markdown(words)}", *listed])
         case Pictures(pictures, _):
             return "\n\n".join(f"![{_escaped(picture.title)}]({picture.name}.svg)" for picture in pictures)
         case Folded(title, blocks):
