@@ -63,6 +63,10 @@ def check(config: "BenchmarkConfig") -> None:
     if config.sft is not None and isinstance(k, int) and isinstance(beams, int) and k > beams:
         raise ValueError(f"evaluate: {beams} beams cannot rank k={k} SIDs; ask for more beams or a smaller k")
     report = given("report", config.report)
+    known = [*config.baselines, *(name for name in MODELS if getattr(config, name) is not None)]
+    for name in report.get("models", []):
+        if name not in known:
+            raise ValueError(f"report: models names {name!r}, which is none of the methods {', '.join(known)}")
     for key in ("metrics", "tested"):
         for metric in report.get(key, ReportConfig.__dataclass_fields__[key].default_factory()):
             if isinstance(k, int) and cut_off(metric) > k:
@@ -152,10 +156,10 @@ def report_stage(config: "BenchmarkConfig", found: Options) -> Stage:
     ours = {"data": data_of(config), "data_dir": config.data_dir, "category": config.category}
     ours |= {"output": config.output_dir / "report" / config.split}
     ours |= {name: found.get(name, {}) for name in ("methods", "training", "failed", "costs")}
-    models = {"models": found["models"]} if "models" in found else {}
-    stage = make("report", "report", "mimigenrec.evaluation.report", config.report, ours, ours["output"],
-                 "report.html", after=())  # fmt: skip
-    return stage._replace(options=models | stage.options)
+    stage = make(f"report/{config.split}", "report", "mimigenrec.evaluation.report", config.report, ours,
+                 ours["output"], "report.html", after=())  # fmt: skip
+    models = [name for name in stage.options.pop("models", MODELS) if name in ours["methods"]]
+    return stage._replace(options={**stage.options, **({"models": models} if models else {})})
 
 
 def make(

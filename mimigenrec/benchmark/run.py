@@ -19,7 +19,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from mimigenrec.benchmark.check import check_options
-from mimigenrec.benchmark.plan import MODELS, RESULT, plan, report_stage
+from mimigenrec.benchmark.plan import RESULT, plan, report_stage
 from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of, log_tail, reason_of, run, standing
 from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.curves import LOGS
@@ -142,14 +142,14 @@ def make_report(
     if not methods:
         return {"report": "no method came to an end, so there is nothing to report"}
     found = {
-        "models": [name for name in MODELS if name in methods],
         "methods": methods,
         "training": folders_by_method(s for s in done if any((s.folder / log).is_file() for log in LOGS)),
         "failed": lost_of([stage for stage in stages if stage.last == RESULT], failed),
         "costs": costs_of(stages, memory),
     }
     stage = report_stage(config, found)
-    if code := run(stage, facts_of([stage])[stage.name], memory, fresh=True, lock=lock):
+    fresh = (memory / stage.name / "stage.json").is_file()
+    if code := run(stage, facts_of([stage])[stage.name], memory, fresh, lock):
         return {stage.name: reason_of(code, memory / stage.name / "log.txt")}
     print(f"report: {stage.folder / stage.last}")
     return {}

@@ -65,9 +65,17 @@ def facts_of(stages: Iterable[Stage]) -> dict[str, Facts]:
 
 
 def standing(stage: Stage, facts: Facts, memory: Path) -> Standing:
-    """memory: the folder of stages/."""
+    """memory: the folder of stages/.
+
+    Raises FileExistsError if the stage's folder holds files and nothing tells what made them.
+    """
     path = memory / stage.name / "stage.json"
     if not path.is_file():
+        if stage.folder.is_dir() and any(stage.folder.iterdir()):
+            raise FileExistsError(
+                f"{stage.folder} holds files, but {path}, which would tell what made them, is missing; move them away "
+                f"or choose another output_dir"
+            )
         return Standing("to do")
     before = read_json(path, made_by="mimigenrec benchmark")
     changes = [change for part in facts for change in differing(part, before[part], facts[part])]
