@@ -43,7 +43,8 @@ footer{color:var(--soft);font-size:12px;margin-top:14px;overflow-wrap:anywhere}
 BLOCKS = """
 .scroll{overflow-x:auto;margin:6px 0}.scroll td,.scroll th{white-space:nowrap}
 .scroll td:first-child,.scroll th:first-child{position:sticky;left:0;background:var(--card)}
-.scroll .left td{white-space:normal;min-width:90px}.scroll .left td:first-child{white-space:nowrap}
+.scroll .left td{white-space:normal;min-width:90px}.left code{white-space:nowrap}
+.scroll .left td:first-child{white-space:nowrap}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr));gap:14px 24px;margin:8px 0}
 .wide svg{min-width:640px}figure{margin:0}figcaption{font-weight:600;font-size:13.5px;margin-bottom:2px}
 .card{background:var(--card);border:1px solid var(--line);border-left:5px solid var(--line);border-radius:8px}
@@ -238,4 +239,4 @@ def _block_markdown(block: Block) -> str:
         case Pictures(pictures, _):
             return "\n\n".join(f"![{_escaped(picture.title)}]({picture.name}.svg)" for picture in pictures)
         case Folded(title, blocks):
-            return "\n\n".join([f"### {title}", *map(_block_markdown, blocks)])
+            return "\n\n".join([f"**{_escaped(title)}**", *map(_block_markdown, blocks)])

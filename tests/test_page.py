@@ -82,7 +82,7 @@ def test_markdown_by_hand():
     assert to_markdown("T", "s", EVERYTHING[1:], "f") == (
         "# T\n\ns\n\n## Shown\n\n#### a heading\n\nwords and `<a_1>`**`<b_2>`**\n\n"
         "| name | value |\n| --- | --- |\n| one | **0.5** [0, 1] |\n| two |  |\n\n"
-        "![Nine](nine.svg)\n\n### more\n\n![Again](again.svg)\n\nf\n"
+        "![Nine](nine.svg)\n\n**more**\n\n![Again](again.svg)\n\nf\n"
     )
 
 

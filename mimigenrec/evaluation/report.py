@@ -23,7 +23,14 @@ from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.curves import find_log, panels, read_log, thinned
 from mimigenrec.evaluation.report_about import cautions, describe, method_facts, starts
 from mimigenrec.evaluation.report_examples import choose_rows, examples
-from mimigenrec.evaluation.report_figures import beyond_figures, level_figures, pair_tests, slice_figures, table
+from mimigenrec.evaluation.report_figures import (
+    beyond_figures,
+    in_order,
+    level_figures,
+    pair_tests,
+    slice_figures,
+    table,
+)
 from mimigenrec.evaluation.report_methods import Asked, cut_off, folders_of, read_methods
 from mimigenrec.evaluation.report_sections import sections
 from mimigenrec.evaluation.report_verdict import verdict
@@ -81,6 +88,7 @@ def build(config: ReportConfig) -> dict[str, Any]:
     looked_at = next((name for name in reversed(config.models) if name in folders), next(iter(folders)))
     rng = np.random.default_rng(config.seed)
     methods, rows = read_methods(folders, config.failed, asked, (looked_at, lambda rows: choose_rows(rows, rng)))
+    methods = in_order(methods, config.models, config.tested[0])
     began = starts(config.models, training, methods)
     tests = pair_tests(methods, config.models, began, config.tested, config.resamples, config.seed)
     about = describe(config.data, catalog, rows, methods)

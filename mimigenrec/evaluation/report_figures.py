@@ -1,7 +1,7 @@
 """The numbers of a report: table, paired tests, slices, levels, beyond accuracy, as plain dicts and lists.
 
-A model is a method that is tested against the others, which are its baselines. Every test of the page is one of a
-family, over which its p-value is adjusted (Holm), so "better" anywhere on the page holds for all of them together.
+A model is a method that is tested against the others, which are its baselines. The tests of one metric are a family,
+over which their p-values are adjusted (Holm), so "better" in a metric holds for all its pairs together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,10 +46,22 @@ def pair_tests(
             name: {"mean": d.mean, "low": d.low, "high": d.high, "p": p[name]} for name, d in differences.items()
         }
         found.append({"model": model, "against": other, "kind": kind, "metrics": metrics})
-    adjusted = holm({(i, name): of["p"] for i, pair in enumerate(found) for name, of in pair["metrics"].items()})
-    for (i, name), value in adjusted.items():
-        found[i]["metrics"][name]["holm"] = value
+    for name in tested:
+        adjusted = holm({i: pair["metrics"][name]["p"] for i, pair in enumerate(found)})
+        for i, value in adjusted.items():
+            found[i]["metrics"][name]["holm"] = value
     return found
+
+
+def in_order(methods: Sequence[Method], models: Sequence[str], metric: str) -> list[Method]:
+    """Models as they are named, then baselines, the best first, then what has no result."""
+
+    def place(method: Method) -> tuple[int, float]:
+        if not method.runs:
+            return 2, 0.0
+        return (0, models.index(method.name)) if method.name in models else (1, -method.columns[metric].mean())
+
+    return sorted(methods, key=place)
 
 
 def table(methods: Sequence[Method], models: Sequence[str], tests: Sequence[Figures], seed: int) -> Figures:

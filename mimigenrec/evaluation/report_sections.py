@@ -11,6 +11,7 @@ from mimigenrec.page import Card, Folded, Paragraph, Picture, Pictures, Section,
 
 Report = Mapping[str, Any]
 SIGNS = {"better": ("▲", "good"), "worse": ("▼", "bad"), "unclear": ("≈", "soft")}
+SHOWN = 5  # methods of an example that need no click
 BEYOND = {
     "coverage": "coverage",
     "gini": "Gini",
@@ -30,7 +31,7 @@ def sections(report: Report) -> list[Section]:
     if report["tests"]:
         found.append(Section("Paired tests", _tests(report)))
     if report["curves"]:
-        found.append(Section("Training", [block for curves in report["curves"] for block in _curves(curves)]))
+        found.append(Section("Training", _training(report)))
     found += [
         Section("Where each method is good", _slices(report)),
         Section("How far down the SID", _levels(report)),
@@ -106,7 +107,7 @@ def _results(report: Report) -> list:
     if any(of[metric]["mark"] for of in found.values() for metric in report["tested"]):
         notes += (
             f" Against the best baseline of the column: ▲ better, ▼ worse, ≈ no difference shown "
-            f"(paired permutation test, Holm-adjusted p < {SURE})."
+            f"(paired permutation test, p adjusted by Holm over all pairs, < {SURE})."
         )
     lead = "Line: 95 % interval. Filled: model; hollow: baseline; dashed: the best baseline; thin strokes: seeds."
     return [
@@ -128,7 +129,6 @@ def _value(of: Mapping[str, Any]) -> list[Span]:
 
 
 def _tests(report: Report) -> list:
-    count = sum(len(pair["metrics"]) for pair in report["tests"])
     rows = []
     for pair in report["tests"]:
         cells: list[Words] = []
@@ -148,25 +148,32 @@ def _tests(report: Report) -> list:
     return [
         Paragraph(
             f"Model minus the other, row by row on the same rows; each row is the mean over seeds first. Interval: "
-            f"paired bootstrap. Adjusted p: by Holm over all {count} tests of this table, from the two-sided p below "
-            f"it (permutation test, {report['resamples']:,} resamples). {title(report['tested'][0])} was chosen "
-            f"beforehand as the one that decides. ▲ better, ▼ worse (adjusted p < {SURE}), ≈ no difference shown."
+            f"paired bootstrap. Adjusted p: by Holm over the {len(report['tests'])} pairs, each metric for itself, "
+            f"from the two-sided p below it (permutation test, {report['resamples']:,} resamples). "
+            f"{title(report['tested'][0])} was chosen beforehand as the one that decides. ▲ better, ▼ worse (adjusted "
+            f"p < {SURE}), ≈ no difference shown."
         ),
         Table(["pair", *heads], rows),
     ]
 
 
-def _curves(curves: Mapping[str, Any]) -> list:
-    pictures = [
-        Picture(
-            f"curve-{_file(curves['training'])}-{panel}",
-            f"{curves['training']}: {panel}",
-            draw_curves({"x": curves["x"], "curves": of}),
-        )
-        for panel, of in curves["panels"].items()
-    ]
-    lost = f"{curves['training']}: {curves['lost']} logged values are no finite numbers and are not drawn."
-    return ([Pictures(pictures)] if pictures else []) + ([Paragraph(lost)] if curves["lost"] else [])
+def _training(report: Report) -> list:
+    blocks: list = []
+    for number, of in enumerate(report["curves"], 1):
+        name = of["training"]
+        pictures = [
+            Picture(
+                f"curve-{number}-{_file(name)}-{panel}",
+                f"{name}: {panel}",
+                draw_curves({"x": of["x"], "curves": curves}),
+            )
+            for panel, curves in of["panels"].items()
+        ]
+        if pictures:
+            blocks.append(Pictures(pictures))
+        if of["lost"]:
+            blocks.append(Paragraph(f"{name}: {of['lost']} logged values are no finite numbers and are not drawn."))
+    return blocks
 
 
 def _slices(report: Report) -> list:
@@ -248,7 +255,9 @@ def _examples(report: Report) -> list:
         most = max(len(of["top"]) for of in user["methods"].values())
         rows = [row + [""] * (3 + most - len(row)) for row in rows]
         heads = ["method", "rank", "SID of the first", *("first", "second", "third")[:most]]
-        blocks.append(Table(heads, rows, left=True))
+        blocks.append(Table(heads, rows[:SHOWN], left=True))
+        if rows[SHOWN:]:
+            blocks.append(Folded(f"{len(rows) - SHOWN} more methods", [Table(heads, rows[SHOWN:], left=True)]))
     return blocks
 
 

@@ -82,10 +82,10 @@ def test_the_numbers_of_a_known_case(config):
         ("rl", "markov", "baseline"),
         ("rl", "sft", "start"),
     }
-    assert report["tests"][3]["metrics"]["ndcg@3"]["mean"] == pytest.approx(16 / 24)
+    assert report["tests"][2]["metrics"]["ndcg@3"]["mean"] == pytest.approx(16 / 24)
     assert report["verdict"][0]["text"].startswith("rl has the highest NDCG@3 of 4 methods: 0.9167 [")
-    assert report["methods"][3]["training_seconds"] == 7 and report["methods"][3]["ranking_seconds"] == 4.5
-    assert report["methods"][2]["seeds"] == [1, 2]
+    assert report["methods"][1]["training_seconds"] == 7 and report["methods"][1]["ranking_seconds"] == 4.5
+    assert report["methods"][0]["seeds"] == [1, 2]
     assert len(report["examples"]["users"]) == 10 and report["examples"]["model"] == "rl"
 
 

@@ -8,6 +8,7 @@ import pytest
 from mimigenrec.evaluation.report_figures import (
     best_baseline,
     beyond_figures,
+    in_order,
     level_figures,
     outcome,
     pair_tests,
@@ -59,6 +60,24 @@ def test_every_model_meets_every_baseline_and_its_start_and_all_tests_are_one_fa
     assert first["p"] == permutation_test(A.columns, B.columns, np.random.default_rng(3), 500)["hr@1"]
     p = [pair["metrics"]["hr@1"]["p"] for pair in found]
     assert [pair["metrics"]["hr@1"]["holm"] for pair in found] == list(holm(dict(enumerate(p))).values())
+
+
+def test_the_pairs_of_one_metric_are_a_family_and_other_metrics_are_not():
+    def with_two(of, other):
+        return of._replace(columns=of.columns | {"hr@2": np.array(other * 10, dtype=float)})
+
+    methods = [with_two(A, [0, 0, 0, 0]), with_two(method("c", [0, 1, 0, 0] * 10), [0, 0, 0, 0])]
+    methods.append(with_two(method("m", [1, 1, 0, 0] * 10), [1, 1, 1, 1]))
+    found = pair_tests(methods, ["m"], {}, ["hr@1", "hr@2"], 200, seed=0)
+    smallest = 1 / 201
+    for pair in found:
+        assert pair["metrics"]["hr@2"]["p"] == smallest
+        assert pair["metrics"]["hr@2"]["holm"] == pytest.approx(2 * smallest)  # two pairs, not four tests
+
+
+def test_models_stand_first_then_baselines_by_strength_then_what_failed():
+    methods = [FAILED, method("weak", [0]), method("m2", [0]), method("strong", [1]), method("m1", [0])]
+    assert [m.name for m in in_order(methods, ["m1", "m2"], "hr@1")] == ["m1", "m2", "strong", "weak", "failed"]
 
 
 def test_no_model_no_test():
