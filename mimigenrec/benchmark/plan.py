@@ -64,11 +64,11 @@ def check(config: "BenchmarkConfig") -> None:
         raise ValueError(f"evaluate: {beams} beams cannot rank k={k} SIDs; ask for more beams or a smaller k")
     report = given("report", config.report)
     known = [*config.baselines, *(name for name in MODELS if getattr(config, name) is not None)]
-    for name in report.get("models", []):
+    for name in as_list(report.get("models", [])):
         if name not in known:
             raise ValueError(f"report: models names {name!r}, which is none of the methods {', '.join(known)}")
     for key in ("metrics", "tested"):
-        for metric in report.get(key, ReportConfig.__dataclass_fields__[key].default_factory()):
+        for metric in as_list(report.get(key, ReportConfig.__dataclass_fields__[key].default_factory())):
             if isinstance(k, int) and cut_off(metric) > k:
                 raise ValueError(
                     f"report: {key} asks for {metric}, but lists will hold k={k} SIDs; say evaluate: {{k: "
@@ -158,7 +158,7 @@ def report_stage(config: "BenchmarkConfig", found: Options) -> Stage:
     ours |= {name: found.get(name, {}) for name in ("methods", "training", "failed", "costs")}
     stage = make(f"report/{config.split}", "report", "mimigenrec.evaluation.report", config.report, ours,
                  ours["output"], "report.html", after=())  # fmt: skip
-    models = [name for name in stage.options.pop("models", MODELS) if name in ours["methods"]]
+    models = [name for name in as_list(stage.options.pop("models", [*MODELS])) if name in ours["methods"]]
     return stage._replace(options={**stage.options, **({"models": models} if models else {})})
 
 
@@ -179,6 +179,10 @@ def make(
     options = merged(key, user, ours)
     named = files_in({option: value for option, value in options.items() if option not in ours})
     return Stage(name, key, module, options, folder, last, after, (*reads, *named), method, seed)
+
+
+def as_list(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def data_of(config: "BenchmarkConfig") -> Path:

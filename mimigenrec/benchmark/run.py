@@ -66,13 +66,13 @@ def main(config: BenchmarkConfig) -> None:
     stages = plan(config)
     check_options([*stages, report_stage(config, {})])
     memory, facts = config.output_dir / "stages", facts_of(stages)
-    there = {stage.name: standing(stage, facts[stage.name], memory) for stage in stages}
     if config.plan:
-        print("\n".join(describe(there)))
+        print("\n".join(describe(standings(stages, facts, memory))))
         return
-    if config.changed == "refuse":
-        check_unchanged(there, config.output_dir)
     with alone(config.output_dir / ".lock") as lock:
+        there = standings(stages, facts, memory)
+        if config.changed == "refuse":
+            check_unchanged(there, config.output_dir)
         failed = run_all(stages, facts, there, memory, lock)
         failed |= make_report(config, stages, failed, memory, lock)
     tell_failures(failed, memory)
@@ -91,6 +91,10 @@ def alone(path: Path) -> Iterator[int]:
                 f"end it first (fuser {path} tells its process)"
             ) from error
         yield handle.fileno()
+
+
+def standings(stages: Sequence[Stage], facts: Mapping[str, Facts], memory: Path) -> dict[str, Standing]:
+    return {stage.name: standing(stage, facts[stage.name], memory) for stage in stages}
 
 
 def describe(there: Mapping[str, Standing]) -> Iterator[str]:

@@ -3,7 +3,12 @@
 import pytest
 
 from mimigenrec.benchmark import check
+from mimigenrec.benchmark import plan as plan_module
 from mimigenrec.benchmark.plan import plan, report_stage
+from mimigenrec.benchmark.run import BenchmarkConfig
+from mimigenrec.cli import parse
+from mimigenrec.tasks.build import find_raw
+from tests.conftest import ROOT
 
 SFT = {"finetuning_type": "full", "max_steps": 4, "learning_rate": "1e-2"}
 GRPO = {
@@ -72,3 +77,12 @@ def test_a_missing_extra_is_told_with_what_to_install(toy_config, monkeypatch):
         "sft: deepspeed: ds.json needs deepspeed, which is not installed: run pip install 'mimigenrec[deepspeed]'",
         "grpo: report_to: wandb needs wandb, which is not installed: run pip install 'mimigenrec[wandb]'",
     ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "benchmark").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_examples_hold_nothing_that_a_command_refuses(path, raw_toy, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (config,) = parse(BenchmarkConfig, argv=[str(path)])
+    assert len(config.seeds) > 1 and config.grpo
+    monkeypatch.setattr(plan_module, "find_raw", lambda *_: find_raw(raw_toy, "toy"))
+    assert problems(config) == []

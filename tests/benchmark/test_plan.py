@@ -101,7 +101,7 @@ def test_a_yaml_gives_the_same_as_the_fields(toy_config, tmp_path):
         ({"base": {}, "sft": SFT | {"output_dir": "x"}}, "sft: 'output_dir' is set by the benchmark"),
         ({"base": {}, "sft": SFT, "grpo": GRPO | {"model": "x"}}, "grpo: 'model' is set by the benchmark"),
         ({"base": {}, "sft": SFT, "evaluate": {"k": 5, "beams": 4}}, "4 beams cannot rank k=5 SIDs"),
-        ({"report": {"models": ["frist"]}}, "models names 'frist', which is none of the methods popularity, first"),
+        ({"report": {"models": "frist"}}, "models names 'frist', which is none of the methods popularity, first"),
         ({"report": {"metrics": ["hr@5"]}}, r"tested asks for ndcg@10, but lists will hold k=5 SIDs"),
         ({"report": {"metrics": ["hr@50"], "tested": ["hr@5"]}}, "metrics asks for hr@50, but lists will hold k=5"),
     ],

@@ -20,9 +20,10 @@ from mimigenrec.benchmark.run import (
     lost_of,
     main,
     run_all,
+    standings,
     tell_failures,
 )
-from mimigenrec.benchmark.stage import facts_of, standing
+from mimigenrec.benchmark.stage import facts_of
 from mimigenrec.evaluation.result import read_result
 
 
@@ -32,7 +33,7 @@ def go(tmp_path):
 
     def start(stages, memory=tmp_path / "stages"):
         facts = facts_of(stages)
-        there = {stage.name: standing(stage, facts[stage.name], memory) for stage in stages}
+        there = standings(stages, facts, memory)
         with alone(tmp_path / ".lock") as lock:
             return run_all(stages, facts, there, memory, lock), there
 
@@ -89,8 +90,7 @@ def test_a_second_start_runs_nothing_and_a_plan_says_so(make_stage, go, capsys):
 def test_changed_settings_are_refused_with_what_changed_or_run_anew(make_stage, go, tmp_path):
     go([make_stage("data"), make_stage("sft/1", ("data",), word="old")])
     stages = [make_stage("data"), make_stage("sft/1", ("data",), word="new"), make_stage("rl/1", ("sft/1",))]
-    facts = facts_of(stages)
-    there = {stage.name: standing(stage, facts[stage.name], tmp_path / "stages") for stage in stages}
+    there = standings(stages, facts_of(stages), tmp_path / "stages")
     with pytest.raises(ValueError, match="sft/1: word was old, is new\nChange them back"):
         check_unchanged(there, tmp_path / "out")
     go(stages)
