@@ -25,7 +25,7 @@ class RunLog(TrainerCallback):
             path = Path(args.output_dir) / LOG_FILE
             kept = [event for event in read_jsonl(path) if event["step"] <= state.global_step] if path.exists() else []
             with writing(path) as out:
-                out.writelines(json.dumps(event) + "\n" for event in (kept if state.global_step else []))
+                out.writelines(json.dumps(event) + "\n" for event in (kept if state.log_history else []))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero:

@@ -1,11 +1,16 @@
 """Settings that could not work, or would be ignored in silence: refused before any step, with what to change."""
 
+import inspect
+import logging
 from pathlib import Path
 
 from trl import GRPOConfig
 
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.grpo.rollout import Rollout
+
+log = logging.getLogger(__name__)
 
 
 def check_model(model: str) -> None:
@@ -69,10 +74,17 @@ def check_remedies(args) -> None:
             raise ValueError(
                 f"{name} would not be used: use_liger_loss has a loss of its own. Set one of them to false"
             )
-    if args.stop_hr50_drop is not None and not args.eval_on_start:
+    if args.stop_hr50_drop is None:
+        return
+    if not args.eval_on_start:
         raise ValueError(
             f"stop_hr50_drop={args.stop_hr50_drop} compares evaluations with the SFT checkpoint's: set eval_strategy: "
             f"steps and eval_steps, and leave eval_on_start on"
+        )
+    if not args.load_best_model_at_end or args.save_strategy == "best":
+        raise ValueError(
+            f"stop_hr50_drop={args.stop_hr50_drop} would end with the very model that broke the rule: set "
+            f"load_best_model_at_end: true, metric_for_best_model: eval_ndcg@10 and save_strategy as eval_strategy"
         )
 
 
@@ -122,3 +134,9 @@ def check_save_steps(name: str, steps: int, args: GRPOConfig) -> None:
             f"num_iterations={args.num_iterations}). Make {name} * gradient_accumulation_steps a multiple of "
             f"{per_generation}"
         )
+
+
+def warn_of_ranks_that_mean_nothing(rewards: list, rollout: Rollout) -> None:
+    ranking = [f.__name__ for f in rewards if callable(f) and "rank_in_group" in inspect.signature(f).parameters]
+    if ranking and rollout != "beam":
+        log.warning("rollout %s: draws come in no order, so rank_in_group tells %s nothing", rollout, ranking)

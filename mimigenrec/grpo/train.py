@@ -31,6 +31,7 @@ from mimigenrec.grpo.checks import check_model
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.load_reward import load_rewards
 from mimigenrec.grpo.rollout import Rollout
+from mimigenrec.grpo.stop_rule import HR, breaks, stopped_at
 from mimigenrec.grpo.trainer import BeamGRPOTrainer
 from mimigenrec.manifest import write_manifest
 from mimigenrec.sids.tokens import join_sid, read_index, split_sid, write_index
@@ -60,6 +61,10 @@ def main(run: RunConfig, args: RLConfig) -> None:
     logging.basicConfig(format="%(levelname)s %(message)s")
     check_launch(os.environ, torch.cuda.is_available())
     check_model(run.model)
+    if (step := already_stopped(args)) is not None:
+        if args.should_save:
+            print(f"{args.output_dir} was ended by stop_hr50_drop at step {step}; overwrite_output_dir starts anew")
+        return
     set_seed(args.seed)
     rl, folder = data_folders(run.data)
     index = find_index(run.model, run.index, folder)
@@ -102,7 +107,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
     trainer.save_model()
     trainer.save_state()
     if args.should_save:
-        print(summary(trainer.state.log_history, args.output_dir))
+        print(summary(trainer.state.log_history, args))
 
 
 def check_launch(environment, has_gpu: bool) -> None:
@@ -212,17 +217,32 @@ def write_companions(output_dir: str, model: str, folder: Path, sids: dict, cont
         replace(contract, chat_template=tokenizer.chat_template).write(output_dir)
 
 
-def summary(history: list[dict], output_dir: str) -> str:
-    """First, best and last HR and NDCG as lines of text."""
+def already_stopped(args) -> int | None:
+    """The step at which the stop rule ended a run in output_dir that came to its end; None where none did."""
+    state = Path(args.output_dir) / "trainer_state.json"  # written last
+    if args.overwrite_output_dir or not state.is_file():
+        return None
+    history = read_json(state, made_by="mimigenrec grpo")["log_history"]
+    return stopped_at(history, args.stop_hr50_drop, args.stop_patience)
+
+
+def summary(history: list[dict], args) -> str:
+    """First, best and last HR and NDCG as lines of text; the best is one that kept the stop rule, if there is one."""
+    drop = args.stop_hr50_drop
     evals = [entry for entry in history if "eval_ndcg@10" in entry]
-    lines = [f"saved to {output_dir}"]
+    lines = [f"saved to {args.output_dir}"]
     if evals:
-        best = max(evals, key=lambda entry: entry["eval_ndcg@10"])
+        kept = [entry for entry in evals if drop is None or not breaks(entry[HR], history, drop)]
+        best = max(kept, key=lambda entry: entry["eval_ndcg@10"])
         for name, entry in (("first", evals[0]), ("best", best), ("last", evals[-1])):
             numbers = "  ".join(
                 f"{key[5:]} {entry[key]:.4f}" for key in entry if key.startswith(("eval_hr", "eval_n"))
             )
             lines.append(f"{name:<5} step {entry['step']:<6} {numbers}")
+    if (step := stopped_at(history, drop, args.stop_patience)) is not None:
+        lines.append(
+            f"stopped at step {step}: HR@50 more than {drop:g} below the SFT checkpoint's {args.stop_patience} times"
+        )
     return "\n".join(lines)
 
 

@@ -5,8 +5,6 @@ rewards and the evaluation see them. Everything else is TRL's: loss, advantages,
 All of TRL's private methods that this house overrides are in SEAMS; tests/test_seams.py watches them.
 """
 
-import inspect
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import torch
 import trl
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -25,9 +22,8 @@ from trl.models import unwrap_model_for_generation
 from mimigenrec.contract import prompt_ids
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
-from mimigenrec.grpo.checks import check_arguments, check_pool, check_whole_batch
+from mimigenrec.grpo.checks import check_arguments, check_pool, check_whole_batch, warn_of_ranks_that_mean_nothing
 from mimigenrec.grpo.groups import Group, remedies, spread, with_signal, without_hints
 from mimigenrec.grpo.inside_trie import InsideTrie
 from mimigenrec.grpo.load_reward import checked
@@ -35,6 +31,7 @@ from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
 from mimigenrec.grpo.shared_prefix import completion_logps, obstacle_to_sharing, whole_groups
 from mimigenrec.grpo.stop_rule import HR, StopRule, breaks
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
+from mimigenrec.grpo.validation import validate
 from mimigenrec.sids.tokens import split_sid
 
 if not trl.__version__.startswith("0.24."):
@@ -52,9 +49,6 @@ SEAMS = (
     "_compute_loss",  # rows that cannot change the loss are not computed; cross-entropy on the targets is added
     "_determine_best_metric",  # an evaluation that breaks the stop rule is never the best
 )
-EVAL_KS = (10, 50)
-
-log = logging.getLogger(__name__)
 
 
 class BeamGRPOTrainer(GRPOTrainer):
@@ -276,34 +270,26 @@ class BeamGRPOTrainer(GRPOTrainer):
         Takes the place of TRL's evaluation, which rolls out and scores every row G times and reports rewards only.
         Step 0 measures the SFT checkpoint (eval_on_start); for a later HR@50 below it see stop_rule.py.
         """
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        start, rank, world = time.time(), self.accelerator.process_index, self.accelerator.num_processes
-        mine = [rows[i] for i in range(rank, len(rows), world)]
-        found: dict[str, float] = {}
+        rows, start = self.eval_dataset if eval_dataset is None else eval_dataset, time.time()
         was_training = self.model.training
         self.model.eval()
         with self._whole_model() as model:
-            if mine:
-                found = constrained_metrics(
-                    model,
-                    self.processing_class,
-                    self.trie,
-                    prompt_ids(self.processing_class, [row["prompt"] for row in mine], self.max_prompt_length),
-                    [row["reward_model"]["ground_truth"] for row in mine],
-                    EVAL_KS,
-                    self.args.per_device_eval_batch_size,
-                    self.support,
-                )
-        parts = gather_object([(len(mine), found)])
-        keys = parts[0][1]  # the first process always has a row
-        metrics = {f"{metric_key_prefix}_{key}": sum(n * part.get(key, 0.0) for n, part in parts) for key in keys}
-        metrics = {key: value / len(rows) for key, value in metrics.items()}
+            found = validate(
+                model,
+                self.processing_class,
+                self.trie,
+                rows,
+                self.max_prompt_length,
+                self.args.per_device_eval_batch_size,
+                self.support,
+                self.accelerator,
+            )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         metrics[f"{metric_key_prefix}_runtime"] = time.time() - start
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.is_in_train and not self.state.global_step and self.args.stop_hr50_drop is not None:
-            if self.args.load_best_model_at_end and self.args.save_strategy != "best":
-                self._keep_the_start(metrics)
+            self._keep_the_start(metrics)
         self.model.train(was_training)
         return metrics
 
@@ -337,9 +323,3 @@ class BeamGRPOTrainer(GRPOTrainer):
             model.eval()
             yield model
             model.train(was_training)
-
-
-def warn_of_ranks_that_mean_nothing(rewards: list, rollout: Rollout) -> None:
-    ranking = [f.__name__ for f in rewards if callable(f) and "rank_in_group" in inspect.signature(f).parameters]
-    if ranking and rollout != "beam":
-        log.warning("rollout %s: draws come in no order, so rank_in_group tells %s nothing", rollout, ranking)

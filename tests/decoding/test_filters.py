@@ -1,12 +1,13 @@
-"""Denied items as blocked nodes against the search in the trie without those items."""
+"""Denied items and given beginnings as blocked nodes, against the search in the trie without those items."""
 
 import random
 
 import pytest
 import torch
 
-from mimigenrec.decoding.filters import NOTHING, blocked_keys, is_blocked
-from mimigenrec.decoding.search import recommend, search_sids
+from mimigenrec.decoding.beam import beam_search
+from mimigenrec.decoding.filters import NOTHING, blocked_keys, is_blocked, prefix_keys
+from mimigenrec.decoding.search import recommend, search_sids, to_lists
 from mimigenrec.decoding.trie import SidTrie
 from tests.decoding.reference import assert_same_lists
 
@@ -82,3 +83,32 @@ def test_a_shared_sid_is_recommended_with_the_items_that_are_left(tiny_model, to
     prompts = [[5, 6], [7, 8]]
     found = recommend(tiny_model, tokenizer, toy_trie, prompts, k=8, beams=8, deny=[{"3"}, {"2", "3"}])
     assert [sorted(r.item for r in ranked) for ranked in found] == [list("0124567"), list("014567")]
+
+
+def test_a_beginning_blocks_its_siblings_and_the_sids_that_end_on_the_way(toy_trie, tokenizer):
+    a0, a1, b2, c1 = tokenizer.convert_tokens_to_ids(["<a_0>", "<a_1>", "<b_2>", "<c_1>"])
+    end = toy_trie.n_nodes + 1
+    rows = prefix_keys(toy_trie, [[a0], [a1, b2], [a1, b2, c1], []]).tolist()
+    keys = [[key for key in row if key != NOTHING] for row in rows]
+    assert keys == [[2, 3], [1, 3, 6], [1, 3, 6, end], []]  # "5" is a_1 b_2 and ends on the way to "6"
+    with pytest.raises(ValueError, match=f"no SID begins with the token ids .{a0}, {b2}"):
+        prefix_keys(toy_trie, [[a1], [a0, b2]])
+
+
+@pytest.mark.parametrize("support", ["vocab", "trie"])
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_below_a_beginning_the_search_is_that_of_the_trie_of_its_items(
+    support, length, family, wide_trie, wide_prompts
+):
+    """Scores inside the trie are those below the beginning; over the vocabulary they hold the beginning too."""
+    model, rng = family("Qwen2"), random.Random(length)
+    sids = wide_trie.sid_tokens(torch.arange(wide_trie.n_sids)).tolist()
+    prefixes = [[t for t in rng.choice(sids)[:length] if t >= 0] for _ in wide_prompts]
+    with torch.no_grad():
+        found = beam_search(model, wide_trie, wide_prompts, 6, support, None, prefix_keys(wide_trie, prefixes))
+    expected = []
+    for prefix, prompt in zip(prefixes, wide_prompts, strict=True):
+        below = [item for sid, items in zip(sids, wide_trie.items, strict=True) for item in items
+                 if sid[: len(prefix)] == prefix]  # fmt: skip
+        expected += search_sids(model, None, wide_trie.subset(allow=below), [prompt], 6, support)
+    assert_same_lists(to_lists(wide_trie, *found), expected)

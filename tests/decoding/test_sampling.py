@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
+from mimigenrec.decoding.filters import prefix_keys
 from mimigenrec.decoding.sampling import conditioned, gumbel, sample, sample_without_replacement
 from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
@@ -180,3 +181,19 @@ def test_a_temperature_that_is_not_above_zero_is_refused(tiny_model, trie, promp
     for draw in (sample, sample_without_replacement):
         with pytest.raises(ValueError, match="temperature="):
             draw(tiny_model, trie, [prompt], 2, temperature=temperature)
+
+
+def test_blocked_draws_stay_below_a_beginning_and_end_with_it(tiny_model, tokenizer, toy, trie, prompt):
+    """Below <a_0> are three SIDs: independent draws find no other, draws without replacement those and no more."""
+    a0, b1 = tokenizer.convert_tokens_to_ids(["<a_0>", "<b_1>"])
+    blocked = prefix_keys(trie, [[a0], [a0, b1]])
+    below = [{s for s, tokens in enumerate(trie.sid_tokens(torch.arange(7)).tolist()) if tokens[: len(p)] == p}
+             for p in ([a0], [a0, b1])]  # fmt: skip
+    assert [len(sids) for sids in below] == [3, 1]
+    many = sample(tiny_model, trie, [prompt] * 2, 200, seeded(0), blocked=blocked)[0].tolist()
+    assert set(many[1]) == below[1] and set(many[0]) <= below[0] and len(set(many[0])) > 1
+    drawn = sample_without_replacement(tiny_model, trie, [prompt] * 2, 5, seeded(0), blocked=blocked)
+    assert drawn.kappa.tolist() == [-math.inf] * 2
+    for row, logps, inside in zip(drawn.sid.tolist(), drawn.logp, below, strict=True):
+        assert sorted(row) == [-1] * (5 - len(inside)) + sorted(inside)
+        assert logps.exp().sum().item() == pytest.approx(1.0)

@@ -50,7 +50,10 @@ def rl_data(tmp_path_factory, toy) -> Path:
 
 @pytest.fixture
 def make_trainer(sft, rl_data, tokenizer, toy, tmp_path, monkeypatch):
-    """make_trainer(rewards, rollout=..., any field of RLConfig) -> BeamGRPOTrainer in tmp_path, 4 beams a group."""
+    """make_trainer(rewards, rollout=..., any field of RLConfig) -> BeamGRPOTrainer in tmp_path, 4 beams a group.
+
+    rows: what to train on and validate with, in place of rl_data's
+    """
     from accelerate.state import AcceleratorState
     from datasets import Dataset
 
@@ -61,7 +64,9 @@ def make_trainer(sft, rl_data, tokenizer, toy, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # else a bf16 trainer's setting outlives it
     AcceleratorState._reset_state(True)
 
-    def make(rewards, rollout="beam", support="vocab", callbacks=None, peft_config=None, model=None, **options):
+    def make(
+        rewards, rollout="beam", support="vocab", callbacks=None, peft_config=None, model=None, rows=None, **options
+    ):
         plain = {
             "num_generations": 4,
             "per_device_train_batch_size": 8,
@@ -73,7 +78,7 @@ def make_trainer(sft, rl_data, tokenizer, toy, tmp_path, monkeypatch):
             "use_cpu": True,
             "disable_tqdm": True,
         }
-        rows = {split: json.loads((rl_data / "rl" / f"{split}.json").read_text()) for split in ("train", "valid")}
+        files = {split: json.loads((rl_data / "rl" / f"{split}.json").read_text()) for split in ("train", "valid")}
         return BeamGRPOTrainer(
             str(model or sft),
             rewards,
@@ -82,10 +87,40 @@ def make_trainer(sft, rl_data, tokenizer, toy, tmp_path, monkeypatch):
             rollout=rollout,
             support=support,
             processing_class=tokenizer,
-            train_dataset=Dataset.from_list(rows["train"]),
-            eval_dataset=Dataset.from_list(rows["valid"]),
+            train_dataset=Dataset.from_list(rows or files["train"]),
+            eval_dataset=Dataset.from_list(rows or files["valid"]),
             callbacks=callbacks,
             peft_config=peft_config,
         )
 
     return make
+
+
+@pytest.fixture
+def target_that(tiny_model, tokenizer, toy):
+    """target_that(kind, row, beams, support) -> the row with such a target, None if there is none.
+
+    hit        the best beam
+    one hint   no beam names it, though some have its first code; a beam below that code does
+    missed     the model's very last SID
+    """
+    from mimigenrec.contract import prompt_ids
+    from mimigenrec.decoding.search import search_sids
+    from mimigenrec.decoding.trie import SidTrie
+    from mimigenrec.grpo.rollout import roll_out
+
+    trie = SidTrie.from_catalog(toy, tokenizer)
+
+    def find(kind, row, beams, support="vocab"):
+        prompts = prompt_ids(tokenizer, [row["prompt"]])
+        hits = [list(sid) for sid, _ in search_sids(tiny_model, tokenizer, trie, prompts, beams, support)[0]]
+        ranked = [list(sid) for sid, _ in search_sids(tiny_model, tokenizer, trie, prompts, 7, support)[0]]
+        near = []
+        for sid in ranked:
+            [below] = roll_out(tiny_model, tokenizer, trie, prompts, beams, "beam", support, {}, 1, [sid[:1]])
+            if sid not in hits and sid[0] in {hit[0] for hit in hits} and [*sid, trie.eos_id] in below:
+                near.append(sid)
+        target = {"hit": hits[0], "one hint": next(iter(near), None), "missed": ranked[-1]}[kind]
+        return target and row | {"reward_model": {"ground_truth": "".join(tokenizer.convert_ids_to_tokens(target))}}
+
+    return find

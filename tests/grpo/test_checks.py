@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from mimigenrec.grpo.checks import check_save_steps, check_whole_groups
+from mimigenrec.grpo.config import RLConfig
 
 
 def test_whole_groups_on_one_process():
@@ -16,3 +17,42 @@ def test_save_steps_by_hand():
     check_save_steps("save_steps", 2, args)
     with pytest.raises(ValueError, match="3 steps are 6 forwards .* serves 4"):
         check_save_steps("save_steps", 3, args)
+
+
+STOP = {
+    "stop_hr50_drop": 0.02,
+    "eval_strategy": "steps",
+    "save_strategy": "steps",
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_ndcg@10",
+}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"ce_coef": -0.1}, "ce_coef=-0.1 must be 0 or more"),
+        ({"ce_coef": float("nan")}, "ce_coef=nan must be 0 or more"),
+        ({"dynamic_sampling_rounds": -1}, "dynamic_sampling_rounds=-1 must be"),
+        (STOP | {"stop_hr50_drop": -0.01}, "stop_hr50_drop=-0.01 must be"),
+        (STOP | {"stop_patience": 0}, "stop_patience=0 must be 1 or more"),
+        ({"hints": True, "add_target": True}, "two answers to the same missing target"),
+        ({"ce_coef": 0.1, "use_liger_loss": True}, "ce_coef would not be used: use_liger_loss"),
+        ({"hints": True, "use_liger_loss": True}, "hints would not be used: use_liger_loss"),
+        ({"stop_hr50_drop": 0.02}, "set eval_strategy: steps"),
+        (STOP | {"eval_on_start": False}, "leave eval_on_start on"),
+        (STOP | {"load_best_model_at_end": False}, "the very model that broke the rule: set load_best_model_at_end"),
+        (STOP | {"save_strategy": "best"}, "the very model that broke the rule"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        RLConfig(str(tmp_path), use_cpu=True, **options)
+
+
+def test_the_options_are_off_by_default_and_may_all_be_on_but_for_one(tmp_path):
+    plain = RLConfig(str(tmp_path), use_cpu=True)
+    own = ("ce_coef", "add_target", "hints", "dynamic_sampling_rounds", "stop_hr50_drop", "stop_patience")
+    assert [getattr(plain, name) for name in own] == [0.0, False, False, 0, None, 2]
+    for one in ("hints", "add_target"):
+        RLConfig(str(tmp_path), use_cpu=True, ce_coef=0.1, dynamic_sampling_rounds=2, **{one: True}, **STOP)

@@ -8,6 +8,7 @@ from mimigenrec.contract import prompt_ids
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.grpo.rollout import roll_out
+from tests.conftest import make_model
 
 PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None, "repetition_penalty": 1.0}
 
@@ -113,3 +114,38 @@ def test_settings_that_draws_would_not_follow_are_refused(rollout, setting, tiny
     with pytest.raises(ValueError, match=f"{name}={value}: rollout {rollout}"):
         roll_out(tiny_model, tokenizer, trie, prompts, 4, rollout, "vocab", PLAIN | setting, batch_size=8)
     roll_out(tiny_model, tokenizer, trie, prompts, 4, "beam", "vocab", PLAIN | setting, batch_size=8)
+
+
+@pytest.mark.parametrize("rollout", ["beam", "sample", "distinct", "mixed"])
+def test_hinted_rollouts_begin_with_the_hint_and_fill_the_group(rollout, tiny_model, tokenizer, trie, prompts, legal):
+    """Below <a_1> are three SIDs, below <a_0><b_1> one, below nothing all seven."""
+    a0, a1, b1 = tokenizer.convert_tokens_to_ids(["<a_0>", "<a_1>", "<b_1>"])
+    hints = [[a1], [a0, b1], []]
+    groups = roll_out(tiny_model, tokenizer, trie, prompts, 6, rollout, "vocab", PLAIN, batch_size=2, hints=hints)
+    assert [len(group) for group in groups] == [6, 6, 6]
+    for group, hint in zip(groups, hints, strict=True):
+        assert all(tuple(tokens) in legal and tokens[: len(hint)] == hint for tokens in group)
+    if rollout in ("beam", "distinct"):
+        assert len(set(map(tuple, groups[0]))) == 3 and groups[0][:3] == groups[0][3:]
+        assert len(set(map(tuple, groups[1]))) == 1 and len(set(map(tuple, groups[2]))) == 6
+
+
+@pytest.mark.parametrize("support", ["vocab", "trie"])
+def test_hinted_beams_are_the_search_among_the_items_below_the_hint(support, tiny_model, tokenizer, trie, prompts):
+    [a0] = tokenizer.convert_tokens_to_ids(["<a_0>"])
+    groups = roll_out(tiny_model, tokenizer, trie, prompts, 3, "beam", support, PLAIN, 2, hints=[[a0]] * 3)
+    below = trie.subset(allow={"0", "1", "2", "3"})
+    found = search_sids(tiny_model, tokenizer, below, prompts, 3, support)
+    assert [[tuple(tokens[:-1]) for tokens in group] for group in groups] == [[sid for sid, _ in g] for g in found]
+
+
+def test_no_prompts_give_no_groups(tiny_model, tokenizer, trie):
+    for rollout in ("beam", "sample", "distinct", "mixed"):
+        for hints in (None, []):
+            assert roll_out(tiny_model, tokenizer, trie, [], 4, rollout, "vocab", PLAIN, 2, hints) == []
+
+
+def test_hints_for_a_model_without_the_tree_forward_are_refused(tokenizer, trie, prompts):
+    model = make_model(len(tokenizer), sliding_window=4, use_sliding_window=True, max_window_layers=0)
+    with pytest.raises(ValueError, match="hints need the tree forward: .* sliding window of 4"):
+        roll_out(model, tokenizer, trie, prompts, 4, "beam", "vocab", PLAIN, 2, hints=[[]] * 3)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.grpo.shared_prefix import completion_logps, pack
 from mimigenrec.grpo.inside_trie import InsideTrie
+from mimigenrec.grpo.shared_prefix import completion_logps, pack
 from tests.conftest import make_model
 
 VOCABULARY, EOS, PAD, LEVELS = 300, 2, 0, 3
