@@ -6,6 +6,7 @@ kind:
     best   the best value of its column        good, bad, watch   with a state's colour
     soft   said in passing                     under              the same, on a line of its own
     code   a SID                               wrong              the part of it that is wrong
+    lost   what is not as it should be, on a line of its own
 
 Pictures are SVG that take their colours from the page's variables, so they follow its light and dark.
 """
@@ -54,7 +55,8 @@ BLOCKS = """
 .good .sign,span.good{color:var(--good)}.watch .sign,span.watch{color:var(--watch)}
 .bad .sign,span.bad{color:var(--bad)}
 b.best{background:var(--tint);border-radius:4px;padding:1px 3px;margin:0 -3px}.soft{color:var(--soft)}
-.under{color:var(--soft);display:block;font-size:12px}
+.under{color:var(--soft)}.lost{color:var(--bad)}.under,.lost{display:block;font-size:12px}
+@media(max-width:600px){.scroll td:first-child{white-space:normal!important}}
 code.wrong{color:var(--bad);text-decoration:underline wavy 1px;text-underline-offset:3px}
 details{margin-top:8px}summary{cursor:pointer;font-size:13.5px;font-weight:600;color:var(--soft)}
 """
@@ -160,7 +162,8 @@ def pictures_of(blocks: Iterable[Block]) -> list[Picture]:
 def svg_file(svg: str) -> str:
     """A picture of a page as a file of its own, with the colours and the ground that the page would give it."""
     head, _, rest = svg.partition(">")
-    name = ' xmlns="http://www.w3.org/2000/svg"'
+    width, height = head.split('viewBox="0 0 ')[1].split('"')[0].split()
+    name = f' xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
     look = f'{COLOURS}text{{font-family:system-ui,"Segoe UI","DejaVu Sans",sans-serif}}'
     return f'{head}{name}><style>{look}</style><rect width="100%" height="100%" fill="var(--card)"/>{rest}\n'
 
@@ -188,7 +191,14 @@ def _html(words: Words) -> str:
 
 
 def _markdown(words: Words) -> str:
-    forms = {"best": "**{}**", "code": "`{}`", "wrong": "**`{}`**", "bad": "**{}**", "good": "**{}**"}
+    forms = {
+        "best": "**{}**",
+        "code": "`{}`",
+        "wrong": "**`{}`**",
+        "bad": "**{}**",
+        "good": "**{}**",
+        "lost": "**{}**",
+    }
     parts = []
     for text, kind in _spans(words):
         bare = text.strip()

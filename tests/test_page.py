@@ -117,5 +117,5 @@ def test_pictures_inside_details_are_found_and_stand_alone_as_files():
     pictures = pictures_of(EVERYTHING[1].blocks)
     assert [picture.name for picture in pictures] == ["nine", "again"]
     root = ElementTree.fromstring(svg_file(pictures[0].svg))
-    assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("viewBox") == "0 0 9 9"
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and (root.get("width"), root.get("height")) == ("9", "9")
     assert "--c0:" in root[0].text and root[1].get("fill") == "var(--card)"  # its colours, and a ground to stand on

@@ -98,7 +98,7 @@ def _results(report: Report) -> list:
     rows: list[list[Words]] = []
     for name, of in found.items():
         cells = [_value(of[metric]) for metric in report["metrics"]]
-        rows.append([[name, *([Span(incomplete[name], "bad")] if name in incomplete else [])], *cells])
+        rows.append([[name, *([Span(incomplete[name], "lost")] if name in incomplete else [])], *cells])
     for method in report["methods"]:
         if not method["folders"]:
             rows.append([method["name"], Span("failed", "bad"), *([""] * (len(report["metrics"]) - 1))])

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +151,23 @@ def test_one_method_without_models_training_or_shared_rows_is_a_report_too(confi
     main(config)
     text = (config.output / "report.md").read_text()
     assert "markov has the highest NDCG@3 of 1 methods" in text and "Paired tests" not in text
+
+
+def test_rows_that_tell_only_sids_are_reported_by_them(config):
+    for name, value in config.methods.items():
+        folders = [value] if isinstance(value, str) else value
+        config.methods[name] = [str(config.output.parent / Path(folder).name) for folder in folders]
+        for folder, copy in zip(folders, config.methods[name], strict=True):
+            shutil.copytree(folder, copy)
+            rows = json.loads((Path(copy) / "final_result.json").read_text())
+            told = [row | {"user": None, "history": None, "target": None} for row in rows]
+            (Path(copy) / "final_result.json").write_text(json.dumps(told))
+    main(config)
+    report = json.loads((config.output / "report.json").read_text())
+    assert report["slices"] == [] and report["about"]["users"] is None
+    assert report["table"]["rl"]["hr@3"]["mean"] == pytest.approx(22 / 24)
+    assert report["examples"]["users"][0]["methods"]["rl"]["rank"] == [1, 1]
+    assert "#### Row " in (config.output / "report.md").read_text()
 
 
 def test_results_of_different_test_sets_are_refused(config, result_of, tmp_path):
