@@ -12,6 +12,7 @@ from mimigenrec.catalog import Catalog
 from mimigenrec.evaluation.metrics import item_places
 from mimigenrec.evaluation.report_methods import Method
 from mimigenrec.evaluation.result import Row
+from mimigenrec.page import Block, Folded, Paragraph, Span, Subheading, Table, Words
 from mimigenrec.sids.tokens import split_sid
 
 KINDS = {  # what the model does with the target -> the best rank of that kind, and how many rows of it are wanted
@@ -20,6 +21,7 @@ KINDS = {  # what the model does with the target -> the best rank of that kind, 
     "has it further down": (11, 2),
     "does not list it": (0, 2),
 }
+SHOWN = 5  # methods of a row that need no click
 TOP, HISTORY, TITLE = 3, 6, 70  # recommendations, latest history items and letters of a title that are shown
 
 
@@ -91,3 +93,54 @@ def _is_right(group: Mapping[str, Any], row: Row) -> bool:
 def title_of(item: str, catalog: Catalog) -> str:
     text = catalog.titles.get(item, f"item {item}")
     return text if len(text) <= TITLE else text[: TITLE - 1].rstrip() + "…"
+
+
+def tell_examples(shown: Mapping[str, Any]) -> list[Block]:
+    """What `examples` found, and for which model, as blocks of a page."""
+    model = shown["model"]
+    blocks: list[Block] = [
+        Paragraph(
+            f"Drawn so that hits and misses of {model} stand side by side: no sample of its quality. Of methods with "
+            f"several seeds the first is shown. rank: where the target stands. Underlined: the SID of the first "
+            f"recommendation from the level on that is wrong."
+        )
+    ]
+    for user in shown["users"]:
+        asked = f"User {user['user']}" if user["user"] is not None else f"Row {user['row']}"
+        blocks.append(Subheading(f"{asked}: {model} {user['kind']}"))
+        if user["history"] is not None:
+            earlier = f"({user['earlier']} earlier) " if user["earlier"] else ""
+            blocks.append(Paragraph(f"Had: {earlier}{' → '.join(user['history']) or 'nothing'}"))
+        sid = Span(user["target_sid"], "code") if user["target_sid"] else "no SID"
+        target = [user["target"] + " "] if user["target"] is not None else []
+        blocks.append(Paragraph(["Then came: ", *target, sid]))
+        rows = [[name, _rank(of["rank"]), _marked_sid(of), *_top(of["top"])] for name, of in user["methods"].items()]
+        most = max(len(of["top"]) for of in user["methods"].values())
+        rows = [row + [""] * (3 + most - len(row)) for row in rows]
+        heads = ["method", "rank", "SID of the first", *("first", "second", "third")[:most]]
+        blocks.append(Table(heads, rows[:SHOWN], left=True))
+        if rows[SHOWN:]:
+            blocks.append(Folded(f"{len(rows) - SHOWN} more methods", [Table(heads, rows[SHOWN:], left=True)]))
+    return blocks
+
+
+def _rank(rank: Sequence[int] | None) -> Words:
+    if rank is None:
+        return Span("–", "soft")
+    return f"{rank[0]}" if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
+
+
+def _marked_sid(of: Mapping[str, Any]) -> list[Span]:
+    """The SID up to the level at which it goes wrong, and the rest marked."""
+    right = len(of["sid"]) if of["wrong"] <= 0 else of["wrong"] - 1
+    parts = ["".join(of["sid"][:right]), "".join(of["sid"][right:])]
+    spans = [Span(text, kind) for text, kind in zip(parts, ("code", "wrong"), strict=True) if text]
+    return spans if of["wrong"] <= 0 else [*spans, Span(f" level {of['wrong']}", "soft")]
+
+
+def _top(top: Sequence[Mapping[str, Any]]) -> list[Words]:
+    cells: list[Words] = []
+    for item in top:
+        more = f" (or {item['alike']} more on its SID)" if item["alike"] else ""
+        cells.append([Span(f"✓ {item['title']}", "good") if item["right"] else item["title"], more])
+    return cells

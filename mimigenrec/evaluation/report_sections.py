@@ -1,9 +1,10 @@
 """A report's numbers as the sections of a page: which table, which picture, in which words."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from mimigenrec.evaluation.report_examples import tell_examples
 from mimigenrec.evaluation.report_figures import SURE, best_baseline, outcome
 from mimigenrec.evaluation.report_pictures import draw_curves, draw_intervals, draw_levels
 from mimigenrec.evaluation.report_verdict import p_text, title
@@ -11,7 +12,6 @@ from mimigenrec.page import Card, Folded, Paragraph, Picture, Pictures, Section,
 
 Report = Mapping[str, Any]
 SIGNS = {"better": ("▲", "good"), "worse": ("▼", "bad"), "unclear": ("≈", "soft")}
-SHOWN = 5  # methods of an example that need no click
 BEYOND = {
     "coverage": "coverage",
     "gini": "Gini",
@@ -36,7 +36,7 @@ def sections(report: Report) -> list[Section]:
         Section("Where each method is good", _slices(report)),
         Section("How far down the SID", _levels(report)),
         Section("Beyond accuracy", _beyond(report)),
-        Section(f"{len(report['examples']['users'])} users", _examples(report)),
+        Section(f"{len(report['examples']['users'])} users", tell_examples(report["examples"])),
     ]
     return found
 
@@ -231,56 +231,6 @@ def _beyond(report: Report) -> list:
         ),
         Table(["method", *BEYOND.values()], rows),
     ]
-
-
-def _examples(report: Report) -> list:
-    model = report["examples"]["model"]
-    blocks: list = [
-        Paragraph(
-            f"Drawn so that hits and misses of {model} stand side by side: no sample of its quality. Of methods with "
-            f"several seeds the first is shown. rank: where the target stands. Underlined: the SID of the first "
-            f"recommendation from the level on that is wrong."
-        )
-    ]
-    for user in report["examples"]["users"]:
-        asked = f"User {user['user']}" if user["user"] is not None else f"Row {user['row']}"
-        blocks.append(Subheading(f"{asked}: {model} {user['kind']}"))
-        if user["history"] is not None:
-            earlier = f"({user['earlier']} earlier) " if user["earlier"] else ""
-            blocks.append(Paragraph(f"Had: {earlier}{' → '.join(user['history']) or 'nothing'}"))
-        sid = Span(user["target_sid"], "code") if user["target_sid"] else "no SID"
-        target = [user["target"] + " "] if user["target"] is not None else []
-        blocks.append(Paragraph(["Then came: ", *target, sid]))
-        rows = [[name, _rank(of["rank"]), _marked_sid(of), *_top(of["top"])] for name, of in user["methods"].items()]
-        most = max(len(of["top"]) for of in user["methods"].values())
-        rows = [row + [""] * (3 + most - len(row)) for row in rows]
-        heads = ["method", "rank", "SID of the first", *("first", "second", "third")[:most]]
-        blocks.append(Table(heads, rows[:SHOWN], left=True))
-        if rows[SHOWN:]:
-            blocks.append(Folded(f"{len(rows) - SHOWN} more methods", [Table(heads, rows[SHOWN:], left=True)]))
-    return blocks
-
-
-def _rank(rank: Sequence[int] | None) -> Words:
-    if rank is None:
-        return Span("–", "soft")
-    return f"{rank[0]}" if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
-
-
-def _marked_sid(of: Mapping[str, Any]) -> list[Span]:
-    """The SID up to the level at which it goes wrong, and the rest marked."""
-    right = len(of["sid"]) if of["wrong"] <= 0 else of["wrong"] - 1
-    parts = ["".join(of["sid"][:right]), "".join(of["sid"][right:])]
-    spans = [Span(text, kind) for text, kind in zip(parts, ("code", "wrong"), strict=True) if text]
-    return spans if of["wrong"] <= 0 else [*spans, Span(f" level {of['wrong']}", "soft")]
-
-
-def _top(top: Sequence[Mapping[str, Any]]) -> list[Words]:
-    cells: list[Words] = []
-    for item in top:
-        more = f" (or {item['alike']} more on its SID)" if item["alike"] else ""
-        cells.append([Span(f"✓ {item['title']}", "good") if item["right"] else item["title"], more])
-    return cells
 
 
 def _time(seconds: float | None) -> str:

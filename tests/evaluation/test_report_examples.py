@@ -3,8 +3,21 @@
 import numpy as np
 import pytest
 
-from mimigenrec.evaluation.report_examples import TITLE, choose_rows, examples, kind_of, rank_of, title_of
+from mimigenrec.evaluation.report_examples import (
+    TITLE,
+    _marked_sid,
+    _rank,
+    _top,
+    choose_rows,
+    examples,
+    kind_of,
+    rank_of,
+    title_of,
+)
 from mimigenrec.evaluation.report_methods import Asked, read_methods
+from mimigenrec.page import Span
+
+SID = ["<a_1>", "<b_2>", "<c_3>"]
 
 
 def row(rank, size=1):
@@ -77,3 +90,26 @@ def test_long_titles_are_cut_and_items_without_one_are_told_by_id(toy):
     toy = toy.__class__(sids=toy.sids, titles={"0": "x" * (TITLE + 1), "1": "y" * TITLE})
     assert title_of("0", toy) == "x" * (TITLE - 1) + "…"
     assert title_of("1", toy) == "y" * TITLE and title_of("7", toy) == "item 7"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "spans"),
+    [
+        (0, [Span("<a_1><b_2><c_3>", "code")]),
+        (-1, [Span("<a_1><b_2><c_3>", "code")]),
+        (1, [Span("<a_1><b_2><c_3>", "wrong"), Span(" level 1", "soft")]),
+        (3, [Span("<a_1><b_2>", "code"), Span("<c_3>", "wrong"), Span(" level 3", "soft")]),
+        (4, [Span("<a_1><b_2><c_3>", "code"), Span(" level 4", "soft")]),  # it ends too early
+    ],
+)
+def test_a_sid_is_marked_from_the_level_on_that_is_wrong(wrong, spans):
+    assert _marked_sid({"sid": SID, "wrong": wrong}) == spans
+
+
+def test_ranks_as_text():
+    assert (_rank((3, 3)), _rank((3, 4)), _rank(None)) == ("3", "3–4", Span("–", "soft"))
+
+
+def test_the_right_item_is_ticked_and_the_others_on_its_sid_are_told():
+    top = [{"title": "A", "alike": 0, "right": True}, {"title": "B", "alike": 2, "right": False}]
+    assert _top(top) == [[Span("✓ A", "good"), ""], ["B", " (or 2 more on its SID)"]]
