@@ -183,15 +183,19 @@ def lost_of(results: Sequence[Stage], failed: Mapping[str, str]) -> dict[str, st
 
 
 def costs_of(stages: Sequence[Stage], memory: Path) -> dict[str, dict[str, float]]:
-    """{method: seconds and CPU seconds of all its stages together, the largest of their peaks in memory}"""
+    """{method: seconds and CPU seconds of all its stages together, the largest of their peaks in memory}
+
+    Without a method of which a start was killed together with the benchmark: its sums would be too small.
+    """
     costs: dict[str, dict[str, float]] = {}
-    for stage in stages:
-        if stage.method and (cost := cost_of(stage, memory)):
-            so_far = costs.setdefault(stage.method, dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_gb"), 0.0))
-            for name in ("seconds", "cpu_seconds"):
-                so_far[name] = round(so_far[name] + cost[name], 1)
-            so_far["peak_memory_gb"] = round(max(so_far["peak_memory_gb"], cost["peak_memory_gb"]), 2)
-    return costs
+    told = [(stage.method, cost) for stage in stages if stage.method and (cost := cost_of(stage, memory))]
+    for method, cost in told:
+        so_far = costs.setdefault(method, dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_gb"), 0.0))
+        for name in ("seconds", "cpu_seconds"):
+            so_far[name] = round(so_far[name] + cost[name], 1)
+        so_far["peak_memory_gb"] = round(max(so_far["peak_memory_gb"], cost["peak_memory_gb"]), 2)
+    unknown = {method for method, cost in told if cost["measured"] < cost["starts"]}
+    return {method: cost for method, cost in costs.items() if method not in unknown}
 
 
 def tell_failures(failed: Mapping[str, str], memory: Path) -> None:

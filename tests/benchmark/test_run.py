@@ -106,6 +106,8 @@ def test_costs_are_sums_over_seeds_and_stages_and_the_largest_peak(make_stage, t
         cost = {"seconds": seconds, "cpu_seconds": 2 * seconds, "peak_memory_gb": peak, "starts": 1, "measured": 1}
         (tmp_path / stage.name / "cost.json").write_text(json.dumps(cost))
     assert costs_of(stages, tmp_path) == {"sft": {"seconds": 3.5, "cpu_seconds": 7.0, "peak_memory_gb": 3.0}}
+    (tmp_path / "sft/2/cost.json").write_text(json.dumps(cost | {"starts": 2}))
+    assert costs_of(stages, tmp_path) == {}  # one start was not seen to its end: the sum would be too small
 
 
 def test_a_stage_that_outlives_a_killed_benchmark_keeps_the_next_one_out(tmp_path):
