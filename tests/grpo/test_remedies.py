@@ -88,12 +88,12 @@ def test_with_it_the_last_of_all_sids_becomes_the_first(two_beams, missed, remed
 @pytest.mark.parametrize("support", ["vocab", "trie"])
 def test_hints_teach_what_lies_below_a_code_until_none_is_needed(two_beams, missed, support):
     rows = missed("one hint", support)
-    trainer = two_beams(rows, support=support, hints=True, learning_rate=1e-3)
+    trainer = two_beams(rows, support=support, hints=True, learning_rate=3e-4)
     assert min(rank(trainer, row) for row in rows) > 2
     trainer.train()
     first, last = steps(trainer)[0], steps(trainer)[-1]
     assert first["hinted_share"] == 1 and first["hint_length"] == 1 and first["groups_without_signal"] == 0
-    assert last["hinted_share"] == 0 and "hint_length" not in last
+    assert all(entry["hinted_share"] == 0 for entry in steps(trainer)[10:]) and "hint_length" not in last
     assert max(rank(trainer, row) for row in rows) <= 2
 
 

@@ -1,5 +1,7 @@
 """The loss against a plain one written here: whole forwards of prompt and completion, row by row."""
 
+import json
+
 import pytest
 import torch
 
@@ -138,6 +140,23 @@ def test_a_target_costs_its_own_tokens_only_behind_the_groups_prompt(make_traine
         )
         loss_and_gradient(trainer, inputs)
     assert len(shapes) == 2 and shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_both_parts_keep_their_weights_when_gradients_are_accumulated(make_trainer, rl_data, loss_type):
+    """Two micro-batches of one group end where one of both groups ends."""
+    rows = json.loads((rl_data / "rl" / "train.json").read_text())
+    rows = [row for row in rows if len(split_sid(row["reward_model"]["ground_truth"])) == 3]
+    plain = {"rows": rows, "loss_type": loss_type, "ce_coef": 0.5, "beta": 0.0, "optim": "sgd", "max_grad_norm": 0.0}
+    plain |= {"lr_scheduler_type": "constant"}
+    ends = []
+    for batch_size, steps in ((8, 1), (4, 2)):
+        options = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": steps}
+        trainer = make_trainer(load_rewards(["ranking_reward.prefix_reward"]), learning_rate=1e-2, **options, **plain)
+        start = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
+        trainer.train()
+        ends.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]) - start)
+    assert_close(ends[1], ends[0])
 
 
 def test_targets_of_a_micro_batch_by_hand():
