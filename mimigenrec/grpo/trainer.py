@@ -146,8 +146,7 @@ class BeamGRPOTrainer(GRPOTrainer):
                 max(1, args.per_device_train_batch_size // self.num_generations),
                 [target[:hint] for target in targets] if hint else None,
             )
-        found = zip(rows, prompts, targets, rollouts, strict=True)
-        return [Group(*group, hint=hint) for group in found]
+        return [Group(*group, hint=hint) for group in zip(rows, prompts, targets, rollouts, strict=True)]
 
     def _score(self, groups: list[Group], filler: Group) -> None:
         """Fills in scores and silent. All processes call it together; one with fewer groups adds the filler."""
@@ -219,13 +218,8 @@ class BeamGRPOTrainer(GRPOTrainer):
         else:
             size = batch_size or len(input_ids)
             parts = [
-                completion_logps(model, self.trie, ids, mask, logits_to_keep, self.support, self.temperature, part)
-                for ids, mask, part in zip(
-                    input_ids.split(size),
-                    attention_mask.split(size),
-                    [None] * N if wanted is None else wanted.split(size),
-                    strict=wanted is not None,
-                )
+                completion_logps(model, self.trie, ids, mask, logits_to_keep, self.support, self.temperature, wanted)
+                for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
             ]
             logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
         if targets is not None:

@@ -1,9 +1,12 @@
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
+from trl import GRPOConfig
 
 from mimigenrec.grpo.checks import check_save_steps, check_whole_groups
 from mimigenrec.grpo.config import RLConfig
+from tests.conftest import ROOT
 
 
 def test_whole_groups_on_one_process():
@@ -56,3 +59,9 @@ def test_the_options_are_off_by_default_and_may_all_be_on_but_for_one(tmp_path):
     assert [getattr(plain, name) for name in own] == [0.0, False, False, 0, None, 2]
     for one in ("hints", "add_target"):
         RLConfig(str(tmp_path), use_cpu=True, ce_coef=0.1, dynamic_sampling_rounds=2, **{one: True}, **STOP)
+
+
+def test_every_option_that_is_ours_has_its_place_on_the_page():
+    page = (ROOT / "docs" / "rl.md").read_text()
+    ours = set(RLConfig.__annotations__) - {field.name for field in fields(GRPOConfig)}
+    assert ours and all(f"`{name}`" in page for name in ours)
