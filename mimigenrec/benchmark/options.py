@@ -57,6 +57,11 @@ def files_in(value: Any) -> tuple[Path, ...]:
     return (Path(value),) if isinstance(value, str) and Path(value).is_file() else ()
 
 
+def as_list(value: Any) -> list:
+    """A list in YAML may be one value alone."""
+    return value if isinstance(value, list) else [value]
+
+
 def reward_files(names: Iterable[str]) -> list[Path]:
     """The files of those rewards that are given as file.function."""
     files = []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mimigenrec.baselines.train import COUNTING
-from mimigenrec.benchmark.options import Options, files_in, given, merged, reward_files
+from mimigenrec.benchmark.options import Options, as_list, files_in, given, merged, reward_files
 from mimigenrec.benchmark.stage import Stage
 from mimigenrec.evaluation.report import ReportConfig
 from mimigenrec.evaluation.report_methods import cut_off
@@ -62,6 +62,11 @@ def check(config: "BenchmarkConfig") -> None:
     k, beams = (evaluate.get(key, getattr(EvaluateConfig, key)) for key in ("k", "beams"))
     if config.sft is not None and isinstance(k, int) and isinstance(beams, int) and k > beams:
         raise ValueError(f"evaluate: {beams} beams cannot rank k={k} SIDs; ask for more beams or a smaller k")
+    check_report(config, k)
+
+
+def check_report(config: "BenchmarkConfig", k: Any) -> None:
+    """Raises ValueError if the report is to show what no list of k SIDs tells, or a method that is not run."""
     report = given("report", config.report)
     known = [*config.baselines, *(name for name in MODELS if getattr(config, name) is not None)]
     for name in as_list(report.get("models", [])):
@@ -117,7 +122,7 @@ def model_stages(config: "BenchmarkConfig", seed: int) -> Iterator[Stage]:
     if config.grpo is not None:
         ours = {"model": sft.folder, "data": data, "index": None, "output_dir": out / "grpo" / str(seed), "seed": seed}
         ours |= {"overwrite_output_dir": None, "resume_from_checkpoint": None}
-        rewards = tuple(reward_files(given("grpo", config.grpo).get("rewards", [])))
+        rewards = tuple(reward_files(as_list(given("grpo", config.grpo).get("rewards", []))))
         grpo = make(f"grpo/{seed}", "grpo", "mimigenrec.grpo.train", config.grpo, ours, ours["output_dir"],
                     "trainer_state.json", ("preprocess", sft.name), rewards, "grpo", seed)  # fmt: skip
         yield grpo
@@ -179,10 +184,6 @@ def make(
     options = merged(key, user, ours)
     named = files_in({option: value for option, value in options.items() if option not in ours})
     return Stage(name, key, module, options, folder, last, after, (*reads, *named), method, seed)
-
-
-def as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [value]
 
 
 def data_of(config: "BenchmarkConfig") -> Path:

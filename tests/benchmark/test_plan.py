@@ -10,7 +10,7 @@ from mimigenrec.benchmark.run import BenchmarkConfig
 from mimigenrec.cli import parse
 
 SFT = {"finetuning_type": "full", "max_steps": 4}
-GRPO = {"rewards": ["ranking_reward.rule_reward"], "max_steps": 2}
+GRPO = {"rewards": "ranking_reward.rule_reward", "max_steps": 2}
 
 
 def by_name(config):
