@@ -136,7 +136,7 @@ def base_stages(config: "BenchmarkConfig", seed: int) -> Iterator[Stage]:
     if isinstance(config.base, dict):
         told = {"data": data_of(config), "output_dir": out / "base" / str(seed), "seed": seed}
         base = make(f"base/{seed}", "base", "mimigenrec.sft.make_base", config.base, told, told["output_dir"],
-                    "config.json", method="sft", seed=seed)  # fmt: skip
+                    "tokenizer.json", method="sft", seed=seed)  # fmt: skip
         yield base
         ours |= {"base": base.folder, "output": out / "base_sid" / str(seed), "seed": seed}
         yield make(f"add_sids/{seed}", "add_sids", module, config.add_sids, ours, ours["output"], "manifest.json",

@@ -179,9 +179,7 @@ GRPO = {
 
 @pytest.mark.slow
 def test_killed_in_sft_and_in_grpo_it_ends_as_the_uninterrupted_one(toy_config, tmp_path):
-    from tests.sft.conftest import save_base
-
-    config = toy_config(seeds=[1], base=str(save_base(tmp_path / "base")), sft=SFT, grpo=GRPO)
+    config = toy_config(seeds=[1], base={"hidden": 32, "vocabulary": 300}, sft=SFT, grpo=GRPO)
     whole = subprocess.run(command(config, tmp_path, "whole"), capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr[-3000:]
     again = command(config, tmp_path, "killed", output_dir=tmp_path / "killed")
