@@ -41,7 +41,7 @@ def test_every_slip_is_told_at_once_and_where_it_stands(toy_config):
         ("preprocess: ", "'task1_sid_stf' is not a task"),
         ("baselines: sasrec: ", "unknown key 'epoch'; did you mean 'epochs'?"),
         ("baselines: other: ", "'method' wants one of popularity"),
-        ("add_sids: ", "'init' wants one of noise, text, found 'nose'"),
+        ("add_sids: ", "'init' wants one of noise"),
         ("sft: ", "'learnig_rate' is neither a key of LLaMA-Factory"),
         ("grpo: ", "unknown key 'num_generation'; did you mean 'num_generations'?"),
         ("evaluate: ", "unknown key 'suport'; did you mean 'support'?"),
