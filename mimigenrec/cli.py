@@ -27,6 +27,7 @@ COMMANDS = {
     "sid-assign": ("mimigenrec.sid_assign", "SIDs for new items, removed items out, the rest as it was"),
     "sid-report": ("mimigenrec.sids.doctor", "index.json -> are these SIDs worth training on?"),
     "preprocess": ("mimigenrec.tasks.build", "interactions and SIDs -> SFT and RL rows"),
+    "make-base": ("mimigenrec.sft.make_base", "sft/train.json -> a small Qwen2 from scratch with its tokenizer"),
     "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),
     "sft": ("mimigenrec.sft.train", "prepared base + SFT rows -> SFT checkpoint (LLaMA-Factory)"),
     "grpo": ("mimigenrec.grpo.train", "SFT checkpoint + RL rows -> RL checkpoint (TRL)"),
@@ -34,8 +35,8 @@ COMMANDS = {
     "evaluate": ("mimigenrec.evaluation.run", "checkpoint + test rows -> metrics"),
     "baseline": ("mimigenrec.baselines.train", "popularity to SASRec and TIGER: the same rows, the same metrics"),
     "benchmark": ("mimigenrec.benchmark.run", "every chosen method on the same rows, then one report"),
-    "compare": ("mimigenrec.evaluation.compare", "two results: paired bootstrap, what differs in their manifests"),
-    "report": ("mimigenrec.evaluation.report", "several results -> one page: verdict, tests, curves, slices, examples"),
+    "compare": ("mimigenrec.evaluation.compare", "two results: paired tests, what differs in their manifests"),
+    "report": ("mimigenrec.evaluation.report", "several results -> one page: verdict, tests, curves, slices, users"),
     "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
     "plot": ("mimigenrec.plots", "training curves and metric bars"),
 }

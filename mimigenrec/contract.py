@@ -47,6 +47,23 @@ WORDINGS: dict[str, dict[str, Any]] = {
         "between_titles": "\n",
         "quote_titles": False,
     },
+    # For models from scratch, which have no use for sentences: a history is its SIDs and nothing else. With the chat
+    # template "short" of make-base the answer follows as one more SID, so that train_on_prompt makes every item of a
+    # row a target.
+    "compact": {
+        "system": "",
+        "templates": {
+            "sid_history": ("", "{sids}"),
+            "sid_to_title": ("title of:", "{sid}"),
+            "title_to_sid": ("item:", "{title}"),
+            "next_title": ("next title:", "{sids}"),
+            "title_history": ("next item:", "{titles}"),
+            "description_to_sid": ("item described:", "{description}"),
+        },
+        "between_sids": "",
+        "between_titles": "\n",
+        "quote_titles": False,
+    },
     # The sentences of the original MIMIGenRec files, so that people can compare row by row with files they have.
     "classic": {
         "system": "Below is an instruction that describes a task, paired with an input that provides further context. "

@@ -33,7 +33,7 @@ for method in $METHODS; do
     --train "$raw/$CATEGORY.train.inter" --test "$raw/$CATEGORY.test.inter" --output "$here/report"
   mimigenrec preprocess --data_dir "$here/raw" --category "$CATEGORY" --output_dir "$here/data/$CATEGORY" \
     --tasks task1_sid_sft
-  python examples/tiny/make_base.py --data "$here/data/$CATEGORY" --output_dir "$here/base" --hidden "$HIDDEN" \
+  mimigenrec make-base --data "$here/data/$CATEGORY" --output_dir "$here/base" --hidden "$HIDDEN" \
     --seed "$SEED"
   mimigenrec add-sids --base "$here/base" --tokens "$here/data/$CATEGORY/new_tokens.json" --output "$here/base_sid"
   mimigenrec sft examples/sid_compare/sft.yaml model_name_or_path="$here/base_sid" dataset_dir="$here/data" \

@@ -21,7 +21,7 @@ say "1/7 raw lines of a toy shop -> sequences, item vectors, SIDs, a report on t
 say "2/7 preprocess: interactions and SIDs -> SFT and RL rows"
 [ -f "$DATA/manifest.json" ] || python preprocess_data_sft_rl.py --data_dir "$RAW" --category toy --output_dir "$DATA"
 say "3/7 a random Qwen2 and its tokenizer, then its SID tokens"
-[ -f "$BASE/config.json" ] || python examples/tiny/make_base.py --data "$DATA" --output_dir "$BASE"
+[ -f "$BASE/config.json" ] || mimigenrec make-base --data "$DATA" --output_dir "$BASE"
 [ -f "$BASE_SID/config.json" ] || mimigenrec add-sids --base "$BASE" --tokens "$DATA/new_tokens.json" --output "$BASE_SID"
 say "4/7 SFT by LLaMA-Factory"
 mimigenrec sft examples/tiny/sft.yaml model_name_or_path="$BASE_SID" dataset_dir="$ROOT/data" output_dir="$SFT" "${sft_args[@]}"

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from mimigenrec.catalog import Catalog, load_catalog
+from mimigenrec.catalog import Catalog, id_order, load_catalog
 from mimigenrec.cli import arg, parse
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.files import read_json
 from mimigenrec.manifest import write_manifest
 from mimigenrec.sids.tokens import read_new_tokens
+from mimigenrec.sids.vectors import read_vectors
 
 COMMAND = "add-sids"  # stands in the manifest: a folder that says so may be written again
 
@@ -34,13 +36,19 @@ class AddSidsConfig:
     output: Path = arg("folder to write; an earlier result of this command is replaced, anything else is refused")
     # noise needs no titles, and text measured no better: validation NDCG@10 0.0671 against 0.0663, mean of three seeds
     # that differ by 0.006 among themselves (tiny Qwen2, a slice of Amazon18 Industrial, 200 steps on a CPU)
-    init: Literal["noise", "text"] = arg(
-        "start of a SID's row: mean and spread of the old rows, or the mean row of the words in the titles of the "
-        "items that carry it",
+    init: Literal["noise", "text", "vectors"] = arg(
+        "start of a SID token's row: mean and spread of the old rows; the mean row of the words in the titles of the "
+        "items that carry it; or the principal parts of their mean item vector",
         default="noise",
     )
+    vectors: Path | None = arg("C.emb-NAME.npy of these items, for init vectors", default=None)
+    # a Qwen2 from scratch with a token per item, validation NDCG@10 at 1, 3 and 6: see docs/results.md
+    vector_scale: float = arg(
+        "spread of rows that start from vectors, as a multiple of the old rows'; 6 suits models from scratch",
+        default=1.0,
+    )
     data: Path | None = arg(
-        "folder of id2sid.json and items.json for init text (default: that of tokens)", default=None
+        "folder of id2sid.json and items.json for init text and vectors (default: that of tokens)", default=None
     )
     untie: bool = arg("give a model with tied embeddings a head of its own, which LoRA on them needs", default=False)
     seed: int = arg("of the noise", default=42)
@@ -65,6 +73,7 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
     sid_tokens = read_new_tokens(config.tokens)
     data = config.data or config.tokens.parent
     catalog = catalog_with_titles(data) if config.init == "text" else None
+    meanings = token_vectors(config, data)
     tokenizer = AutoTokenizer.from_pretrained(config.base)
     model = AutoModelForCausalLM.from_pretrained(config.base, dtype="auto")
 
@@ -77,6 +86,8 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
         rng = torch.Generator().manual_seed(config.seed)
         for matrix in embedding_matrices(model):
             set_rows(matrix, known, new_ids, words_of, rng)
+            if meanings:
+                set_from_vectors(matrix, known, new_ids, meanings, config.vector_scale)
     if config.untie and is_tied(model):
         untie(model)
 
@@ -89,7 +100,8 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
         "rows": model.get_input_embeddings().num_embeddings,
         "tied": is_tied(model),
     }
-    read = [config.tokens, *([data / "id2sid.json", data / "items.json"] if catalog else [])]
+    read = [config.tokens, *([data / "id2sid.json", data / "items.json"] if catalog or meanings else [])]
+    read += [config.vectors] if config.vectors else []
     temporary = config.output.with_name(f".{config.output.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
@@ -122,6 +134,28 @@ def catalog_with_titles(data: Path) -> Catalog:
             f"preprocessing wrote, or use --init noise"
         )
     return catalog
+
+
+def token_vectors(config: AddSidsConfig, data: Path) -> dict[str, np.ndarray] | None:
+    """SID token -> (dim,) mean vector of the items that carry it; None unless init is vectors.
+
+    Raises ValueError for one of --init vectors and --vectors without the other, or vectors of other items.
+    """
+    if (config.init == "vectors") != (config.vectors is not None):
+        raise ValueError(
+            f"--init {config.init} with --vectors {config.vectors}: init vectors needs the C.emb-NAME.npy of the "
+            f"items, and nothing else uses one"
+        )
+    if config.vectors is None:
+        return None
+    catalog = load_catalog(data)
+    items = sorted({*catalog.sids, *read_json(data / "items.json", made_by="preprocessing")}, key=id_order)
+    vectors = dict(zip(items, read_vectors(config.vectors, items), strict=True))
+    carried: dict[str, list[np.ndarray]] = {}
+    for item, sid in catalog.sids.items():
+        for token in sid:
+            carried.setdefault(token, []).append(vectors[item])
+    return {token: np.mean(rows, axis=0, dtype=np.float64) for token, rows in carried.items()}
 
 
 def title_ids(catalog: Catalog, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
@@ -177,6 +211,31 @@ def set_rows(
         words = words_of.get(token)
         start = old[words].mean(0) if words else mean + spread * noise
         matrix[row] = start.to(matrix.dtype)
+
+
+@torch.no_grad()
+def set_from_vectors(
+    matrix: Tensor, known: int, new_ids: Mapping[str, int], meanings: Mapping[str, np.ndarray], scale: float
+) -> None:
+    """Sets the rows of the new tokens, in place, to their vectors on the principal axes of all new tokens' vectors.
+
+    matrix     (rows, hidden); columns beyond the number of axes keep what they hold
+    meanings   SID token -> (dim,)
+    scale      standard deviation of what is set, as a multiple of the first `known` rows'
+    Distances between tokens are those between their vectors, as far as `hidden` axes tell them: no whitening.
+    """
+    tokens = [token for token in new_ids if token in meanings]
+    vectors = np.stack([meanings[token] for token in tokens])  # (tokens, dim)
+    left, strength, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    signs = np.sign(left[np.abs(left).argmax(0), np.arange(left.shape[1])])  # svd leaves them open
+    axes = min(matrix.shape[1], len(strength))
+    places = (left * signs * strength)[:, :axes]  # (tokens, axes)
+    spread = places.std()
+    if not spread > 0:
+        raise ValueError("--init vectors: all SID tokens have the same vector; there is nothing to start from")
+    places *= scale * matrix[:known].float().std().item() / spread
+    rows = [new_ids[token] for token in tokens]
+    matrix[rows, :axes] = torch.from_numpy(places).to(matrix.dtype)
 
 
 def untie(model: PreTrainedModel) -> None:

@@ -13,6 +13,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mimigenrec.contract import chat_template
 from mimigenrec.decoding.model import copy_companions
+from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import write_json
@@ -51,10 +52,13 @@ class RankingMetrics(TrainerCallback):
     to stop early, its entry in trainer_state.json, and a line of their own in trainer_log.jsonl.
     """
 
-    def __init__(self, trie: SidTrie, prompts: Sequence[list[int]], targets: Sequence[str]):
+    def __init__(
+        self, trie: SidTrie, prompts: Sequence[list[int]], targets: Sequence[str], support: Support = "vocab"
+    ):
         self.trie = trie
         self.prompts = prompts
         self.targets = targets
+        self.support = support
 
     def on_evaluate(self, args, state, control, model=None, processing_class=None, metrics=None, **kwargs):
         found = self.measure(args, model, processing_class)
@@ -80,12 +84,32 @@ class RankingMetrics(TrainerCallback):
             [self.targets[i] for i in mine],
             ks=(10,),
             batch_size=min(args.per_device_eval_batch_size, AT_ONCE),
+            support=self.support,
         )
         if world > 1:
             total = torch.tensor(list(found.values()), device=args.device)
             dist.all_reduce(total)
             found = dict(zip(found, (total / world).tolist(), strict=True))
         return {f"eval_{name}": value for name, value in found.items()}
+
+
+class EmbeddingDropout(TrainerCallback):
+    """Dropout on what the embeddings give, in training alone; the model's files know nothing of it.
+
+    Qwen2 and its kin have dropout on attention weights only; SASRec and TIGER, trained from scratch on as little data,
+    drop embeddings too (source: Srivastava et al. 2014, JMLR 15).
+    """
+
+    def __init__(self, share: float):
+        if not 0 <= share < 1:
+            raise ValueError(f"embedding_dropout is {share}; it must be at least 0 and below 1")
+        self.share = share
+
+    def on_init_end(self, args, state, control, model=None, **kwargs):
+        """Once per model, before anything wraps it."""
+        model.get_input_embeddings().register_forward_hook(
+            lambda module, read, vectors: torch.nn.functional.dropout(vectors, self.share, module.training)
+        )
 
 
 class OnlySidRows(TrainerCallback):

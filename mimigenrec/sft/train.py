@@ -23,11 +23,12 @@ from omegaconf import OmegaConf
 
 from mimigenrec.cli import arg, parse
 from mimigenrec.contract import prompt_ids, row_messages
+from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import sha256
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids, check_base
-from mimigenrec.sft.callbacks import CompleteCheckpoints, OnlySidRows, RankingMetrics
+from mimigenrec.sft.callbacks import CompleteCheckpoints, EmbeddingDropout, OnlySidRows, RankingMetrics
 from mimigenrec.sft.checks import check_data, check_extras, check_keys, check_lora, check_ranking, check_row_training
 from mimigenrec.sft.data import SftData, find_data, validation_sample
 from mimigenrec.sids.tokens import distinct_tokens
@@ -49,8 +50,18 @@ class SftConfig:
     sid_untie: bool = arg("give the head its own weights, as in mimigenrec add-sids --untie", default=False)
     base_cache: Path = arg("where bases prepared here are kept, by content", default=Path("saves/base"))
     train_only: Literal["all", "sid_rows"] = arg("sid_rows freezes all but the rows of the SIDs", default="all")
+    embedding_dropout: float = arg(
+        "share of the embeddings' numbers that training leaves out at random, which keeps a model from scratch from "
+        "learning its rows by heart",
+        default=0.0,
+    )
     eval_ranking: int = arg(
         "validation rows whose constrained HR@10 and NDCG@10 each evaluation reports; 0: none", default=1000
+    )
+    eval_support: Support = arg(
+        "what their search scores by, as in mimigenrec evaluate --support; take trie with train_on_prompt, where the "
+        "end of a row is no part of an answer",
+        default="vocab",
     )
 
 
@@ -80,7 +91,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     check_lora(args)
     data = find_data(args)
     check_ranking(args, config.eval_ranking, data)
-    callbacks = []
+    callbacks = [EmbeddingDropout(config.embedding_dropout)] if config.embedding_dropout else []
     if data is None:
         if config.train_only == "sid_rows":
             raise ValueError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
@@ -91,7 +102,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
             check_data(data, tokenizer, args, args.get("cutoff_len", DataArguments.cutoff_len))
         callbacks.append(CompleteCheckpoints(data, manifest(config, args, plain_base, data)))
         if config.eval_ranking:
-            callbacks.append(ranking_metrics(config.eval_ranking, data, tokenizer, args.get("seed", 42)))
+            callbacks.append(ranking_metrics(config, data, tokenizer, args.get("seed", 42)))
         if config.train_only == "sid_rows":
             callbacks.append(OnlySidRows(tokenizer.convert_tokens_to_ids(distinct_tokens(data.catalog.sids))))
     run_exp(args, callbacks)
@@ -220,10 +231,11 @@ def manifest(config: SftConfig, args: dict[str, Any], plain_base: str, data: Sft
     )
 
 
-def ranking_metrics(count: int, data: SftData, tokenizer, seed: int) -> RankingMetrics:
-    rows = validation_sample(data, count, random.Random(seed))
+def ranking_metrics(config: SftConfig, data: SftData, tokenizer, seed: int) -> RankingMetrics:
+    rows = validation_sample(data, config.eval_ranking, random.Random(seed))
     prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
-    return RankingMetrics(SidTrie.from_sids(data.catalog.sids, tokenizer), prompts, [row["output"] for row in rows])
+    trie = SidTrie.from_sids(data.catalog.sids, tokenizer)
+    return RankingMetrics(trie, prompts, [row["output"] for row in rows], config.eval_support)
 
 
 if __name__ == "__main__":

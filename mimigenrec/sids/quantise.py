@@ -33,19 +33,23 @@ from mimigenrec.sids.tokens import codes_to_sids, write_index
 from mimigenrec.sids.training import Training
 from mimigenrec.sids.vectors import read_about, read_vectors
 
-Method = Literal["rqkmeans", "rqkmeans_constrained", "rqkmeans_plus", "rqvae", "opq"]  # modules of this room
+Method = Literal[  # modules of this room
+    "rqkmeans", "rqkmeans_constrained", "rqkmeans_plus", "rqvae", "opq", "item_tokens"
+]
 LIBRARIES = ("scikit-learn", "faiss-cpu", "vector-quantize-pytorch")
 
 
 @dataclass
 class QuantiseConfig:
-    """Item vectors -> SIDs, by residual or product quantisation."""
+    """Item vectors -> SIDs, by residual or product quantisation, or a token of its own for every item."""
 
     items: Path = arg("C.item.json: the item ids, and the texts that --merge_same_text compares")
     vectors: Path = arg("C.emb-NAME.npy of these items")
     output: Path = arg("C.index.json to write; the other files go beside it")
     method: Method = arg("docs/quantisers.md compares them", default="rqkmeans_constrained")  # ours
-    sizes: list[int] = arg("codes of each level", factory=lambda: [256, 256, 256])  # MiniOneRec's, TIGER's
+    sizes: list[int] = arg(
+        "codes of each level; item_tokens has one level, a code for each item", factory=lambda: [256, 256, 256]
+    )  # MiniOneRec's, TIGER's
     backend: Backend = arg("who does k-means: sklearn (k-means++ start), faiss (faster)", default="sklearn")
     iterations: int = arg("k-means rounds, at most", default=100)
     points_per_code: int = arg("random items that k-means sees, per code", default=256)  # faiss'
@@ -63,7 +67,8 @@ def main(config: QuantiseConfig, training: Training) -> None:
     prefix = name_prefix(config.output)
     texts = read_item_texts(config.items, TEMPLATE.replace("\\n", "\n"))
     items = list(texts)
-    check_sizes(config.sizes, len(items))
+    if config.method != "item_tokens":
+        check_sizes(config.sizes, len(items))
     vectors = read_vectors(config.vectors, items)
     state, curve = Path(f"{prefix}.training-{config.method}.pt"), Path(f"{prefix}.curve-{config.method}.jsonl")
 

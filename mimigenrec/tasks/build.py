@@ -31,6 +31,7 @@ from mimigenrec.sids.tokens import Sid, distinct_tokens, read_index, split_sid, 
 from mimigenrec.tasks import describe_item, item_text, next_title, sid_history, title_history
 from mimigenrec.tasks.clean import read_texts
 from mimigenrec.tasks.lengths import Lengths
+from mimigenrec.tasks.longest import longest
 from mimigenrec.tasks.register import register
 from mimigenrec.tasks.sample import to_rl_row, to_sft_row
 from mimigenrec.tasks.shuffle import subsample, write_shuffled
@@ -55,8 +56,15 @@ class BuildConfig:
     tasks: list[str] = arg("tasks to train on; valid and test are task1_sid_sft always", factory=lambda: list(TASKS))
     max_history: int = arg("items of a history that are written, the latest ones", default=10)  # the benchmark's cut
     max_text_chars: int = arg("characters of a title or description; longer ones end at a word", default=512)
-    wording: Literal["contract", "classic"] = arg(
-        "contract: one wording everywhere; classic: the original MIMIGenRec sentences", default="contract"
+    sft_rows: Literal["all", "longest"] = arg(
+        "which histories task1 trains SFT on: all, or the fewest that hold every item of a user; with LLaMA-Factory's "
+        "train_on_prompt these teach the same at a fraction of the cost",
+        default="all",
+    )
+    wording: Literal["contract", "compact", "classic"] = arg(
+        "contract: one wording everywhere; compact: SIDs without sentences, for models from scratch; classic: the "
+        "original MIMIGenRec sentences",
+        default="contract",
     )
     tokenizer: str | None = arg(
         "folder or name of a tokenizer: measures the rows and checks that LLaMA-Factory renders them the same",
@@ -179,7 +187,10 @@ def tasks_of(split: str, offered: Iterable[ModuleType], wanted: list[str]) -> li
 
 def sft_rows(config: BuildConfig, path: Path, split: str, catalog: Catalog, contract: Contract, counts: Counter):
     for task in tasks_of(split, SFT_TASKS, config.tasks):
-        for sample in task.samples(usable(path, split, catalog), catalog, contract):
+        histories = usable(path, split, catalog)
+        if split == "train" and task is sid_history and config.sft_rows == "longest":
+            histories = longest(list(histories), config.max_history)
+        for sample in task.samples(histories, catalog, contract):
             counts[task.NAME] += 1
             yield to_sft_row(sample, contract, split)
 

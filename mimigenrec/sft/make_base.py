@@ -1,26 +1,32 @@
 """A small randomly initialised Qwen2 with a tokenizer trained on the spot, all offline.
 
-    python examples/tiny/make_base.py --data data/toy --output_dir saves/tiny/base
+    mimigenrec make-base --data data/toy --output_dir saves/tiny/base
 
-The tokenizer is byte-level BPE over the questions and answers of sft/train.json, with Qwen's ChatML tokens and a
-ChatML chat template; SID tokens are not in it, `mimigenrec add-sids` brings them. For a real model start from an
-instruct checkpoint instead; everything after this step is the same.
+The tokenizer is byte-level BPE over the questions and answers of sft/train.json, with Qwen's special tokens and a chat
+template; SID tokens are not in it, `mimigenrec add-sids` brings them. For a real model start from an instruct
+checkpoint instead; everything after this step is the same.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mimigenrec.cli import arg, parse
 from mimigenrec.files import read_json
 from mimigenrec.sids.tokens import TOKEN
 
-CHATML = (
-    "{% for message in messages %}"
+CHAT_TEMPLATES = {
+    "chatml": "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    # nothing between question and answer: with wording compact a row reads start, SID, SID, ..., SID, end
+    "short": "{% for message in messages %}"
+    "{{ '' if message['role'] == 'assistant' else '<|im_start|>' }}{{ message['content'] }}"
+    "{{ '<|im_end|>' if message['role'] == 'assistant' else '' }}"
+    "{% endfor %}",
+}
 
 
 @dataclass
@@ -33,6 +39,10 @@ class BaseConfig:
     layers: int = arg("number of layers", default=2)
     heads: int = arg("attention heads; half as many key-value heads", default=4)
     vocabulary: int = arg("size of the tokenizer, SIDs not counted", default=1000)
+    chat_template: Literal["chatml", "short"] = arg(
+        "how turns are written: chatml, Qwen's; short, one token before a question and one behind an answer",
+        default="chatml",
+    )
     dropout: float = arg("dropout on attention weights", default=0.0)
     untie: bool = arg("give the head weights of its own", default=False)
     seed: int = arg("seed of the weights", default=42)
@@ -43,7 +53,7 @@ def texts(data: Path) -> Iterator[str]:
         yield TOKEN.sub("", "\n".join([row["system"], row["instruction"], row["input"], row["output"]]))
 
 
-def train_tokenizer(data: Path, vocabulary: int):
+def train_tokenizer(data: Path, vocabulary: int, chat_template: str):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -66,7 +76,7 @@ def train_tokenizer(data: Path, vocabulary: int):
         model_max_length=4096,
         model_input_names=["input_ids", "attention_mask"],
     )
-    tokenizer.chat_template = CHATML
+    tokenizer.chat_template = CHAT_TEMPLATES[chat_template]
     return tokenizer
 
 
@@ -74,7 +84,7 @@ def main(config: BaseConfig) -> None:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = train_tokenizer(config.data, config.vocabulary)
+    tokenizer = train_tokenizer(config.data, config.vocabulary, config.chat_template)
     torch.manual_seed(config.seed)
     shape = Qwen2Config(
         vocab_size=len(tokenizer),
