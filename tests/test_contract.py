@@ -1,10 +1,19 @@
 import json
 from dataclasses import replace
+from string import Formatter
 
 import pytest
 
 from mimigenrec import contract as contracts
-from mimigenrec.contract import Contract, check_same, check_template, prompt_ids, read_contract, row_messages
+from mimigenrec.contract import (
+    Contract,
+    check_same,
+    check_template,
+    prompt_ids,
+    read_contract,
+    row_messages,
+    user_text,
+)
 from mimigenrec.tasks.sample import Sample, to_rl_row, to_sft_row
 from tests.conftest import make_tokenizer
 
@@ -62,33 +71,68 @@ def test_a_classic_rl_prompt_is_the_input_alone_and_ours_is_what_sft_trained_on(
         contract = Contract.of(wording)
         sft = to_sft_row(sample, contract, "train")
         rl = to_rl_row(sample, contract, "train", "task1_sid_sft", "seq_rec", "toy", index=9)
-        user = sft["input"] if wording == "classic" else sft["instruction"] + "\n" + sft["input"]
+        user = sft["input"] if wording == "classic" else row_messages(sft)[-1]["content"]
+        system = [{"role": "system", "content": sft["system"]}] if sft["system"] else []
         assert rl == {
             "data_source": "toy",
-            "prompt": [{"role": "system", "content": sft["system"]}, {"role": "user", "content": user}],
+            "prompt": [*system, {"role": "user", "content": user}],
             "ability": "seq_rec",
             "reward_model": {"style": "rule", "ground_truth": "<a_2>"},
             "extra_info": {"split": "train", "index": 4, "task": "task1_sid_sft"},
         }
 
 
+@pytest.mark.parametrize("wording", ["contract", "compact"])
 @pytest.mark.parametrize("template", contracts.WORDINGS["contract"]["templates"])
-def test_our_wording_is_the_same_in_train_valid_and_test(template):
-    contract = Contract.of("contract")
+def test_our_wordings_are_the_same_in_train_valid_and_test(template, wording):
+    contract = Contract.of(wording)
     values = dict.fromkeys(("sids", "sid", "title", "titles", "description"), "X")
     train, valid, test = (contract.ask(template, split, **values) for split in ("train", "valid", "test"))
     assert train == valid == test
 
 
-def test_both_wordings_have_the_same_templates():
-    classic, ours = (
-        {name.partition("@")[0] for name in contracts.WORDINGS[w]["templates"]} for w in ("classic", "contract")
-    )
-    assert classic == ours
+def placeholders(wording):
+    """Template name -> what its question is filled in with."""
+    templates = contracts.WORDINGS[wording]["templates"]
+    return {
+        name: {field for _, field, _, _ in Formatter().parse(asked) if field} for name, (_, asked) in templates.items()
+    }
 
 
-def test_braces_in_a_text_stay_as_they_are():
-    assert Contract.of("contract").ask("title_to_sid", title="{0} {x} }{")[1] == "{0} {x} }{"
+@pytest.mark.parametrize("wording", contracts.WORDINGS)
+def test_every_wording_has_the_same_templates_filled_in_with_the_same_values(wording):
+    found, ours = placeholders(wording), placeholders("contract")
+    assert {name.removesuffix("@test") for name in found} == set(ours) <= set(found)
+    for name, fields in found.items():
+        assert fields == ours[name.removesuffix("@test")], name
+
+
+@pytest.mark.parametrize("wording", contracts.WORDINGS)
+def test_braces_in_a_text_stay_as_they_are(wording):
+    text = "{0} {x} }{ {title}"
+    for template, name in (
+        ("title_to_sid", "title"),
+        ("title_history", "titles"),
+        ("description_to_sid", "description"),
+    ):
+        asked = Contract.of(wording).ask(template, **{name: text})[1]
+        empty = Contract.of(wording).ask(template, **{name: ""})[1]
+        assert asked.count(text) == 1 and asked.replace(text, "") == empty
+
+
+def test_a_compact_history_is_its_sids_and_nothing_else():
+    compact = Contract.of("compact")
+    sids = compact.write_sids([("<a_1>", "<b_2>"), ("<a_3>",)])
+    row = to_sft_row(Sample("sid_history", {"sids": sids}, "<a_2>", row=0), compact, "test")
+    assert row == {"system": "", "instruction": "", "input": "<a_1><b_2><a_3>", "output": "<a_2>"}
+    assert row_messages(row) == [{"role": "user", "content": "<a_1><b_2><a_3>"}]
+
+
+def test_compact_questions_of_the_other_tasks_differ_by_their_beginnings():
+    compact = Contract.of("compact")
+    values = dict.fromkeys(("sids", "sid", "title", "titles", "description"), "X")
+    asked = {user_text(*compact.ask(name, **values)) for name in compact.templates}
+    assert len(asked) == len(compact.templates)
 
 
 def test_a_history_is_its_latest_items():
@@ -151,7 +195,7 @@ def test_a_tokenizer_with_another_chat_template_than_its_contract_is_refused(tok
 
 
 def test_an_unknown_wording_names_those_there_are():
-    with pytest.raises(ValueError, match="choose one of contract, classic"):
+    with pytest.raises(ValueError, match="choose one of contract, compact, classic"):
         Contract.of("modern")
 
 

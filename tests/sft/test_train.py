@@ -98,9 +98,9 @@ def test_a_large_evaluation_batch_is_searched_in_parts_and_reports_the_same(read
     (data / "sft" / "valid.json").write_text(json.dumps(rows))
     sizes, reported = [], []
 
-    def spy(model, tokenizer, trie, prompts, targets, ks, batch_size):
+    def spy(model, tokenizer, trie, prompts, targets, ks, batch_size, support):
         sizes.append((len(prompts), batch_size))
-        return constrained_metrics(model, tokenizer, trie, prompts, targets, ks, batch_size)
+        return constrained_metrics(model, tokenizer, trie, prompts, targets, ks, batch_size, support)
 
     monkeypatch.setattr("mimigenrec.sft.callbacks.constrained_metrics", spy)
     for size in (512, 5):

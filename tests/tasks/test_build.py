@@ -217,7 +217,7 @@ def test_raw_files_may_lie_in_data_dir_itself(raw_toy, built, tmp_path):
         ({"max_text_chars": 0}, "--max_text_chars is 0"),
         ({"seq_sample": -1}, "--seq_sample is -1"),
         ({"template": "qwen"}, "--template needs --tokenizer"),
-        ({"wording": "modern"}, "choose one of contract, classic"),
+        ({"wording": "modern"}, "choose one of contract, compact, classic"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(raw_toy, tmp_path, options, message):
