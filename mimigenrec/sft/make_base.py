@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from mimigenrec.cli import arg, parse
-from mimigenrec.files import read_json
+from mimigenrec.manifest import write_manifest
+from mimigenrec.sft.data import read_rows
 from mimigenrec.sids.tokens import TOKEN
 
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # padding, start and end of a turn
 CHAT_TEMPLATES = {
     "chatml": "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -48,8 +50,27 @@ class BaseConfig:
     seed: int = arg("seed of the weights", default=42)
 
 
+def check(config: BaseConfig) -> None:
+    """Raises ValueError naming the flag whose value gives no model: some would fail only when it is trained."""
+    least = {"layers": 1, "heads": 1, "hidden": 1, "vocabulary": len(SPECIAL) + 256}  # a token for every byte
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise ValueError(f"--{name} is {getattr(config, name)}; it must be at least {value}")
+    if config.heads % key_value_heads(config) or config.hidden % (2 * config.heads):
+        raise ValueError(
+            f"--heads {config.heads} with --hidden {config.hidden}: take an even number of heads, or one, and a "
+            f"hidden size that is a multiple of twice that number"
+        )
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"--dropout is {config.dropout}; it must be at least 0 and below 1")
+
+
+def key_value_heads(config: BaseConfig) -> int:
+    return max(1, config.heads // 2)
+
+
 def texts(data: Path) -> Iterator[str]:
-    for row in read_json(data / "sft" / "train.json", made_by="preprocess_data_sft_rl.py"):
+    for row in read_rows(data / "sft" / "train.json"):
         yield TOKEN.sub("", "\n".join([row["system"], row["instruction"], row["input"], row["output"]]))
 
 
@@ -62,7 +83,7 @@ def train_tokenizer(data: Path, vocabulary: int, chat_template: str):
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -84,6 +105,7 @@ def main(config: BaseConfig) -> None:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
+    check(config)
     tokenizer = train_tokenizer(config.data, config.vocabulary, config.chat_template)
     torch.manual_seed(config.seed)
     shape = Qwen2Config(
@@ -92,7 +114,7 @@ def main(config: BaseConfig) -> None:
         intermediate_size=3 * config.hidden,
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
-        num_key_value_heads=max(1, config.heads // 2),
+        num_key_value_heads=key_value_heads(config),
         max_position_embeddings=4096,
         attention_dropout=config.dropout,
         tie_word_embeddings=not config.untie,
@@ -103,6 +125,8 @@ def main(config: BaseConfig) -> None:
     model = Qwen2ForCausalLM(shape)
     model.save_pretrained(config.output_dir)
     tokenizer.save_pretrained(config.output_dir)
+    facts = {"parameters": model.num_parameters(), "tokens": len(tokenizer)}
+    write_manifest(config.output_dir, config, [config.data / "sft" / "train.json"], config.seed, **facts)
     print(f"{config.output_dir}: {model.num_parameters() / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
 
 
