@@ -14,13 +14,13 @@ def longest(histories: Iterable[History], max_history: int) -> Iterator[History]
 
     histories    rows of a train file; a run is rows of one user of which each continues the one before, as
                  leave-one-out and time splits give them, with whole histories or cut ones
-    order        users by their first row, runs as they come, rows of a run from the last on
+    order        users by their first row, rows of a run from the last on
     """
     by_user: dict[str, list[History]] = {}
     for history in histories:
         by_user.setdefault(history.user, []).append(history)
     for rows in by_user.values():
-        for run in _runs(rows):
+        for run in _runs(sorted(rows, key=lambda row: len(row.items))):  # some files have the longest first
             at = len(run) - 1
             while at >= 0:
                 yield run[at]

@@ -41,6 +41,11 @@ def test_users_whose_rows_are_mixed_in_time_keep_their_own_sequences():
     assert list(longest(mixed, 10)) == [one[-1], two[-1]]
 
 
+def test_a_file_that_begins_with_the_longest_row_keeps_as_few():
+    rows = rows_of("u", "abcd")
+    assert list(longest(rows[::-1], 10)) == [rows[-1]]
+
+
 def test_a_row_that_does_not_continue_the_one_before_starts_a_run_of_its_own():
     rows = rows_of("u", "abcd")
     assert list(longest([rows[0], rows[2]], 10)) == [rows[0], rows[2]]  # the row that answers c is missing
