@@ -53,8 +53,10 @@ def assign_new(
         else:
             choice = next((sid for sid in choices if collisions == "leave" or sid not in taken), None)
         if choice is None:
+            unused = any(len(own) < size for own, size in zip(codes_at, codebooks.sizes, strict=False))
+            room = "--new_tokens or --collisions leave" if unused or depth > levels else "--collisions leave"
             raise ValueError(
-                f"no SID is free for new item {items[row]!r}; --new_tokens or --collisions leave would make room"
+                f"no SID is free for new item {items[row]!r}: {len(taken)} are taken; {room} would make room"
             )
         taken.add(choice)
         codes[row] = choice

@@ -24,6 +24,7 @@ import numpy as np
 from mimigenrec.files import writing
 
 CHUNK = 65_536  # rows encoded together
+SCORES = 2**25  # numbers held at once to find the nearest entries, 128 MiB: item_tokens has an entry per item
 
 
 @dataclass
@@ -104,8 +105,10 @@ def assign(codebooks: Codebooks, vectors: np.ndarray) -> np.ndarray:
 def nearest(vectors: np.ndarray, entries: np.ndarray) -> np.ndarray:
     """vectors (n, d), entries (K, d) -> (n,) int32; the first of several at one distance."""
     half_norms = 0.5 * np.einsum("kd,kd->k", entries, entries)
-    parts = [vectors[start : start + CHUNK] @ entries.T - half_norms for start in range(0, len(vectors), CHUNK)]
-    return np.concatenate([part.argmax(1) for part in parts]).astype(np.int32)
+    rows = max(1, min(CHUNK, SCORES // len(entries)))
+    starts = range(0, len(vectors), rows)
+    parts = [(vectors[start : start + rows] @ entries.T - half_norms).argmax(1) for start in starts]
+    return np.concatenate(parts).astype(np.int32)
 
 
 def squared_distances(vectors: np.ndarray, entries: np.ndarray) -> np.ndarray:

@@ -47,18 +47,10 @@ def give_verdicts(figures: Mapping[str, float]) -> list[Verdict]:
     if "targets_hit" in figures:
         found.append(_targets(figures))
     found += _first_level(figures)
-    if "neighbours.level1.share" in figures:
-        found.append(_neighbours(figures))
-    for section, name, what in (
-        (
-            "copurchase.level1",
-            "Bought one after the other",
-            "items bought one after the other start with the same code",
-        ),
-        ("category", "Same category", "items of one first code have the same category"),
-    ):
-        if figures.get(f"{section}.lift") is not None:
-            found.append(_lift(name, what, figures[f"{section}.share"], figures[f"{section}.lift"]))
+    if figures["level1.codes"] > 0.9 * figures["items"]:
+        found.append(_own_codes(figures))
+    else:
+        found += _shared_codes(figures)
     found.append(_last_level(figures))
     if "tokens_split" in figures:
         found.append(_tokens(figures))
@@ -105,6 +97,32 @@ def _first_level(f: Mapping[str, float]) -> list[Verdict]:
     state = judge(f["level1.largest"], good=0.1, bad=0.3)
     meaning = f"One first code holds {f['level1.largest']:.1%} of the items; an even share would be {1 / codes:.1%}."
     return [*found, Verdict("Largest cell", state, f"{f['level1.largest']:.1%}", meaning)]
+
+
+def _own_codes(f: Mapping[str, float]) -> Verdict:
+    meaning = (
+        f"{f['level1.codes']:,} first codes for {f['items']:,} items: none says what items have in common; "
+        f"`mimigenrec add-sids --init vectors` says it with the rows that the tokens start from."
+    )
+    return Verdict("Alike items, alike SIDs", "watch", "a code each", meaning)
+
+
+def _shared_codes(f: Mapping[str, float]) -> list[Verdict]:
+    """What items of one first code have in common."""
+    found = []
+    if "neighbours.level1.share" in f:
+        found.append(_neighbours(f))
+    for section, name, what in (
+        (
+            "copurchase.level1",
+            "Bought one after the other",
+            "items bought one after the other start with the same code",
+        ),
+        ("category", "Same category", "items of one first code have the same category"),
+    ):
+        if f.get(f"{section}.lift") is not None:
+            found.append(_lift(name, what, f[f"{section}.share"], f[f"{section}.lift"]))
+    return found
 
 
 def _neighbours(f: Mapping[str, float]) -> Verdict:

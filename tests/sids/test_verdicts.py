@@ -94,3 +94,11 @@ def test_a_gate_on_a_figure_that_is_not_there_does_not_pass():
         failed_gates([parse_gate("colisions>0.05")], {"collisions": 0.0})
     with pytest.raises(ValueError, match="need the file they are measured on"):
         failed_gates([parse_gate("category.lift<2")], {"category.lift": None})
+
+
+def test_item_tokens_are_not_blamed_for_sharing_no_first_code():
+    near = {"levels": [{"level": 1, "share": 0.0, "chance": 0.0, "lift": None}], "k": 10}
+    own = verdicts({str(i): (f"<a_{i}>",) for i in range(100)}, neighbours=near)
+    assert worst(list(own.values())) == "watch" and "--init vectors" in own["Alike items, alike SIDs"].meaning
+    shared = verdicts({str(i): (f"<a_{i % 90}>",) for i in range(100)}, neighbours=near)
+    assert shared["Alike items, alike SIDs"].state == "bad"
