@@ -219,23 +219,26 @@ def set_from_vectors(
 ) -> None:
     """Sets the rows of the new tokens, in place, to their vectors on the principal axes of all new tokens' vectors.
 
-    matrix     (rows, hidden); columns beyond the number of axes keep what they hold
-    meanings   SID token -> (dim,)
+    matrix     (rows, hidden); with more columns than axes the others become 0
+    meanings   SID token -> (dim,); a new token without one keeps its row
     scale      standard deviation of what is set, as a multiple of the first `known` rows'
+    raises     ValueError unless there are two new tokens whose vectors differ
     Distances between tokens are those between their vectors, as far as `hidden` axes tell them: no whitening.
     """
     tokens = [token for token in new_ids if token in meanings]
-    vectors = np.stack([meanings[token] for token in tokens])  # (tokens, dim)
+    vectors = np.array([meanings[token] for token in tokens])  # (tokens, dim)
+    if len(tokens) < 2 or not np.ptp(vectors, axis=0).any():
+        raise ValueError(
+            f"--init vectors: of {len(new_ids)} new SID tokens {len(tokens)} have a vector, and no two of these "
+            f"differ; there is nothing to start from, so take --init noise or other --vectors"
+        )
     left, strength, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
     signs = np.sign(left[np.abs(left).argmax(0), np.arange(left.shape[1])])  # svd leaves them open
     axes = min(matrix.shape[1], len(strength))
-    places = (left * signs * strength)[:, :axes]  # (tokens, axes)
-    spread = places.std()
-    if not spread > 0:
-        raise ValueError("--init vectors: all SID tokens have the same vector; there is nothing to start from")
-    places *= scale * matrix[:known].float().std().item() / spread
-    rows = [new_ids[token] for token in tokens]
-    matrix[rows, :axes] = torch.from_numpy(places).to(matrix.dtype)
+    places = np.zeros((len(tokens), matrix.shape[1]))
+    places[:, :axes] = (left * signs * strength)[:, :axes]
+    places *= scale * matrix[:known].float().std().item() / places.std()
+    matrix[[new_ids[token] for token in tokens]] = torch.from_numpy(places).to(matrix)
 
 
 def untie(model: PreTrainedModel) -> None:
