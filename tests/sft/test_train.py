@@ -18,6 +18,7 @@ from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import read_json
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
+from mimigenrec.sft.callbacks import EmbeddingDropout
 from mimigenrec.sft.data import read_rows
 from mimigenrec.sft.train import (
     SftConfig,
@@ -31,6 +32,7 @@ from mimigenrec.sft.train import (
     wants_torchrun,
 )
 from mimigenrec.sids.tokens import distinct_tokens
+from tests.conftest import make_model
 
 BIN = Path(sys.executable).parent
 
@@ -122,6 +124,73 @@ def test_the_reported_ranking_is_that_of_the_saved_checkpoint(ready, data, toy):
         place = [tokenizer.decode(ids).replace(" ", "") for ids, _ in ranked].index(row["output"])
         gain += float(1 / torch.log2(torch.tensor(place + 2.0)))
     assert read_json(out / "eval_results.json", "test")["eval_ndcg@10"] == pytest.approx(gain / len(rows), abs=1e-5)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_dropped_embeddings_are_zeros_in_training_alone(tie):
+    model = make_model(50, tie=tie)
+    ids = torch.arange(50).repeat(400)[None]  # 20,000 vectors of 32 numbers, none of them 0
+    before = model.get_input_embeddings()(ids)
+    EmbeddingDropout(0.3).on_init_end(None, None, None, model=model)
+    assert torch.equal(model.eval().get_input_embeddings()(ids), before)
+    torch.manual_seed(0)
+    dropped = model.train().get_input_embeddings()(ids)
+    kept = dropped != 0
+    assert 1 - kept.float().mean().item() == pytest.approx(0.3, abs=0.003)  # five standard errors
+    torch.testing.assert_close(dropped[kept], before[kept] / 0.7)
+    rows = kept.view(400, 50, 32).float()
+    assert rows.mean(0).min() > 0.1 and rows.mean((1, 2)).std() < 0.05  # numbers, not whole vectors or columns
+    hidden = torch.randn(1, 3, 32)  # the head does not drop, tied or not
+    assert torch.equal(model.lm_head(hidden), hidden @ model.lm_head.weight.T)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_share_of_dropped_embeddings_that_is_none_is_refused_before_training(ready, share):
+    with pytest.raises(ValueError, match=f"embedding_dropout is {share}; it must be at least 0 and below 1"):
+        train(SftConfig(embedding_dropout=share), ready)
+    assert not Path(ready["output_dir"]).exists()
+
+
+def test_dropped_embeddings_change_training_and_nothing_else(ready, data, toy):
+    """Other losses than without; the same files, a model that loads and reports as one without."""
+    plain, dropped = ({**ready, "output_dir": f"{ready['output_dir']}-{name}"} for name in ("plain", "dropped"))
+    train(SftConfig(embedding_dropout=0.0), plain)
+    train(SftConfig(embedding_dropout=0.5), dropped)
+    out, other = Path(dropped["output_dir"]), Path(plain["output_dir"])
+    assert len(losses(out)) == 4 and not set(losses(out)) & set(losses(other))
+    assert (out / "config.json").read_bytes() == (other / "config.json").read_bytes()
+    assert weights(out).keys() == weights(other).keys()
+    found = searched(out, data, toy, "vocab")
+    assert read_json(out / "eval_results.json", "test")["eval_ndcg@10"] == pytest.approx(found["ndcg@10"], abs=1e-6)
+    assert read_json(out / "manifest.json", "test")["config"]["embedding_dropout"] == 0.5
+
+
+def test_a_killed_run_with_dropped_embeddings_goes_on_to_the_same_end(ready):
+    train(SftConfig(eval_ranking=0, embedding_dropout=0.5), ready)
+    out = Path(ready["output_dir"])
+    whole = weights(out)
+    shutil.rmtree(out / "checkpoint-4")
+    (out / "model.safetensors").unlink()
+    train(SftConfig(eval_ranking=0, embedding_dropout=0.5), dict(ready))
+    assert all(torch.equal(value, whole[name]) for name, value in weights(out).items())
+
+
+@pytest.mark.parametrize("support", ["trie", "vocab"])
+def test_the_reported_ranking_is_scored_by_eval_support(ready, data, toy, support):
+    train(SftConfig(eval_support=support), ready)
+    out = Path(ready["output_dir"])
+    found, other = (searched(out, data, toy, by) for by in (support, {"trie": "vocab", "vocab": "trie"}[support]))
+    assert found["ndcg@10"] != pytest.approx(other["ndcg@10"], abs=1e-3)  # or this would tell nothing
+    told = read_json(out / "eval_results.json", "test")
+    assert {name: told[f"eval_{name}"] for name in found} == pytest.approx(found, abs=1e-6)
+
+
+def searched(folder, data, toy, support):
+    """What a saved checkpoint finds on all validation rows."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    rows = read_rows(data / "sft" / "valid.json")
+    prompts, trie = prompt_ids(tokenizer, [row_messages(row) for row in rows]), SidTrie.from_sids(toy.sids, tokenizer)
+    return constrained_metrics(model, tokenizer, trie, prompts, [row["output"] for row in rows], (10,), 8, support)
 
 
 def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(ready):
@@ -235,9 +304,12 @@ def test_our_keys_are_taken_out_and_checked(tmp_path, args, capsys):
     assert not {"sid_init", "eval_ranking"} & set(rest)
     for start in (["--config", str(tmp_path / "x.yaml")], [f"--config={tmp_path / 'x.yaml'}"]):
         assert read_arguments(start)[0].eval_ranking == 7
-    with pytest.raises(SystemExit):
-        read_arguments([str(tmp_path / "x.yaml"), "sid_init=zeros"])
-    assert "invalid choice: 'zeros'" in capsys.readouterr().err
+    found, _ = read_arguments([str(tmp_path / "x.yaml"), "embedding_dropout=0.2", "eval_support=trie"])
+    assert (found.embedding_dropout, found.eval_support) == (0.2, "trie")
+    for key in ("sid_init", "eval_support"):
+        with pytest.raises(SystemExit):
+            read_arguments([str(tmp_path / "x.yaml"), f"{key}=zeros"])
+        assert "invalid choice: 'zeros'" in capsys.readouterr().err
 
 
 def test_without_a_yaml_it_says_so(tmp_path):

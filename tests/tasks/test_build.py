@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mimigenrec.contract import Contract, read_contract
-from mimigenrec.interactions.inter_file import read_inter, write_inter
+from mimigenrec.interactions.inter_file import History, read_inter, write_inter
 from mimigenrec.sids.tokens import read_index, split_sid, write_index
 from mimigenrec.tasks.build import BuildConfig, main
 from tests.conftest import ROOT, shared
@@ -202,6 +202,55 @@ def test_options_cut_histories_texts_tasks_and_samples(raw_toy, tmp_path):
     index = load(out, "id2sid.json")
     for row, sample in zip(load(out, "rows/test.json"), load(out, "sft/test.json"), strict=True):
         assert sample["input"] == "".join(index[row["history"][-1]])
+
+
+def sequences_raw(raw):
+    """The raw toy with leave-one-out train rows: u0 has items 0 .. 7 one after another, u1 has 5, 6 and 7."""
+    rows = [History(n, "u0", tuple(map(str, range(n + 1))), str(n + 1)) for n in range(7)]
+    write_inter(
+        raw / "toy" / "toy.train.inter", [*rows, History(7, "u1", ("5",), "6"), History(8, "u1", ("5", "6"), "7")]
+    )
+    return raw
+
+
+def test_longest_rows_of_sft_are_the_fewest_that_hold_every_item(raw, tmp_path):
+    raw = sequences_raw(raw)
+    every, fewest = (build(raw, tmp_path / rows, max_history=3, sft_rows=rows) for rows in ("all", "longest"))
+    sids = {item: "".join(sid) for item, sid in load(fewest, "id2sid.json").items()}
+    by_hand = [("456", "7"), ("123", "4"), ("0", "1"), ("56", "7")]  # items of a history, target
+    wanted = {("".join(sids[item] for item in history), sids[target]) for history, target in by_hand}
+    asked = Contract.of("contract").ask("sid_history", sids="")[0]
+    kept, whole = (
+        [row for row in load(folder, "sft/train.json") if row["instruction"] == asked] for folder in (fewest, every)
+    )
+    assert {(row["input"], row["output"]) for row in kept} == wanted and len(kept) == 4 and len(whole) == 9
+    counts = [load(folder, "manifest.json")["counts"]["samples"]["sft/train.json"] for folder in (every, fewest)]
+    assert counts[0] == counts[1] | {"task1_sid_sft": 9} and counts[1]["task1_sid_sft"] == 4
+
+
+def test_longest_rows_change_sft_training_alone(raw, tmp_path):
+    raw = sequences_raw(raw)
+    every, fewest = (contents(build(raw, tmp_path / rows / "toy", sft_rows=rows)) for rows in ("all", "longest"))
+    assert {name for name in every if every[name] != fewest[name]} == {"sft/train.json", "manifest.json"}
+
+
+def test_longest_rows_of_compact_wording_are_sids_alone(raw, tmp_path):
+    out = build(sequences_raw(raw), tmp_path / "toy", wording="compact", sft_rows="longest", tasks=["task1_sid_sft"])
+    index = load(out, "id2sid.json")
+    told = {row["input"] + row["output"] for row in load(out, "sft/train.json")}
+    assert told == {"".join("".join(index[item]) for item in items) for items in ("01234567", "567")}
+    for row in load(out, "rl/train.json"):
+        assert [message["role"] for message in row["prompt"]] == ["user"]
+
+
+def test_a_sequence_with_an_item_without_sid_is_taught_on_both_sides_of_it(raw, tmp_path):
+    sids = read_index(raw / "toy" / "toy.index.json")
+    del sids["3"]
+    write_index(raw / "toy" / "toy.index.json", sids)
+    out = build(sequences_raw(raw), tmp_path / "toy", max_history=2, sft_rows="longest", tasks=["task1_sid_sft"])
+    written = [split_sid(row["input"] + row["output"]) for row in load(out, "sft/train.json")]
+    pairs = {"".join(sids[a] + sids[b]) for a, b in ("01", "12", "24", "45", "56", "67")}
+    assert all(any(pair in "".join(row) for row in written) for pair in pairs)
 
 
 def test_raw_files_may_lie_in_data_dir_itself(raw_toy, built, tmp_path):
