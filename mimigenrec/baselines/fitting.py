@@ -4,7 +4,7 @@
     training.jsonl   {"epoch", "loss", "ndcg@10", "seconds"} a line
 
 An epoch depends on the state before it, the seed and its number alone, so a run that was killed ends where it would
-have ended: on a CPU to the bit.
+have ended, on a CPU to the bit; with more epochs or patience a finished one goes on, with fewer one is ended.
 """
 
 import hashlib
@@ -55,7 +55,8 @@ def fit(
         raise ValueError("train holds no sequence of two items that have a SID; there is nothing to learn")
     optimizer = torch.optim.Adam(model.parameters(), lr=network.learning_rate, weight_decay=network.weight_decay)
     state = {"epoch": 0, "best": -1.0, "best_epoch": 0, "best_model": None}
-    state["settings"] = _hash({**asdict(network), "device": None}, seed, examples, depends_on)
+    free = {"device": None, "epochs": None, "patience": None}  # where and how long: no epoch depends on them
+    state["settings"] = _hash({**asdict(network), **free}, seed, examples, depends_on)
     state = _load(folder / "training.pt", state, model, optimizer)
     with _curve(folder / "training.jsonl", state["epoch"]) as curve:
         while state["epoch"] < network.epochs and state["epoch"] - state["best_epoch"] < network.patience:

@@ -107,6 +107,13 @@ def test_a_finished_training_is_not_done_again(circle, tmp_path, monkeypatch):
     assert same(train("caser", circle, tmp_path, network), first)
 
 
+def test_more_epochs_go_on_from_a_finished_training_as_if_they_had_been_asked_for_at_once(circle, tmp_path):
+    whole = train("sasrec", circle, tmp_path / "whole", replace(SMALL, epochs=4))
+    train("sasrec", circle, tmp_path / "parts", replace(SMALL, epochs=2))
+    assert same(train("sasrec", circle, tmp_path / "parts", replace(SMALL, epochs=4)), whole)
+    assert len(read_jsonl(tmp_path / "parts" / "training.jsonl")) == 4
+
+
 def test_a_folder_of_another_training_is_refused(circle, tmp_path):
     train("sasrec", circle, tmp_path, replace(SMALL, epochs=1))
     for method, network in (("sasrec", replace(SMALL, epochs=1, loss="bce")), ("gru4rec", replace(SMALL, epochs=1))):
