@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,6 +21,8 @@ from mimigenrec.logs import read_jsonl
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.callbacks import EmbeddingDropout
 from mimigenrec.sft.data import read_rows
+from mimigenrec.sft.make_base import BaseConfig
+from mimigenrec.sft.make_base import main as make_base
 from mimigenrec.sft.train import (
     SftConfig,
     main,
@@ -32,6 +35,8 @@ from mimigenrec.sft.train import (
     wants_torchrun,
 )
 from mimigenrec.sids.tokens import distinct_tokens
+from mimigenrec.tasks.build import BuildConfig
+from mimigenrec.tasks.build import main as build
 from tests.conftest import make_model
 
 BIN = Path(sys.executable).parent
@@ -339,6 +344,33 @@ def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
     monkeypatch.setenv("NNODES", "2")
     with pytest.raises(SystemExit, match="needs MASTER_ADDR"):
         torchrun_command(["x.yaml"])
+
+
+def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_path):
+    """Compact rows, a base with the short template, rows from vectors: the first loss is the mean over all tokens."""
+    data = tmp_path / "data" / "toy"
+    build(BuildConfig(raw_toy, "toy", data, tasks=["task1_sid_sft"], wording="compact", sft_rows="longest"))
+    make_base(BaseConfig(data, tmp_path / "base", hidden=16, heads=2, vocabulary=300, chat_template="short"))
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32))
+    told = {"init": "vectors", "vectors": tmp_path / "v.npy", "vector_scale": 6.0}
+    add_sids(AddSidsConfig(str(tmp_path / "base"), data / "new_tokens.json", tmp_path / "sid", **told))
+    keys = {"model_name_or_path": str(tmp_path / "sid"), "stage": "sft", "do_train": True, "finetuning_type": "full"}
+    keys |= {"dataset": "toy_train", "eval_dataset": "toy_valid", "dataset_dir": str(data.parent), "cutoff_len": 64}
+    keys |= {"output_dir": str(tmp_path / "out"), "max_steps": 1, "logging_steps": 1, "eval_strategy": "steps"}
+    keys |= {"train_on_prompt": True, "per_device_train_batch_size": 64, "report_to": "none"}
+    train(SftConfig(eval_support="trie"), keys)
+
+    model, tokenizer = load_model(tmp_path / "sid").eval(), AutoTokenizer.from_pretrained(tmp_path / "sid")
+    rows = [
+        tokenizer.encode(f"<|im_start|>{row['input']}{row['output']}<|im_end|>", add_special_tokens=False)
+        for row in read_rows(data / "sft" / "train.json")
+    ]
+    assert 1 < len(rows) < 24  # one batch
+    with torch.no_grad():
+        sums = [mean_loss(model, row[:1], row[1:]) * (len(row) - 1) for row in rows]
+    assert losses(tmp_path / "out") == [pytest.approx(sum(sums) / sum(len(row) - 1 for row in rows), abs=1e-3)]
+    rec = MIMIGenRec.from_pretrained(tmp_path / "out")
+    assert len(rec.recommend([["0", "1"]], k=3)[0]) == 3 and rec.contract.wording == "compact"
 
 
 @pytest.mark.slow
