@@ -347,7 +347,7 @@ def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
 
 
 def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_path):
-    """Compact rows, a base with the short template, rows from vectors: the first loss is the mean over all tokens."""
+    """Compact rows, a base with the short template, rows from vectors: the first loss is that of all tokens."""
     data = tmp_path / "data" / "toy"
     build(BuildConfig(raw_toy, "toy", data, tasks=["task1_sid_sft"], wording="compact", sft_rows="longest"))
     make_base(BaseConfig(data, tmp_path / "base", hidden=16, heads=2, vocabulary=300, chat_template="short"))
@@ -365,10 +365,12 @@ def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_pa
         tokenizer.encode(f"<|im_start|>{row['input']}{row['output']}<|im_end|>", add_special_tokens=False)
         for row in read_rows(data / "sft" / "train.json")
     ]
-    assert 1 < len(rows) < 24  # one batch
+    assert 1 < len(rows) <= 64  # one batch
     with torch.no_grad():
         sums = [mean_loss(model, row[:1], row[1:]) * (len(row) - 1) for row in rows]
-    assert losses(tmp_path / "out") == [pytest.approx(sum(sums) / sum(len(row) - 1 for row in rows), abs=1e-3)]
+    labels = sum(map(len, rows))  # transformers 4.57 divides by these, though nothing predicts the first of a row
+    assert losses(tmp_path / "out") == [pytest.approx(sum(sums) / labels, abs=1e-3)]
+    assert "eval_ndcg@10" in read_json(tmp_path / "out" / "eval_results.json", "test")
     rec = MIMIGenRec.from_pretrained(tmp_path / "out")
     assert len(rec.recommend([["0", "1"]], k=3)[0]) == 3 and rec.contract.wording == "compact"
 
