@@ -14,6 +14,7 @@ import yaml
 from mimigenrec.cli import COMMANDS, parse
 from mimigenrec.files import read_json
 from mimigenrec.sft.checks import check_keys
+from mimigenrec.sft.train import read_arguments
 from tests.conftest import ROOT
 from tests.sft.conftest import save_base, save_data
 
@@ -35,15 +36,16 @@ def test_sft_recipes_pass_the_parser_of_llamafactory(path, monkeypatch, tmp_path
     from llamafactory.data.template import TEMPLATES
     from llamafactory.hparams import get_train_args
 
-    args = yaml.safe_load(path.read_text())
-    check_keys(args, ours=[])  # all of them LLaMA-Factory's
+    _, args = read_arguments([str(path)])  # our own keys are taken out and parsed
+    check_keys(args, ours=[])  # the others are all LLaMA-Factory's
     assert args["overwrite_output_dir"] is False and args["dataset_dir"] == "data"  # resumes; relative to the root
     assert args.get("template") is None or args["template"] in TEMPLATES
     assert args.get("deepspeed") is None or (ROOT / args["deepspeed"]).is_file()
     # what a machine without GPU and extras cannot take; the parser checks all the rest
     args |= {"deepspeed": None, "use_unsloth": False, "bf16": False, "report_to": "none"}
     model, data, training, finetuning, _ = get_train_args({**args, "output_dir": str(tmp_path)})
-    assert data.cutoff_len >= 256 and training.learning_rate > 0 and finetuning.stage == "sft"
+    longest = 64 if data.train_on_prompt else 256  # rows of SIDs alone are short
+    assert data.cutoff_len >= longest and training.learning_rate > 0 and finetuning.stage == "sft"
     assert model.model_name_or_path.startswith("saves/")
 
 
