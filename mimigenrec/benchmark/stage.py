@@ -136,7 +136,7 @@ def run(stage: Stage, facts: Facts, memory: Path, fresh: bool, lock: int | None 
             process.returncode = os.waitstatus_to_exitcode(status)
             cost["seconds"] += time.perf_counter() - started
             cost["cpu_seconds"] += usage.ru_utime + usage.ru_stime
-            cost["peak_memory_gb"] = max(cost["peak_memory_gb"], usage.ru_maxrss / 1e6)  # Linux counts in kB
+            cost["peak_memory_gb"] = max(cost["peak_memory_gb"], usage.ru_maxrss / 1e6)  # kB; at least ours
             cost["measured"] += 1
             write_json(place / "cost.json", {name: round(value, 3) for name, value in cost.items()})
         code = process.returncode
