@@ -50,6 +50,12 @@ class RunConfig:
     index: Path | None = arg("id2sid.json (default: the data folder's, else the checkpoint's)", default=None)
     rollout: Rollout = arg("G beams of one search, G draws (all different: distinct), or half each", default="beam")
     support: Support = arg("log-probabilities over the vocabulary or among the legal tokens", default="vocab")
+    # a slice of Amazon18 Industrial split by time, a third of its rows: docs/results.md
+    latest_rows: int = arg(
+        "train on so many rows of each task, those that come last in train.inter; 0: on all. Where data are split by "
+        "time these are nearest to what comes, and SFT knows the early ones by heart",
+        default=0,
+    )
     eval_sample: int = arg("rows of valid.json that each evaluation takes, drawn with the seed", default=512)
     lora_r: int = arg("rank of a LoRA adapter; 0 trains the whole model", default=0)
     lora_alpha: int = arg("LoRA alpha", default=32)
@@ -76,6 +82,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
     rewards = load_rewards(run.rewards, run.reward_args)
     targets = {join_sid(sid) for sid in sids.values()}
     train = read_rows(rl / "train.json", targets, index, tokenizer, args.max_prompt_length)
+    train = latest(train, run.latest_rows, rl / "train.json")
     valid = None
     if args.eval_strategy != "no":
         valid = read_rows(rl / "valid.json", targets, index, tokenizer, args.max_prompt_length)
@@ -181,6 +188,25 @@ def read_rows(path: Path, targets: set[str], index: Path, tokenizer, max_length:
     except ValueError as error:
         raise ValueError(f"{path}: {error} (--max_prompt_length)") from error
     return rows
+
+
+def latest(rows: list[dict[str, Any]], count: int, path: Path) -> list[dict[str, Any]]:
+    """The `count` rows of each task with the highest extra_info.index, in the order of the file; 0 keeps all.
+
+    Raises ValueError for a negative count, or a row that does not tell its task and index.
+    """
+    if count < 0:
+        raise ValueError(f"--latest_rows {count} must be a number of rows, or 0 for all")
+    if not count:
+        return rows
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        told = row.get("extra_info") or {}
+        if not isinstance(told.get("index"), int) or "task" not in told:
+            raise ValueError(f"{path}, row {i}: --latest_rows needs extra_info with task and index, found {told}")
+        places.setdefault(told["task"], []).append(told["index"])
+    first = {task: sorted(indexes)[-count:][0] for task, indexes in places.items()}
+    return [row for row in rows if row["extra_info"]["index"] >= first[row["extra_info"]["task"]]]
 
 
 def last_checkpoint(args) -> str | None:

@@ -14,8 +14,9 @@ from transformers import AutoTokenizer
 from mimigenrec.cli import parse
 from mimigenrec.contract import Contract, read_contract
 from mimigenrec.decoding.model import MIMIGenRec
+from mimigenrec.files import read_json
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.train import RunConfig, check_launch, last_checkpoint, main, read_rows
+from mimigenrec.grpo.train import RunConfig, check_launch, last_checkpoint, latest, main, read_rows
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index
 
@@ -178,6 +179,29 @@ GOOD = {"prompt": [{"role": "user", "content": "?"}], "reward_model": {"ground_t
 def test_rows_that_cannot_be_used_are_refused(command, data_with, train, message):
     with pytest.raises(ValueError, match=message):
         run(command("out", f"data={data_with(train)}"))
+
+
+def numbered(*indexes, task="task1_sid_sft"):
+    return [{"extra_info": {"task": task, "index": index}} for index in indexes]
+
+
+def test_latest_rows_are_the_last_of_each_task_in_the_order_of_the_file():
+    rows = [*numbered(3, 0, 2, 1), *numbered(1, 0, task="task4")]
+    assert latest(rows, 2, "x.json") == [*numbered(3, 2), *numbered(1, 0, task="task4")]
+    assert latest(rows, 1, "x.json") == [*numbered(3), *numbered(1, task="task4")]
+    assert latest(rows, 0, "x.json") == latest(rows, 99, "x.json") == rows
+
+
+def test_latest_rows_of_rows_that_tell_no_index_or_a_negative_number_are_refused():
+    with pytest.raises(ValueError, match="x.json, row 1: --latest_rows needs extra_info with task and index"):
+        latest([*numbered(0), {"extra_info": {"task": "task1_sid_sft"}}], 1, "x.json")
+    with pytest.raises(ValueError, match="--latest_rows -1 must be"):
+        latest(numbered(0), -1, "x.json")
+
+
+def test_latest_rows_train_on_these_alone(command, tmp_path):
+    run(command("out", "max_steps=1", "latest_rows=2"))
+    assert read_json(tmp_path / "out" / "manifest.json", "test")["train_rows"] == 2
 
 
 def test_targets_written_with_spaces_are_still_sids(tmp_path, tokenizer):
