@@ -31,7 +31,8 @@ def beyond_accuracy(
     popularity   train count of a shown item, mean over a list, then over rows
     novelty      bits, -log2 of a shown item's share of train with one added to every count; the same two means
     diversity    distance of two items of one list, mean over its pairs, then over rows: 1 - cosine of their vectors,
-                 [0, 2]; without vectors 1 - (leading SID levels shared) / (levels of the deeper SID), [0, 1]
+                 [0, 2]; without vectors 1 - (leading SID levels shared) / (levels of the deeper SID), [0, 1],
+                 None where all SIDs shown have one level, which tell only whether items are the same
 
     items          item ids of the catalogue
     train_counts   item -> how often it is the target of a train row; absent is 0
@@ -44,6 +45,7 @@ def beyond_accuracy(
     surprise = np.log2(counts.sum() + len(items)) - np.log2(counts + 1)  # (I,) bits
     shown = np.zeros(len(items))  # (I,) expected number of lists that show the item
     popularity, novelty, diversity = [], [], []
+    telling = vectors is not None or _has_levels(rows, k)
     for number, row in enumerate(rows):
         groups = _first(row["ranked"], k)
         if not groups:
@@ -53,7 +55,7 @@ def beyond_accuracy(
         shown[listed] += chance
         popularity.append(chance @ counts[listed] / chance.sum())
         novelty.append(chance @ surprise[listed] / chance.sum())
-        if min(k, len(listed)) > 1:
+        if telling and min(k, len(listed)) > 1:
             distance = _cosine_distances(groups, vectors, number) if vectors is not None else _sid_distances(groups)
             diversity.append(_mean_of_pairs(distance, groups, k))
     return {
@@ -87,6 +89,11 @@ def _first(ranked: Sequence[Group], k: int) -> list[Group]:
         groups.append(group)
         before += len(group["items"])
     return groups
+
+
+def _has_levels(rows: Sequence[Row], k: int) -> bool:
+    """Is there a SID of two levels or more in the first k of some row?"""
+    return any(len(split_sid(group["sid"])) > 1 for row in rows for group in _first(row["ranked"], k))
 
 
 def _indices(groups: Sequence[Group], place: Mapping[str, int], row: int) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mimigenrec.catalog import load_catalog
+from mimigenrec.catalog import Catalog, id_order, load_catalog
 from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.curves import find_log, panels, read_log, thinned
 from mimigenrec.evaluation.report_about import cautions, describe, method_facts, starts
@@ -35,10 +35,11 @@ from mimigenrec.evaluation.report_methods import Asked, cut_off, folders_of, rea
 from mimigenrec.evaluation.report_sections import sections
 from mimigenrec.evaluation.report_verdict import verdict
 from mimigenrec.evaluation.slices import count_targets
-from mimigenrec.files import write_json, writing
+from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.page import pictures_of, svg_file, to_html, to_markdown
+from mimigenrec.sids.vectors import read_vectors
 
 POINTS = 60  # of a curve; more are drawn as the means of so many stretches
 
@@ -56,6 +57,9 @@ class ReportConfig:
     training: dict = arg("training folders, for curves and time: {name: folder, or one per seed}", factory=dict)
     failed: dict = arg('what did not come to an end: {"tiger": reason, "rl/3": reason of seed 3}', factory=dict)
     costs: dict = arg("measured: {name: {seconds: 1.0, cpu_seconds: 2.0, peak_memory_gb: 3.0}}", factory=dict)
+    vectors: Path | None = arg(
+        "C.emb-NAME.npy of the items: diversity of a list is then by them; default: by SID levels", default=None
+    )
     metrics: list[str] = arg(
         "columns of the table", factory=lambda: ["ndcg@10", "hr@10", "hr@50", "ndcg@50", "hr@5", "mrr@10"]
     )
@@ -84,7 +88,7 @@ def build(config: ReportConfig) -> dict[str, Any]:
     train = train_file(config)
     counts = count_targets(read_inter(train))
     metrics = list(dict.fromkeys([*config.tested, *config.metrics]))
-    asked = Asked(metrics, cut_off(config.tested[0]), list(catalog.sids), counts)
+    asked = Asked(metrics, cut_off(config.tested[0]), list(catalog.sids), counts, item_vectors(config, catalog))
     looked_at = next((name for name in reversed(config.models) if name in folders), next(iter(folders)))
     rng = np.random.default_rng(config.seed)
     methods, rows = read_methods(folders, config.failed, asked, (looked_at, lambda rows: choose_rows(rows, rng)))
@@ -93,7 +97,7 @@ def build(config: ReportConfig) -> dict[str, Any]:
     tests = pair_tests(methods, config.models, began, config.tested, config.resamples, config.seed)
     about = describe(config.data, catalog, rows, methods)
     results = [run.folder / "final_result.json" for method in methods for run in method.runs]
-    inputs = [config.data / "id2sid.json", train, *results]
+    inputs = [config.data / "id2sid.json", train, *([config.vectors] if config.vectors else []), *results]
     report = {
         "title": config.title,
         "about": about,
@@ -113,6 +117,7 @@ def build(config: ReportConfig) -> dict[str, Any]:
         "slices": slice_figures(methods, rows, counts, config.tested[:2], config.seed),
         "levels": level_figures(methods),
         "beyond": beyond_figures(methods),
+        "vectors": config.vectors and config.vectors.name,
         "examples": {"model": looked_at, "users": examples(looked_at, methods, catalog)},
         "manifest": make_manifest(config, inputs, config.seed),
     }
@@ -135,6 +140,15 @@ def check(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
 def train_file(config: ReportConfig) -> Path:
     inner = config.data_dir / config.category
     return (inner if inner.is_dir() else config.data_dir) / f"{config.category}.train.inter"
+
+
+def item_vectors(config: ReportConfig, catalog: Catalog) -> dict[str, np.ndarray] | None:
+    """Item -> (dim,), None where no vectors are given. Raises what read_vectors does if they are of other items."""
+    if config.vectors is None:
+        return None
+    items = {*catalog.sids, *read_json(config.data / "items.json", made_by="preprocessing")}
+    items = sorted(items, key=id_order)  # all of item.json, those without a SID too
+    return dict(zip(items, read_vectors(config.vectors, items), strict=True))
 
 
 def curves_of(name: str, folders: Sequence[Path]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Asked(NamedTuple):
     k: int  # of the lists that are looked at beyond their metrics
     items: Sequence[str]  # the catalogue
     train_counts: Mapping[str, int]
+    vectors: Mapping[str, np.ndarray] | None = None  # item -> (dim,), to tell how far two items are apart
 
 
 class Run(NamedTuple):
@@ -129,7 +130,7 @@ def reasons(name: str, failed: Mapping[str, Any]) -> list[str]:
 def _measure(result: Result, asked: Asked, chosen: Sequence[int]) -> Run:
     columns = row_metrics(result.rows, "item", sorted(set(map(cut_off, asked.metrics))))
     try:
-        beyond = beyond_accuracy(result.rows, asked.items, asked.train_counts, asked.k)
+        beyond = beyond_accuracy(result.rows, asked.items, asked.train_counts, asked.k, asked.vectors)
     except ValueError as error:
         raise ValueError(f"{result.folder}: {error}; was it made on the data that --data names?") from error
     return Run(

@@ -222,12 +222,20 @@ def _beyond(report: Report) -> list:
         [name, *("" if of[key] is None else forms.get(key, "{:.2f}").format(of[key]) for key in BEYOND)]
         for name, of in report["beyond"].items()
     ]
+    diversity = "share of SID levels that two items of a list do not have in common."
+    if report["vectors"]:
+        diversity = f"1 - cosine of the vectors of two items of a list ({report['vectors']})."
+    elif any(of["diversity"] is None for of in report["beyond"].values()):
+        diversity += (
+            " It is empty where no list has two items or all SIDs have one level, which cannot tell how alike two "
+            "items are; the option vectors can."
+        )
     return [
         Paragraph(
             f"Of the first {report['k']} items of each list, right or wrong. coverage: share of the catalogue shown "
             f"to anyone. Gini: 0 all items alike, 1 one item only. entropy: higher is more even. popularity: mean "
-            f"number of train rows with the item as target. novelty: -log2 of its share of train. diversity: share of "
-            f"SID levels that two items of a list do not have in common."
+            f"number of train rows with the item as target. novelty: -log2 of its share of train. diversity: "
+            f"{diversity}"
         ),
         Table(["method", *BEYOND.values()], rows),
     ]

@@ -123,3 +123,9 @@ def test_the_report_may_be_told_which_methods_are_models(toy_config):
     assert report_stage(config, found).options["models"] == ["first"]
     assert "models" not in report_stage(toy_config(), {"methods": {"first": ["b"]}}).options
     assert report_stage(config, found).options["methods"] == found["methods"]
+
+
+def test_the_item_vectors_of_the_report_are_a_file_that_it_reads(toy_config, tmp_path):
+    (tmp_path / "v.npy").write_bytes(b"x")
+    stage = report_stage(toy_config(report={"vectors": str(tmp_path / "v.npy")}), {})
+    assert stage.options["vectors"] == str(tmp_path / "v.npy") and stage.reads == (tmp_path / "v.npy",)

@@ -169,6 +169,16 @@ def test_items_of_one_sid_are_no_distance_apart_by_sid_but_may_be_by_vector():
     assert beyond_accuracy(rows, ["1", "2"], {}, vectors=vectors)["diversity"] == pytest.approx(1)
 
 
+def test_sids_of_one_level_tell_no_diversity_but_vectors_do_and_one_deeper_sid_is_enough():
+    flat, vectors = [row(("<a_0>", "1"), ("<a_1>", "2"))], {"1": np.array([1.0, 0.0]), "2": np.array([3.0, 4.0])}
+    assert beyond_accuracy(flat, ["1", "2"], {})["diversity"] is None
+    assert beyond_accuracy(flat, ["1", "2"], {}, vectors=vectors)["diversity"] == pytest.approx(1 - 3 / 5)
+    deeper = [*flat, row((A, "1"), (B, "2"))]
+    assert beyond_accuracy(deeper, ["1", "2"], {})["diversity"] == pytest.approx((1 + 0.5) / 2)
+    cut = [row(("<a_0>", "1"), ("<a_1>", "2"), (C, "3"))]
+    assert beyond_accuracy(cut, ["1", "2", "3"], {}, k=2)["diversity"] is None  # the deeper one is not shown
+
+
 def test_rows_without_a_list_are_left_out_of_the_means():
     items, counts = ["1", "2"], {"1": 3, "2": 1}
     one = beyond_accuracy([row((A, "1"), (B, "2"))], items, counts)

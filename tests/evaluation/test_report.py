@@ -5,10 +5,14 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mimigenrec.cli import COMMANDS, parse
 from mimigenrec.evaluation.report import POINTS, ReportConfig, build, curves_of, main
+from mimigenrec.files import sha256
+from mimigenrec.sids.tokens import write_index
+from mimigenrec.sids.vectors import write_vectors
 
 ITEMS = ["0", "1", "4", "5", "6", "7"]
 TARGETS = [ITEMS[i % 6] for i in range(24)]
@@ -168,6 +172,109 @@ def test_rows_that_tell_only_sids_are_reported_by_them(config):
     assert report["table"]["rl"]["hr@3"]["mean"] == pytest.approx(22 / 24)
     assert report["examples"]["users"][0]["methods"]["rl"]["rank"] == [1, 1]
     assert "#### Row " in (config.output / "report.md").read_text()
+
+
+def told_of_diversity(config):
+    """What the two pages say of diversity; they must say the same."""
+    main(config)
+    page, text = ((config.output / f"report.{kind}").read_text() for kind in ("html", "md"))
+    said = text.partition("diversity: ")[2].partition("\n")[0]
+    assert said in page
+    return json.loads((config.output / "report.json").read_text()), said
+
+
+def one_level(config):
+    """The same case on a token per item: data and results of their own."""
+    data = config.output.parent / "data"
+    shutil.copytree(config.data, data)
+    write_index(
+        data / "id2sid.json", {item: (f"<a_{item}>",) for item in json.loads((data / "id2sid.json").read_text())}
+    )
+    config.data = data
+    for name, value in config.methods.items():
+        copies = []
+        for folder in [value] if isinstance(value, str) else value:
+            copies.append(str(config.output.parent / Path(folder).name))
+            shutil.copytree(folder, copies[-1])
+            rows = json.loads((Path(folder) / "final_result.json").read_text())
+            for row in rows:
+                row["target_sid"] = f"<a_{row['target']}>"
+                row["ranked"] = [group | {"sid": f"<a_{group['items'][0]}>"} for group in row["ranked"]]
+            (Path(copies[-1]) / "final_result.json").write_text(json.dumps(rows))
+        config.methods[name] = copies
+
+
+def test_diversity_by_sid_levels_where_no_vectors_are_given(config):
+    report, said = told_of_diversity(config)
+    assert said == "share of SID levels that two items of a list do not have in common."
+    assert report["vectors"] is None
+    # markov, first three items. Its six hits: 0 1 4, 1 0 4, 4 0 1, 5 0 1, 6 0 1, 7 0 1; else the first three others:
+    # 1 4 5 for target 0, 0 4 5 for 1, 0 1 5 for 4, 0 1 4 for 5, 6 and 7. Apart: 0-1 1/3, 4-5 2/3, all others 1.
+    near, mixed = (1 / 3 + 1 + 1) / 3, (2 / 3 + 1 + 1) / 3
+    rows = [near] * 6 + [mixed, mixed, near, near, near, near] * 3
+    assert report["beyond"]["markov"]["diversity"] == pytest.approx(np.mean(rows))
+
+
+@pytest.mark.parametrize("prepare", [lambda config: None, one_level], ids=["several levels", "one level"])
+def test_diversity_by_vectors_is_told_and_its_file_is_an_input(config, prepare, tmp_path):
+    prepare(config)
+    items = ["0", "1", "2", "3", "4", "5", "6", "7"]
+    vectors = np.ones((8, 2))
+    vectors[[4, 5, 6, 7]] = [1, -1]  # at a right angle to those of 0 to 3
+    config.vectors = tmp_path / "toy.emb-x.npy"
+    write_vectors(config.vectors, vectors, items, model="m", normalised=False)
+    report, said = told_of_diversity(config)
+    assert said == "1 - cosine of the vectors of two items of a list (toy.emb-x.npy)."
+    assert report["manifest"]["inputs"][str(config.vectors)] == sha256(config.vectors)
+    # markov's first three items always hold two of one side and one of the other
+    assert report["beyond"]["markov"]["diversity"] == pytest.approx(2 / 3)
+
+
+def test_one_level_and_no_vectors_leave_diversity_empty_and_the_page_says_why(config):
+    one_level(config)
+    report, said = told_of_diversity(config)
+    assert {of["diversity"] for of in report["beyond"].values()} == {None}
+    assert "empty where no list has two items or all SIDs have one level" in said and "vectors" in said
+    assert all(of["novelty"] is not None for of in report["beyond"].values())
+    last = (config.output / "report.md").read_text().partition("diversity: ")[2]
+    assert next(line for line in last.splitlines() if line.startswith("| markov")).endswith("|  |")
+
+
+def test_vectors_are_matched_by_item_id_order_with_items_that_have_no_sid(config, toy_data, tmp_path):
+    """Ten comes after nine, and an item of items.json without a SID has its row."""
+    config.data = tmp_path / "data"
+    shutil.copytree(toy_data, config.data)
+    known = json.loads((config.data / "items.json").read_text())
+    (config.data / "items.json").write_text(json.dumps({"10": known["0"], "3x": known["0"], "9": known["0"]} | known))
+    vectors = np.eye(11)
+    vectors[4] = vectors[0]  # item 4 is as 0; by any other order it would be another that is
+    config.vectors = tmp_path / "toy.emb-x.npy"
+    write_vectors(config.vectors, vectors, [*"01234567", "9", "10", "3x"], model="m", normalised=True)
+    config.methods, config.models, config.training = {"markov": config.methods["markov"]}, [], {}
+    # of markov's first three items (above) those with 0 and 4: 0 1 4, 1 0 4, 4 0 1; 0 4 5; 0 1 4 thrice
+    with_both = [0, 1, 2] + [7, 13, 19] + [9, 10, 11, 15, 16, 17, 21, 22, 23]
+    expected = (len(with_both) * 2 / 3 + (24 - len(with_both))) / 24
+    assert build(config)["beyond"]["markov"]["diversity"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([*"1234567", "8"], "toy.emb-x.npy was made for 8 items in another order or with other ids than the 8"),
+        ([*"0123456"], "toy.emb-x.npy has 7 rows for 8 items"),
+    ],
+)
+def test_vectors_of_other_items_are_refused(config, tmp_path, items, message):
+    config.vectors = tmp_path / "toy.emb-x.npy"
+    write_vectors(config.vectors, np.ones((len(items), 2)), items, model="m", normalised=False)
+    with pytest.raises(ValueError, match=message):
+        build(config)
+
+
+def test_vectors_that_are_missing_are_named(config, tmp_path):
+    config.vectors = tmp_path / "toy.emb-x.npy"
+    with pytest.raises(FileNotFoundError, match="toy.emb-x.npy is missing; mimigenrec embed writes it"):
+        build(config)
 
 
 def test_results_of_different_test_sets_are_refused(config, result_of, tmp_path):
