@@ -126,19 +126,27 @@ def run(stage: Stage, facts: Facts, memory: Path, fresh: bool, lock: int | None 
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             pass_fds=() if lock is None else (lock,),
         )
+        ended = None  # (pid, status, usage), once its end was seen
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            ended = os.wait4(process.pid, 0)
         except BaseException:  # Ctrl-C or SIGTERM: the stage must not go on alone
             process.terminate()
-            _, status, usage = os.wait4(process.pid, 0)
+            try:
+                ended = os.wait4(process.pid, 0)
+            except BaseException:  # a second one, while the stage takes its time
+                process.kill()
+                ended = os.wait4(process.pid, 0)
+                raise
             raise
         finally:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            cost["seconds"] += time.perf_counter() - started
-            cost["cpu_seconds"] += usage.ru_utime + usage.ru_stime
-            cost["peak_memory_gb"] = max(cost["peak_memory_gb"], usage.ru_maxrss / 1e6)  # kB; at least ours
-            cost["measured"] += 1
-            write_json(place / "cost.json", {name: round(value, 3) for name, value in cost.items()})
+            if ended:
+                _, status, usage = ended
+                process.returncode = os.waitstatus_to_exitcode(status)
+                cost["seconds"] += time.perf_counter() - started
+                cost["cpu_seconds"] += usage.ru_utime + usage.ru_stime
+                cost["peak_memory_gb"] = max(cost["peak_memory_gb"], usage.ru_maxrss / 1e6)  # kB; at least ours
+                cost["measured"] += 1
+                write_json(place / "cost.json", {name: round(value, 3) for name, value in cost.items()})
         code = process.returncode
         if code == 0 and not (stage.folder / stage.last).is_file():
             code = 1

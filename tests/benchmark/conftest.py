@@ -6,8 +6,10 @@ from mimigenrec.benchmark.run import BenchmarkConfig
 from mimigenrec.benchmark.stage import Stage
 
 COMMAND = """
-import os, sys, time, pathlib, yaml
+import os, signal, sys, time, pathlib, yaml
 options = yaml.safe_load(open(sys.argv[1]))
+if options.get("deaf"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 out = pathlib.Path(options["output"])
 out.mkdir(parents=True, exist_ok=True)
 (out / "pid").write_text(str(os.getpid()))

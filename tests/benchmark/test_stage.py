@@ -137,6 +137,28 @@ def test_ending_the_benchmark_ends_its_stage_and_counts_its_time(make_stage, mem
     assert len((stage.folder / "lines.txt").read_text().splitlines()) == 4
 
 
+def test_a_second_interrupt_kills_a_stage_that_does_not_end_and_is_told_as_such(make_stage, memory):
+    stage, left = make_stage("sft/1", sleep=1, deaf=True), [1, 2]
+
+    def alarm(*_):
+        if (stage.folder / "lines.txt").is_file() and left:  # it sleeps, deaf to SIGTERM
+            raise KeyboardInterrupt(left.pop(0))
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+        started = time.perf_counter()
+        with pytest.raises(KeyboardInterrupt, match="2"):
+            go(stage, memory)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.perf_counter() - started < 20
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((stage.folder / "pid").read_text()), 0)
+    assert standing_of(stage, memory).word == "begun" and cost_of(stage, memory)["measured"] == 1
+
+
 def test_what_is_remembered_is_plain_json(make_stage, memory):
     stage = make_stage("sft/1")
     go(stage, memory)
