@@ -67,7 +67,8 @@ def with_signal(
 ) -> tuple[list[Group], int]:
     """The groups of this process after the remedies that args (RLConfig) asks for, and the rounds of sampling it took.
 
-    rows   other rows of the training set, in the order in which they are drawn; used up, no more are drawn
+    rows   of the whole training set, those of the batch too, in the order in which they are drawn; used up, no more
+           are drawn
     most   a number of this process -> the largest of all processes
     Groups without signal after the last round stay as they were rolled out.
     """
