@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trl import GRPOConfig
@@ -97,6 +98,20 @@ def check_whole_groups(rows: int, group_size: int) -> None:
             f"steps_per_generation (default: gradient_accumulation_steps) a multiple of num_generations={group_size}, "
             f"for example {-(-rows // group_size) * group_size}"
         )
+
+
+def check_groups(inputs: Sequence[Mapping], group_size: int) -> None:
+    """Raises ValueError unless the rows of a batch are groups of the same prompt and target, one after the other."""
+    for i, row in enumerate(inputs):
+        first = i - i % group_size
+        for key in ("prompt", "reward_model"):
+            if row[key] != inputs[first][key]:
+                raise ValueError(
+                    f"row {i} of the batch of one process is not of its group: its {key} is {str(row[key])[:200]}, "
+                    f"that of row {first} is {str(inputs[first][key])[:200]}. Every row must come "
+                    f"num_generations={group_size} times in a row, as TRL's own sampler gives them; a sampler or "
+                    f"dataset transform of yours must keep that"
+                )
 
 
 def check_whole_batch(rows: int, args: GRPOConfig) -> None:

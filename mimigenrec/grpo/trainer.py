@@ -23,7 +23,13 @@ from mimigenrec.contract import prompt_ids
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
-from mimigenrec.grpo.checks import check_arguments, check_pool, check_whole_batch, warn_of_ranks_that_mean_nothing
+from mimigenrec.grpo.checks import (
+    check_arguments,
+    check_groups,
+    check_pool,
+    check_whole_batch,
+    warn_of_ranks_that_mean_nothing,
+)
 from mimigenrec.grpo.groups import Group, remedies, spread, with_signal, without_hints
 from mimigenrec.grpo.inside_trie import InsideTrie
 from mimigenrec.grpo.load_reward import checked
@@ -104,8 +110,12 @@ class BeamGRPOTrainer(GRPOTrainer):
         self.add_callback(StopRule(args.stop_hr50_drop, args.stop_patience))
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
-        """In: every row G times in a row. Out: TRL's tensors of N rows, and what hints and ce_coef need beside."""
+        """In: every row G times in a row. Out: TRL's tensors of N rows, and what hints and ce_coef need beside.
+
+        Raises ValueError if the rows come in another order.
+        """
         G, args, gather, device = self.num_generations, self.args, self.accelerator.gather, self.accelerator.device
+        check_groups(inputs, G)
         groups = self._roll(inputs[::G])
         found = spread(groups, self.trie, gather)  # what the policy rolls out by itself
         drawn = torch.randperm(len(self.train_dataset)).tolist() if args.dynamic_sampling_rounds else []

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from trl import GRPOConfig
 
-from mimigenrec.grpo.checks import check_save_steps, check_whole_groups
+from mimigenrec.grpo.checks import check_groups, check_save_steps, check_whole_groups
 from mimigenrec.grpo.config import RLConfig
 from tests.conftest import ROOT
 
@@ -13,6 +13,21 @@ def test_whole_groups_on_one_process():
     check_whole_groups(32, 16)
     with pytest.raises(ValueError, match="hold 24 rollouts.*for example 32"):
         check_whole_groups(24, 16)
+
+
+def test_a_row_of_another_prompt_or_target_in_a_group_is_named():
+    def row(prompt, target):
+        return {"prompt": [{"role": "user", "content": prompt}], "reward_model": {"ground_truth": target}}
+
+    a, b, other = row("?", "<a_1>"), row("!", "<a_1>"), row("?", "<a_2>")
+    check_groups([a, a, a, b, b, b, a, a, a], 3)
+    check_groups([], 3)
+    with pytest.raises(
+        ValueError, match=r"row 4 of .* its prompt is .*'\?'.*, that of row 3 is .*'!'.*num_generations=3"
+    ):
+        check_groups([a, a, a, b, a, b], 3)
+    with pytest.raises(ValueError, match=r"row 2 of .* its reward_model is .*<a_2>.*, that of row 0 is .*<a_1>"):
+        check_groups([a, a, other], 3)
 
 
 def test_save_steps_by_hand():

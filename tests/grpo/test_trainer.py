@@ -40,6 +40,13 @@ def test_a_group_is_one_search_and_rewards_are_told_its_ranks(make_trainer, tiny
     assert texts == [tokenizer.decode(sid) for ranked in found for sid, _ in ranked]
 
 
+def test_rows_that_are_not_in_groups_are_refused_before_anything_is_rolled_out(make_trainer):
+    trainer = make_trainer(rule())
+    rows = [trainer.train_dataset[i] for i in range(8)]
+    with pytest.raises(ValueError, match="row 1 of the batch of one process is not of its group"):
+        trainer._generate_and_score_completions(rows)
+
+
 def test_groups_of_one_prompt_or_one_target_are_still_scored_apart(make_trainer):
     """Texts are no keys: the same question may come with another answer, the same answer in the next group."""
     trainer = make_trainer(load_rewards(["ranking_reward.rule_reward", "ranking_reward.ndcg_reward"]))
