@@ -1,4 +1,4 @@
-"""What the README tells people to type exists and does what it says."""
+"""What the README and the pages of docs/ tell people to type exists and does what it says."""
 
 import dataclasses
 import importlib
@@ -11,10 +11,21 @@ from mimigenrec.grpo.load_reward import load_rewards
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-SHELL = re.sub(r"\\\n", " ", "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)))
-CALLS = re.findall(
-    r"mimigenrec ([a-z-]+)([^\n`]*)", SHELL + "\n" + "\n".join(re.findall(r"`(mimigenrec [^`]+)`", README))
-)
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/README.md")])
+
+
+def calls_of(text: str) -> list[tuple[str, str]]:
+    """("evaluate", "--model M --k 10") of every call in shell blocks and in code within a line."""
+    shell = re.sub(r"\\\n", " ", "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)))
+    inline = "\n".join(re.findall(r"`(mimigenrec [^`]+)`", text))
+    return re.findall(r"mimigenrec ([a-z-]+)([^\n`#;&|]*)", shell + "\n" + inline)
+
+
+CALLS = [
+    pytest.param(*call, id=f"{page.relative_to(ROOT)}-{call[0]}")
+    for page in PAGES
+    for call in calls_of(page.read_text())
+]
 
 
 def fields_of(command: str) -> set[str]:
@@ -26,9 +37,9 @@ def fields_of(command: str) -> set[str]:
 
 @pytest.mark.parametrize(("command", "rest"), CALLS)
 def test_every_command_line_names_a_command_and_keys_that_it_has(command, rest):
-    assert command in COMMANDS
-    for flag in re.findall(r"--([a-z_]+)", rest):
-        assert flag in fields_of(command) | {"help"}, f"mimigenrec {command} has no --{flag}"
+    assert command in COMMANDS, f"there is no mimigenrec {command}"
+    for flag in re.findall(r"--([a-z0-9_]+)", rest):
+        assert flag in fields_of(command) | {"help", "config"}, f"mimigenrec {command} has no --{flag}"
 
 
 def test_every_command_has_a_row_in_the_table():
