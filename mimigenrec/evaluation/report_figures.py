@@ -30,8 +30,9 @@ def pair_tests(
 ) -> list[Figures]:
     """Every model against every baseline, and against the model that it started from.
 
-    [{"model", "against", "kind": "baseline" or "start", "metrics": {metric: {"mean", "low", "high", "p", "holm"}}}];
-    mean is model minus the other, low and high its 95 % interval (paired bootstrap), p of the permutation test.
+    [{"model", "against", "kind": "baseline" or "start", "metrics": {metric: {"mean", "low", "high", "p",
+    "p_bootstrap", "holm"}}}]; mean is model minus the other, low, high and p_bootstrap its 95 % interval and p by
+    paired bootstrap, p of the permutation test, holm that p adjusted.
     """
     columns = {m.name: {name: m.columns[name] for name in tested} for m in methods if m.runs}
     pairs = [(model, other, "baseline") for model in models for other in columns if other not in models]
@@ -43,7 +44,8 @@ def pair_tests(
         differences = paired_bootstrap(*both, np.random.default_rng(seed))
         p = permutation_test(*both, np.random.default_rng(seed), resamples)
         metrics = {
-            name: {"mean": d.mean, "low": d.low, "high": d.high, "p": p[name]} for name, d in differences.items()
+            name: {"mean": d.mean, "low": d.low, "high": d.high, "p": p[name], "p_bootstrap": d.p}
+            for name, d in differences.items()
         }
         found.append({"model": model, "against": other, "kind": kind, "metrics": metrics})
     for name in tested:

@@ -134,14 +134,14 @@ def _tests(report: Report) -> list:
         cells: list[Words] = []
         for of in pair["metrics"].values():
             sign, kind = SIGNS[outcome(of)]
-            p, adjusted = (p_text(of[key]).removeprefix("= ") for key in ("p", "holm"))
+            p, bootstrapped, adjusted = (p_text(of[key]).removeprefix("= ") for key in ("p", "p_bootstrap", "holm"))
             cells += [
                 [
                     f"{of['mean']:+.4f}",
                     Span(f" {sign}", kind),
                     Span(f" [{of['low']:+.4f}, {of['high']:+.4f}]", "under"),
                 ],
-                [adjusted, Span(f" {p}", "under")],
+                [adjusted, Span(f" {p} / {bootstrapped}", "under")],
             ]
         rows.append([f"{pair['model']} − {pair['against']}", *cells])
     heads = [head for metric in report["tested"] for head in (title(metric), "adjusted p")]
@@ -149,7 +149,8 @@ def _tests(report: Report) -> list:
         Paragraph(
             f"Model minus the other, row by row on the same rows; each row is the mean over seeds first. Interval: "
             f"paired bootstrap. Adjusted p: by Holm over the {len(report['tests'])} pairs, each metric for itself, "
-            f"from the two-sided p below it (permutation test, {report['resamples']:,} resamples). "
+            f"from the first of the two-sided p below it (permutation test, {report['resamples']:,} resamples / "
+            f"paired bootstrap). "
             f"{title(report['tested'][0])} was chosen beforehand as the one that decides. ▲ better, ▼ worse (adjusted "
             f"p < {SURE}), ≈ no difference shown."
         ),

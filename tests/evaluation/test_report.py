@@ -101,6 +101,9 @@ def test_three_forms_of_one_truth_and_nothing_from_outside(config, capsys):
     page, text = ((config.output / f"report.{kind}").read_text() for kind in ("html", "md"))
     for said in ("0.9167", "Paired tests", "rl: reward", "User u", "Beyond accuracy", "thing number 4"):
         assert said in page and said in text, said
+    test = report["tests"][0]["metrics"]["ndcg@3"]
+    both = " / ".join(f"{test[key]:.3f}".replace("0.000", "< 0.001") for key in ("p", "p_bootstrap"))
+    assert both in text and both.replace("<", "&lt;") in page and "permutation test, 2,000 resamples / paired" in text
     for statement in report["verdict"]:
         assert statement["text"] in capsys.readouterr().out + text
     assert "http" not in page and page.count("<html") == 1

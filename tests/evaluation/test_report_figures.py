@@ -56,6 +56,7 @@ def test_every_model_meets_every_baseline_and_its_start_and_all_tests_are_one_fa
     first = found[0]["metrics"]["hr@1"]
     d = paired_bootstrap(A.columns, B.columns, np.random.default_rng(3))["hr@1"]
     assert (first["mean"], first["low"], first["high"]) == (d.mean, d.low, d.high)
+    assert first["p_bootstrap"] == d.p != first["p"]
     assert first["mean"] == pytest.approx(0.375)  # rows' mean over both seeds: (1 + 1 + 1/2 + 0) / 4 - 1 / 4
     assert first["p"] == permutation_test(A.columns, B.columns, np.random.default_rng(3), 500)["hr@1"]
     p = [pair["metrics"]["hr@1"]["p"] for pair in found]
