@@ -28,6 +28,7 @@ from mimigenrec.evaluation.report_figures import (
     in_order,
     level_figures,
     pair_tests,
+    seed_cautions,
     slice_figures,
     table,
 )
@@ -101,7 +102,7 @@ def build(config: ReportConfig) -> dict[str, Any]:
     report = {
         "title": config.title,
         "about": about,
-        "cautions": cautions(about, methods),
+        "cautions": [*cautions(about, methods), *seed_cautions(tests)],
         "methods": [
             method_facts(method, config.models, training.get(method.name, ()), config.costs.get(method.name))
             for method in methods

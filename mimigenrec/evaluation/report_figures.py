@@ -13,7 +13,14 @@ from tqdm import tqdm
 from mimigenrec.evaluation.report_methods import Method
 from mimigenrec.evaluation.result import Row
 from mimigenrec.evaluation.slices import slices
-from mimigenrec.evaluation.stats import bootstrap, holm, over_seeds, paired_bootstrap, permutation_test
+from mimigenrec.evaluation.stats import (
+    bootstrap,
+    holm,
+    over_seeds,
+    paired_bootstrap,
+    permutation_test,
+    rows_over_seeds,
+)
 
 SURE = 0.05
 
@@ -30,29 +37,60 @@ def pair_tests(
 ) -> list[Figures]:
     """Every model against every baseline, and against the model that it started from.
 
-    [{"model", "against", "kind": "baseline" or "start", "metrics": {metric: {"mean", "low", "high", "p",
+    [{"model", "against", "kind": "baseline" or "start", "seeds", "metrics": {metric: {"mean", "low", "high", "p",
     "p_bootstrap", "holm"}}}]; mean is model minus the other, low, high and p_bootstrap its 95 % interval and p by
-    paired bootstrap, p of the permutation test, holm that p adjusted.
+    paired bootstrap, p of the permutation test, holm that p adjusted. seeds: of a start where seeds failed, those
+    that both have, which alone are compared; [] where that cannot be told, else None: all of both.
     """
-    columns = {m.name: {name: m.columns[name] for name in tested} for m in methods if m.runs}
-    pairs = [(model, other, "baseline") for model in models for other in columns if other not in models]
+    of = {m.name: m for m in methods if m.runs}
+    pairs = [(model, other, "baseline") for model in models for other in of if other not in models]
     pairs += [(model, start, "start") for model, start in starts.items()]
-    pairs = [pair for pair in pairs if pair[0] in columns and pair[1] in columns]
+    pairs = [pair for pair in pairs if pair[0] in of and pair[1] in of]
     found = []
     for model, other, kind in tqdm(pairs, desc="paired tests", unit="pair", disable=None):
-        both = columns[other], columns[model]
+        seeds = shared_seeds(of[model], of[other]) if kind == "start" else None
+        both = [_columns(of[name], tested, seeds) for name in (other, model)]
         differences = paired_bootstrap(*both, np.random.default_rng(seed))
         p = permutation_test(*both, np.random.default_rng(seed), resamples)
         metrics = {
             name: {"mean": d.mean, "low": d.low, "high": d.high, "p": p[name], "p_bootstrap": d.p}
             for name, d in differences.items()
         }
-        found.append({"model": model, "against": other, "kind": kind, "metrics": metrics})
+        found.append({"model": model, "against": other, "kind": kind, "seeds": seeds, "metrics": metrics})
     for name in tested:
         adjusted = holm({i: pair["metrics"][name]["p"] for i, pair in enumerate(found)})
         for i, value in adjusted.items():
             found[i]["metrics"][name]["holm"] = value
     return found
+
+
+def shared_seeds(a: Method, b: Method) -> list[int] | None:
+    """The seeds that both have, where some failed; None if none failed or all are shared, [] if that cannot be told.
+
+    Seeds are those of the results' manifests; they match nothing where one has none or two of a method have the same.
+    """
+    ours, theirs = ([run.manifest.get("seed") for run in method.runs] for method in (a, b))
+    if not (a.failed or b.failed):
+        return None
+    if any(None in seeds or len(set(seeds)) < len(seeds) for seeds in (ours, theirs)):
+        return []
+    return None if set(ours) == set(theirs) else [seed for seed in ours if seed in theirs]
+
+
+def seed_cautions(tests: Sequence[Figures]) -> list[str]:
+    return [
+        f"{pair['model']} and {pair['against']}, from which it began, are compared by all seeds that each has: some "
+        f"failed, and the manifests do not tell which of the others belong together"
+        for pair in tests
+        if pair["seeds"] == []
+    ]
+
+
+def _columns(method: Method, names: Sequence[str], seeds: Sequence[int] | None) -> dict[str, np.ndarray]:
+    """Metric -> (N,), mean over the runs of these seeds; over all if there are none."""
+    runs = [run.columns for run in method.runs if seeds and run.manifest["seed"] in seeds]
+    columns = rows_over_seeds(runs) if runs else method.columns
+    return {name: columns[name] for name in names}
 
 
 def in_order(methods: Sequence[Method], models: Sequence[str], metric: str) -> list[Method]:

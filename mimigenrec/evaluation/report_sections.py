@@ -143,7 +143,8 @@ def _tests(report: Report) -> list:
                 ],
                 [adjusted, Span(f" {p} / {bootstrapped}", "under")],
             ]
-        rows.append([f"{pair['model']} − {pair['against']}", *cells])
+        seeds = f" (seed {', '.join(map(str, pair['seeds']))})" if pair["seeds"] else ""
+        rows.append([f"{pair['model']} − {pair['against']}{seeds}", *cells])
     heads = [head for metric in report["tested"] for head in (title(metric), "adjusted p")]
     return [
         Paragraph(

@@ -76,6 +76,8 @@ def after_training_on(pair: Mapping[str, Any], tested: Sequence[str]) -> Stateme
         points.append(f"{title(wide)} {difference(loss)}")
         if kept and loss["low"] < 0:
             points[-1] += f"; kept means no loss shown, one of {-loss['low']:.4f} is not ruled out"
+    if pair["seeds"]:
+        points.append(f"of the seeds that both have: {', '.join(map(str, pair['seeds']))}")
     state = "bad" if outcome(gain) == "worse" or not kept else "good" if outcome(gain) == "better" else "watch"
     return {"state": state, "text": text + ".", "points": points}
 

@@ -131,8 +131,21 @@ def test_a_failed_seed_and_a_failed_method_are_shown_and_the_rest_is_measured(co
     assert lost["text"] == "Failed: tiger. Incomplete, numbers are of the remaining seeds alone: rl."
     assert lost["points"] == ["rl: seed 3: loss is nan", "tiger: out of memory"]
     assert report["table"]["rl"]["hr@3"]["mean"] == pytest.approx(21.5 / 24) and "tiger" not in report["table"]
+    start = report["tests"][-1]
+    assert (start["against"], start["seeds"]) == ("sft", None)  # both have the seeds 1 and 2
     text = (config.output / "report.md").read_text()
     assert "| rl **incomplete: 2 seeds** | " in text and "| tiger | **failed** | " in text
+
+
+def test_rl_without_a_seed_that_sft_has_meets_it_in_the_others(config):
+    config.methods["rl"] = config.methods["rl"][1:]
+    config.failed = {"rl/1": "loss is nan"}
+    main(config)
+    start = json.loads((config.output / "report.json").read_text())["tests"][-1]
+    assert (start["kind"], start["seeds"]) == ("start", [2])
+    assert start["metrics"]["ndcg@3"]["mean"] == pytest.approx((22 - 12) / 24)
+    text = (config.output / "report.md").read_text()
+    assert "| rl − sft (seed 2) | " in text and "of the seeds that both have: 2" in text
 
 
 def test_a_model_of_which_no_seed_came_to_an_end_does_not_stop_the_report(config):

@@ -12,6 +12,7 @@ from mimigenrec.evaluation.report_figures import (
     level_figures,
     outcome,
     pair_tests,
+    seed_cautions,
     slice_figures,
     table,
 )
@@ -79,6 +80,46 @@ def test_the_pairs_of_one_metric_are_a_family_and_other_metrics_are_not():
 def test_models_stand_first_then_baselines_by_strength_then_what_failed():
     methods = [FAILED, method("weak", [0]), method("m2", [0]), method("strong", [1]), method("m1", [0])]
     assert [m.name for m in in_order(methods, ["m1", "m2"], "hr@1")] == ["m1", "m2", "strong", "weak", "failed"]
+
+
+def seeded(of, seeds, failed=()):
+    runs = [run._replace(manifest={"seed": seed}) for run, seed in zip(of.runs, seeds, strict=True)]
+    return of._replace(runs=runs, failed=list(failed))
+
+
+SFT = method("sft", [1, 0, 0, 0] * 10, [1, 1, 0, 0] * 10, [0, 0, 0, 0] * 10)
+RL = method("rl", [1, 1, 1, 1] * 10, [1, 1, 0, 0] * 10)  # of SFT's seeds 3 and 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "failed", "seeds", "mean"),
+    [
+        ([3, 1], [1, 2, 3], ["seed 2: killed"], [3, 1], 0.75 - 0.125),
+        ([3, 1], [1, 2, 3], [], None, 0.75 - 0.25),  # nothing failed: the user chose what stands here
+        ([9, 1], [1, 2, 3], ["seed 2: killed"], [1], 0.5 - 0.25),
+        ([8, 9], [1, 2, 3], ["seed 2: killed"], [], 0.75 - 0.25),  # no seed in common
+        ([42, 42], [1, 2, 3], ["seed 2: killed"], [], 0.75 - 0.25),
+        ([3, None], [1, 2, 3], ["seed 2: killed"], [], 0.75 - 0.25),
+    ],
+)
+def test_rl_and_its_start_are_compared_by_the_seeds_that_both_have(ours, theirs, failed, seeds, mean):
+    methods = [A, seeded(SFT, theirs), seeded(RL, ours, failed)]
+    baseline, start = pair_tests(methods, ["rl"], {"rl": "sft"}, ["hr@1"], 100, seed=0)[::2]
+    assert start["kind"] == "start" and start["seeds"] == seeds
+    assert start["metrics"]["hr@1"]["mean"] == pytest.approx(mean)
+    assert baseline["kind"] == "baseline" and baseline["seeds"] is None
+    assert baseline["metrics"]["hr@1"]["mean"] == pytest.approx(0.75 - 0.25)  # all seeds
+    assert len(seed_cautions([baseline, start])) == (seeds == [])
+
+
+def test_a_seed_lost_by_both_or_by_the_start_alone():
+    two = method("two", [1, 0, 0, 0] * 10, [1, 1, 0, 0] * 10)
+    both = [seeded(two, [1, 3], ["seed 2: killed"]), seeded(RL, [3, 1], ["seed 2: it needs sft/2"])]
+    [start] = pair_tests(both, ["rl", "two"], {"rl": "two"}, ["hr@1"], 100, seed=0)
+    assert start["seeds"] is None
+    lost = [seeded(two, [1, 3], ["seed 2: killed"]), seeded(method("rl", *[[1] * 40] * 3), [1, 2, 3])]
+    [start] = pair_tests(lost, ["rl", "two"], {"rl": "two"}, ["hr@1"], 100, seed=0)
+    assert start["seeds"] == [1, 3]
 
 
 def test_no_model_no_test():

@@ -13,8 +13,8 @@ def numbers(mean, p, low=None):
     return {"mean": mean, "low": mean - 0.01 if low is None else low, "high": mean + 0.01, "p": p, "holm": p}
 
 
-def pair(model, against, kind="baseline", **metrics):
-    return {"model": model, "against": against, "kind": kind, "metrics": metrics}
+def pair(model, against, kind="baseline", seeds=None, **metrics):
+    return {"model": model, "against": against, "kind": kind, "seeds": seeds, "metrics": metrics}
 
 
 def report(table, tests=(), models=("rl",), failed=(), cautions=()):
@@ -49,6 +49,15 @@ def test_a_model_that_beats_every_baseline():
     assert found[2]["text"] == "Seeds per method: 2: rl; 1: markov." and found[2]["state"] == ""
     assert found[2]["points"] == ["rl: NDCG@10 of the seeds 0.0900, 0.1100"]
     assert len(found) == 3
+
+
+def test_rl_after_a_failed_seed_tells_of_which_seeds_it_speaks():
+    metrics = {"ndcg@10": numbers(0.02, 0.01), "hr@50": numbers(0.02, 0.01)}
+    started = pair("rl", "sft", kind="start", seeds=[1, 3], **metrics)
+    points = [v["points"] for v in verdict(report(TABLE | {"sft": value(0.08)}, [started], ("rl", "sft")))]
+    assert ["NDCG@10 +0.0200 [+0.0100, +0.0300], adjusted p = 0.010", "of the seeds that both have: 1, 3"] in [
+        of[:1] + of[-1:] for of in points
+    ]
 
 
 @pytest.mark.parametrize(
