@@ -5,12 +5,7 @@ import json
 import pytest
 
 from mimigenrec.plots import PlotConfig, main, read_results
-
-
-def jsonl(path, events):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return path
+from tests.evaluation.conftest import RL, SFT, jsonl
 
 
 def metrics(folder, hr):
@@ -19,15 +14,6 @@ def metrics(folder, hr):
     level = {f"{name}@{k}": value for name in ("hr", "ndcg", "mrr") for k in (1, 10)}
     (folder / "metrics.json").write_text(json.dumps({"n_rows": 9, "sid": level, "item": level}))
     return folder
-
-
-SFT = [
-    {"current_steps": 1, "total_steps": 2, "loss": 2.0, "lr": 0.1},
-    {"current_steps": 2, "total_steps": 2, "loss": 1.0, "percentage": 100.0, "elapsed_time": "0:00:01"},
-    {"current_steps": 2, "eval_loss": 1.5},
-    {"current_steps": 2, "eval_hr@10": 0.2, "eval_ndcg@10": 0.1},
-]
-RL = [{"step": s, "loss": 0.0, "reward": 0.1 * s, "rewards/rule_reward/mean": 0.1 * s, "kl": 0.0} for s in range(60)]
 
 
 def test_both_pictures_and_the_table_are_made(tmp_path, capsys):

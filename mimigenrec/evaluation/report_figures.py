@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mimigenrec.evaluation.report_methods import Method
 from mimigenrec.evaluation.result import Row
-from mimigenrec.evaluation.slices import slices
+from mimigenrec.evaluation.slices import slice_metrics, slices
 from mimigenrec.evaluation.stats import (
     bootstrap,
     holm,
@@ -154,16 +154,22 @@ def slice_figures(
     methods: Sequence[Method], rows: Sequence[Row], train_counts: Mapping[str, int], metrics: Sequence[str], seed: int
 ) -> list[Figures]:
     """[{"family", "slice", "n", "methods": {method: {metric: {"mean", "low", "high"}}}}], empty slices too."""
+    masks = slices(rows, train_counts)
+    measured = {
+        method.name: slice_metrics({metric: method.columns[metric] for metric in metrics}, masks, seed)
+        for method in methods
+        if method.runs
+    }
     found = []
-    for family, masks in slices(rows, train_counts).items():
-        for name, mask in masks.items():
-            of: Figures = {}
-            for method in methods:
-                if method.runs and mask.any():
-                    chosen = {metric: method.columns[metric][mask] for metric in metrics}
-                    intervals = bootstrap(chosen, np.random.default_rng(seed))
-                    of[method.name] = {metric: interval._asdict() for metric, interval in intervals.items()}
-            found.append({"family": family, "slice": name, "n": int(mask.sum()), "methods": of})
+    for family, of in masks.items():
+        for name, mask in of.items():
+            intervals = {
+                m: {metric: means[family][name][metric] for metric in metrics} for m, means in measured.items()
+            }
+            told = {
+                m: {metric: i._asdict() for metric, i in own.items()} for m, own in intervals.items() if mask.any()
+            }
+            found.append({"family": family, "slice": name, "n": int(mask.sum()), "methods": told})
     return found
 
 

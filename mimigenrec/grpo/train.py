@@ -53,7 +53,7 @@ class RunConfig:
     # a slice of Amazon18 Industrial split by time, a third of its rows: docs/results.md
     latest_rows: int = arg(
         "train on so many rows of each task, those that come last in train.inter; 0: on all. Where data are split by "
-        "time these are nearest to what comes, and SFT knows the early ones by heart",
+        "time these are nearest to what comes",
         default=0,
     )
     eval_sample: int = arg("rows of valid.json that each evaluation takes, drawn with the seed", default=512)

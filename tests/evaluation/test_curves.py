@@ -5,21 +5,7 @@ import json
 import pytest
 
 from mimigenrec.evaluation.curves import find_log, panels, read_log, smoothed, thinned
-
-
-def jsonl(path, events):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return path
-
-
-SFT = [
-    {"current_steps": 1, "total_steps": 2, "loss": 2.0, "lr": 0.1},
-    {"current_steps": 2, "total_steps": 2, "loss": 1.0, "percentage": 100.0, "elapsed_time": "0:00:01"},
-    {"current_steps": 2, "eval_loss": 1.5},
-    {"current_steps": 2, "eval_hr@10": 0.2, "eval_ndcg@10": 0.1},
-]
-RL = [{"step": s, "loss": 0.0, "reward": 0.1 * s, "rewards/rule_reward/mean": 0.1 * s, "kl": 0.0} for s in range(60)]
+from tests.evaluation.conftest import RL, SFT, jsonl
 
 
 def test_a_llamafactory_log_by_hand(tmp_path):

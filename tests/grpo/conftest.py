@@ -124,3 +124,13 @@ def target_that(tiny_model, tokenizer, toy):
         return target and row | {"reward_model": {"ground_truth": "".join(tokenizer.convert_ids_to_tokens(target))}}
 
     return find
+
+
+SETTINGS = """
+num_generations: 4
+per_device_train_batch_size: 8
+learning_rate: 1.0e-3
+logging_steps: 1
+use_cpu: true
+disable_tqdm: true
+"""  # of a command on the toy, without its rewards

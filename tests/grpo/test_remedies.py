@@ -19,6 +19,7 @@ from mimigenrec.grpo.load_reward import load_rewards
 from mimigenrec.grpo.train import RunConfig, main
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import split_sid
+from tests.grpo.conftest import SETTINGS
 
 
 def rule():
@@ -174,15 +175,8 @@ def test_every_step_says_how_wide_its_rollouts_are(make_trainer, toy):
         assert entry["level1_entropy"] == pytest.approx(0.0 if len(codes) == 1 else 0.6931, abs=1e-4)
 
 
-PLAIN = """
-rewards: [ranking_reward.rule_reward]
-num_generations: 4
-per_device_train_batch_size: 8
-learning_rate: 1.0e-3
-logging_steps: 1
-use_cpu: true
-disable_tqdm: true
-rollout: mixed
+PLAIN = f"""
+rewards: [ranking_reward.rule_reward]{SETTINGS}rollout: mixed
 ce_coef: 0.1
 max_steps: 4
 save_steps: 2

@@ -19,17 +19,10 @@ from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.train import RunConfig, check_launch, last_checkpoint, latest, main, read_rows
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index
+from tests.grpo.conftest import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAIN = """
-rewards: [ranking_reward.rule_reward, ranking_reward.ndcg_rule_reward]
-num_generations: 4
-per_device_train_batch_size: 8
-learning_rate: 1.0e-3
-logging_steps: 1
-use_cpu: true
-disable_tqdm: true
-"""
+PLAIN = "rewards: [ranking_reward.rule_reward, ranking_reward.ndcg_rule_reward]" + SETTINGS
 
 
 @pytest.fixture
