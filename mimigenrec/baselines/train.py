@@ -66,6 +66,11 @@ class BaselineConfig:
     back_off: int = arg("markov: how many items before the last are asked, before popularity", default=0)
     neighbours: int = arg("itemknn: how many of each item count", default=100)
     shrink: float = arg("itemknn: added below the fraction, against items of few users", default=0.0)
+    index: Path | None = arg(
+        "tiger: C.index.json of the SIDs that it writes, where they are others than those that name the items in its "
+        "lists; an item each",
+        default=None,
+    )
     seed: int = arg("of the bootstrap and of a network's training", default=42)
 
 
@@ -74,9 +79,12 @@ def main(config: BaselineConfig, network: Network = DEFAULTS) -> None:
         raise ValueError(f"--k {config.k} leaves nothing to rank; the smallest is {KS[0]}")
     if config.data and config.sids == "none":
         raise ValueError(f"--data {config.data} has SIDs; leave out --sids none, or --data")
+    if config.index and config.method != "tiger":
+        raise ValueError(f"--index {config.index} is for --method tiger; {config.method} writes no SIDs")
     catalog = read_catalog(config)
     inputs = [*index_files(config), file_of(config, "train")]
     train = list(read_inter(inputs[-1]))
+    inputs += [config.index] if config.index else []
     rows, read = asked_rows(config, catalog, config.split, config.limit)
     inputs += read
     histories = [row.history for row in rows]
@@ -117,15 +125,37 @@ def trained(
     if config.method == "tiger":
         from mimigenrec.baselines.tiger import Tiger
 
-        tiger = Tiger(catalog, network, config.seed)
+        tiger = Tiger(written_sids(config.index, catalog) if config.index else catalog, network, config.seed)
         tiger.train(train, valid, config.seed, config.output, config.exclude_seen)
-        return tiger.lists(histories, config.k, config.exclude_seen)
+        lists = tiger.lists(histories, config.k, config.exclude_seen)
+        return (renamed(groups, catalog) for groups in lists) if config.index else lists
     from mimigenrec.baselines.next_item import NextItem
 
     recommender = NextItem.train(
         config.method, catalog.sids, train, valid, network, config.seed, config.output, config.exclude_seen
     )
     return cut(recommender.rank_all(histories), histories, catalog, config)
+
+
+def written_sids(index: Path, catalog: Catalog) -> Catalog:
+    """The catalogue under the SIDs of another index. Raises ValueError unless every item has a SID of its own in both,
+    without which a list in the one cannot be told in the other."""
+    own = Catalog(sids=read_index(index))
+    if missing := [item for item in catalog.sids if item not in own.sids]:
+        raise ValueError(f"{index} has no SID for {len(missing)} of the items to rank, {missing[0]!r} first")
+    own = Catalog(sids={item: own.sids[item] for item in catalog.sids})
+    for source, named in ((index, own), ("the data", catalog)):
+        if shared := next((items for items in named.items_of.values() if len(items) > 1), None):
+            raise ValueError(
+                f"--index needs one item a SID; in {source} items {shared[0]!r} and {shared[1]!r} share one; "
+                f"`mimigenrec quantise --collisions reassign` parts them"
+            )
+    return own
+
+
+def renamed(groups: list[Group], catalog: Catalog) -> list[Group]:
+    """Groups of one item each, under the catalogue's SID of it."""
+    return [{**group, "sid": join_sid(catalog.sids[group["items"][0]])} for group in groups]
 
 
 def file_of(config: BaselineConfig, split: str) -> Path:

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from mimigenrec.baselines.network import Network
-from mimigenrec.baselines.train import COUNTING, BaselineConfig, main, to_groups
+from mimigenrec.baselines.train import COUNTING, BaselineConfig, main, read_catalog, to_groups
 from mimigenrec.cli import parse
 from mimigenrec.evaluation.result import read_result
 from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.sids.tokens import write_index
 from tests.conftest import shared
 
 QUICK = Network(width=8, layers=1, max_history=4, window=2, filters=4, epochs=2, device="cpu")
@@ -133,6 +134,34 @@ def test_rows_of_a_data_folder_are_asked_where_it_is_given(method, raw_toy, tmp_
     assert (row["user"], row["row"], row["target"], row["target_sid"]) == ("u9", 5, "1", "<a_0><b_0><c_1>")
     read = {str(data / part / "valid.json") for part in ("sft", "rows")} & set(result.manifest["inputs"])
     assert len(read) == (0 if method == "popularity" else 2)
+
+
+def test_tiger_may_write_other_sids_than_its_lists_tell(raw_toy, tmp_path):
+    common = {"method": "tiger", "category": "toy", "k": 5, "exclude_seen": True}
+    bare = tmp_path / "raw" / "toy"
+    bare.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        (bare / f"toy.{split}.inter").write_text((raw_toy / "toy" / f"toy.{split}.inter").read_text())
+    items = read_catalog(BaselineConfig(output=tmp_path, data_dir=bare, sids="none", **common)).sids
+    written = {item: (f"<a_{i % 3}>", f"<b_{i // 3}>") for i, item in enumerate(items)}
+    write_index(bare / "toy.index.json", written)
+    told_so = run(tmp_path / "same", data_dir=bare, **common)
+    told_by_items = run(tmp_path / "other", data_dir=bare, sids="none", index=bare / "toy.index.json", **common)
+    assert told_by_items.metrics["item"] == told_so.metrics["item"]
+    for row, other in zip(told_so.rows, told_by_items.rows, strict=True):
+        assert [(g["items"], g["score"]) for g in other["ranked"]] == [(g["items"], g["score"]) for g in row["ranked"]]
+        assert [g["sid"] for g in other["ranked"]] == [f"<item_{g['items'][0]}>" for g in row["ranked"]]
+    assert str(bare / "toy.index.json") in told_by_items.manifest["inputs"]
+
+    with pytest.raises(ValueError, match="--index .* is for --method tiger"):
+        run(tmp_path / "p", data_dir=bare, index=bare / "toy.index.json", **{**common, "method": "markov"})
+    with pytest.raises(ValueError, match="toy.index.json items '.' and '.' share one"):
+        run(tmp_path / "p", data_dir=bare, sids="none", index=raw_toy / "toy" / "toy.index.json", **common)
+    with pytest.raises(ValueError, match="in the data items '.' and '.' share one"):
+        run(tmp_path / "p", data_dir=raw_toy, index=bare / "toy.index.json", **common)
+    write_index(bare / "few.index.json", dict(list(written.items())[1:]))
+    with pytest.raises(ValueError, match="no SID for 1 of the items"):
+        run(tmp_path / "p", data_dir=bare, sids="none", index=bare / "few.index.json", **common)
 
 
 def test_a_folder_that_is_the_category_itself_serves_too(raw_toy, tmp_path):
