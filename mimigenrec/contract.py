@@ -246,6 +246,22 @@ def chat_template(tokenizer) -> str:
     return tokenizer.chat_template
 
 
+def ends_answers(tokenizer) -> bool:
+    """Whether the chat template writes anything behind an answer. Where it does not, as make-base's "open", no end is
+    ever trained, and only scores among the tokens that the trie allows mean something."""
+    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    return not tokenizer.chat_template or not tokenizer.apply_chat_template(asked, tokenize=False).endswith("!")
+
+
+def check_support(tokenizer, support: str) -> None:
+    """Raises ValueError if scores would hold an end that was never trained."""
+    if support == "vocab" and not ends_answers(tokenizer):
+        raise ValueError(
+            "the chat template of this model writes no end behind an answer, so support vocab would score items by an "
+            "end that was never trained; use support trie (eval_support: trie in mimigenrec sft)"
+        )
+
+
 def prompt_ids(tokenizer, prompts: Sequence[Messages], max_length: int | None = None) -> list[list[int]]:
     """Token ids of each prompt, generation prompt included: what SFT trained on, RL rolls out from, evaluation asks.
 

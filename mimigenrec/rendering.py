@@ -8,7 +8,7 @@ always what the tokenizer itself renders: a reasoning template, for one, puts an
 import copy
 from collections.abc import Callable, Iterable, Mapping
 
-from mimigenrec.contract import Contract, prompt_ids, row_messages
+from mimigenrec.contract import Contract, ends_answers, prompt_ids, row_messages
 
 Row = Mapping[str, str]
 
@@ -24,16 +24,17 @@ def check_rendering(
     template   a name of LLaMA-Factory's (`template:` in its YAML); None: the parsed chat template of the tokenizer
     rows       SFT rows to compare; None: rows made up from the contract
 
-    Of the answer the beginning is compared: its own ids, then EOS, as the trie will ask for them. What LLaMA-Factory
-    trains after EOS (a line feed, mostly) is never generated.
+    Of the answer the beginning is compared: its own ids, then EOS, as the trie will ask for them, unless the chat
+    template leaves answers open. What LLaMA-Factory trains after EOS (a line feed, mostly) is never generated.
     """
     render = _renderer(tokenizer, template)
+    end = [tokenizer.eos_token_id] if ends_answers(tokenizer) else []
     for row in _probe_rows(contract) if rows is None else rows:
         prompt, answer = render(row)
         ours = prompt_ids(tokenizer, [row_messages(row)])[0]
         if prompt != ours:
             raise _difference(tokenizer, template, "prompt", prompt, ours)
-        wanted = [*tokenizer.encode(row["output"], add_special_tokens=False), tokenizer.eos_token_id]
+        wanted = [*tokenizer.encode(row["output"], add_special_tokens=False), *end]
         if answer[: len(wanted)] != wanted:
             raise _difference(tokenizer, template, "answer", answer, wanted)
 

@@ -20,6 +20,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mimigenrec.contract import check_support
 from mimigenrec.decoding.beam import beam_search, rank_all
 from mimigenrec.decoding.filters import blocked_keys
 from mimigenrec.decoding.frontier import Support
@@ -94,6 +95,7 @@ def search_sids(
 ) -> list[RankedSids]:
     """The best SIDs for each prompt, best first; fewer than `beams` where the trie has fewer.
 
+    tokenizer    asked whether answers have an end, which support "vocab" scores; None: they have
     batch_size   most prompts in one forward, fewer where BUDGET bytes hold fewer; similar lengths share it
     deny         item ids per prompt; a SID all of whose items are denied is not entered
     The model is used as it is: put it in eval mode first. Its own generation_config is not looked at.
@@ -101,6 +103,8 @@ def search_sids(
     if not trie.n_sids or not prompts:
         return [[] for _ in prompts]
     check_search(model, trie, prompts, support)
+    if tokenizer is not None:
+        check_support(tokenizer, support)
     beams = min(beams, trie.n_sids)  # more cannot differ
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:

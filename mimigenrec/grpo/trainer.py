@@ -19,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
-from mimigenrec.contract import prompt_ids
+from mimigenrec.contract import check_support, prompt_ids
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
@@ -93,6 +93,7 @@ class BeamGRPOTrainer(GRPOTrainer):
                 f"the trie closes SIDs with token id {trie.eos_id}, the tokenizer's EOS is "
                 f"{self.processing_class.eos_token_id}; build the trie with the checkpoint's own tokenizer"
             )
+        check_support(self.processing_class, support)
         self.trie, self.rollout, self.support = trie.to(self.accelerator.device), rollout, support
         self.sampling = {
             "temperature": self.temperature,

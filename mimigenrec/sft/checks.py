@@ -86,6 +86,15 @@ def check_row_training(args: Mapping[str, Any]) -> None:
         )
 
 
+def check_length_groups(args: Mapping[str, Any]) -> None:
+    """length_groups decides the order of the rows. Raises ValueError for a key that decides another."""
+    for key in ("group_by_length", "disable_shuffling", "streaming"):
+        if args.get(key):
+            raise ValueError(
+                f"length_groups: true decides the order of the rows, and so does {key}: true; drop one of them"
+            )
+
+
 def check_lora(args: Mapping[str, Any]) -> None:
     """LoRA that trains tied embeddings: peft keeps two copies, and a merge loses what one of them learnt.
 

@@ -28,6 +28,10 @@ CHAT_TEMPLATES = {
     "{{ '' if message['role'] == 'assistant' else '<|im_start|>' }}{{ message['content'] }}"
     "{{ '<|im_end|>' if message['role'] == 'assistant' else '' }}"
     "{% endfor %}",
+    # short without an end: where a user's row stops says nothing about items, and learning it costs (docs/results.md)
+    "open": "{% for message in messages %}"
+    "{{ '' if message['role'] == 'assistant' else '<|im_start|>' }}{{ message['content'] }}"
+    "{% endfor %}",
 }
 
 
@@ -41,8 +45,9 @@ class BaseConfig:
     layers: int = arg("number of layers", default=2)
     heads: int = arg("attention heads; half as many key-value heads", default=4)
     vocabulary: int = arg("size of the tokenizer, SIDs not counted", default=1000)
-    chat_template: Literal["chatml", "short"] = arg(
-        "how turns are written: chatml, Qwen's; short, one token before a question and one behind an answer",
+    chat_template: Literal["chatml", "short", "open"] = arg(
+        "how turns are written: chatml, Qwen's; short, one token before a question and one behind an answer; open, "
+        "none behind an answer, which is then scored with --support trie",
         default="chatml",
     )
     dropout: float = arg("dropout on attention weights", default=0.0)

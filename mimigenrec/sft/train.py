@@ -29,8 +29,17 @@ from mimigenrec.files import sha256
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids, check_base
 from mimigenrec.sft.callbacks import CompleteCheckpoints, EmbeddingDropout, OnlySidRows, RankingMetrics
-from mimigenrec.sft.checks import check_data, check_extras, check_keys, check_lora, check_ranking, check_row_training
+from mimigenrec.sft.checks import (
+    check_data,
+    check_extras,
+    check_keys,
+    check_length_groups,
+    check_lora,
+    check_ranking,
+    check_row_training,
+)
 from mimigenrec.sft.data import SftData, find_data, validation_sample
+from mimigenrec.sft.row_order import RowOrder
 from mimigenrec.sids.tokens import distinct_tokens
 
 log = logging.getLogger(__name__)
@@ -54,6 +63,11 @@ class SftConfig:
         "share of the embeddings' numbers that training leaves out at random, which keeps a model from scratch from "
         "learning its rows by heart",
         default=0.0,
+    )
+    length_groups: bool = arg(
+        "batches of rows of like length, in an order drawn anew each epoch; group_by_length takes them from long to "
+        "short, which costs a model from scratch much of what it learns",
+        default=False,
     )
     eval_ranking: int = arg(
         "validation rows whose constrained HR@10 and NDCG@10 each evaluation reports; 0: none", default=1000
@@ -92,6 +106,9 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     data = find_data(args)
     check_ranking(args, config.eval_ranking, data)
     callbacks = [EmbeddingDropout(config.embedding_dropout)] if config.embedding_dropout else []
+    if config.length_groups:
+        check_length_groups(args)
+    callbacks.append(RowOrder(config.length_groups))
     if data is None:
         if config.train_only == "sid_rows":
             raise ValueError("train_only: sid_rows needs a data set that lies beside an id2sid.json")

@@ -2,7 +2,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mimigenrec.contract import Contract, prompt_ids, row_messages
+from mimigenrec.contract import Contract, check_support, prompt_ids, row_messages
+from mimigenrec.decoding.search import search_sids
+from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import read_json, write_json
 from mimigenrec.rendering import check_rendering, lf_ids
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
@@ -50,7 +52,7 @@ def labels_on_prompt(tokenizer, row):
     return found["input_ids"][0], found["labels"][0]
 
 
-@pytest.mark.parametrize("template", ["chatml", "short"])
+@pytest.mark.parametrize("template", ["chatml", "short", "open"])
 @pytest.mark.parametrize("wording", ["compact", "contract", "classic"])
 def test_llamafactory_renders_every_task_of_every_wording_as_rl_and_evaluation_do(
     compact, toy, tmp_path, wording, template
@@ -70,6 +72,25 @@ def test_a_short_compact_row_is_start_history_answer_end(compact, toy, tmp_path)
     assert tokenizer.convert_ids_to_tokens(answer) == ["<a_2>", "<b_1>", "<c_3>", "<|im_end|>"]
     assert prompt_ids(tokenizer, [row_messages(row), row_messages({**row, "input": ""})]) == [prompt, prompt[:1]]
     assert tokenizer.eos_token == "<|im_end|>"
+
+
+def test_an_open_compact_row_has_no_end_and_is_scored_among_legal_tokens_alone(compact, toy, tmp_path):
+    tokenizer = knowing(make(compact, tmp_path / "base", chat_template="open"), toy)
+    row = {"system": "", "instruction": "", "input": "<a_0><b_0><c_1><a_1><b_2>", "output": "<a_2><b_1><c_3>"}
+    prompt, answer = lf_ids(tokenizer, row)
+    assert tokenizer.convert_ids_to_tokens(prompt + answer) == [
+        "<|im_start|>", "<a_0>", "<b_0>", "<c_1>", "<a_1>", "<b_2>", "<a_2>", "<b_1>", "<c_3>"
+    ]  # fmt: skip
+    ids, labels = labels_on_prompt(tokenizer, row)
+    assert ids == labels == prompt + answer
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    trie = SidTrie.from_sids(toy.sids, tokenizer)
+    with pytest.raises(ValueError, match="support vocab would score items by an end that was never trained"):
+        search_sids(model, tokenizer, trie, [prompt], 3)
+    assert len(search_sids(model, tokenizer, trie, [prompt], 3, support="trie")[0]) == 3
+    for ended in ("chatml", "short"):
+        check_support(knowing(make(compact, tmp_path / ended, chat_template=ended), toy), "vocab")
 
 
 def test_trained_on_the_prompt_a_short_compact_row_teaches_every_one_of_its_tokens(compact, toy, tmp_path):
