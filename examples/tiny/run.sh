@@ -19,9 +19,10 @@ say "1/7 raw lines of a toy shop -> sequences, item vectors, SIDs, a report on t
 (top=$PWD && cd "$ROOT" && mimigenrec prepare "$top/examples/tiny/prepare.yaml")
 [ -f "$RAW/toy/optimum.json" ] || python examples/tiny/optimum.py --data_dir "$RAW/toy"
 say "2/7 preprocess: interactions and SIDs -> SFT and RL rows"
-[ -f "$DATA/manifest.json" ] || python preprocess_data_sft_rl.py --data_dir "$RAW" --category toy --output_dir "$DATA"
+[ -f "$DATA/manifest.json" ] || python preprocess_data_sft_rl.py --data_dir "$RAW" --category toy --output_dir "$DATA" \
+  --wording compact --sft_rows longest    # a model from scratch learns from every item of a row, not from sentences
 say "3/7 a random Qwen2 and its tokenizer, then its SID tokens"
-[ -f "$BASE/config.json" ] || mimigenrec make-base --data "$DATA" --output_dir "$BASE"
+[ -f "$BASE/config.json" ] || mimigenrec make-base --data "$DATA" --output_dir "$BASE" --chat_template short
 [ -f "$BASE_SID/config.json" ] || mimigenrec add-sids --base "$BASE" --tokens "$DATA/new_tokens.json" --output "$BASE_SID"
 say "4/7 SFT by LLaMA-Factory"
 mimigenrec sft examples/tiny/sft.yaml model_name_or_path="$BASE_SID" dataset_dir="$ROOT/data" output_dir="$SFT" "${sft_args[@]}"
@@ -31,8 +32,8 @@ say "6/7 evaluation: popularity, Markov, SFT, RL on the same test rows"
 for method in popularity markov; do
   mimigenrec baseline --method $method --data_dir "$RAW" --category toy --data "$DATA" --output "$RESULTS/$method"
 done
-MODEL=$SFT DATA=$DATA OUTPUT=$RESULTS/sft bash evaluate.sh
-MODEL=$RL DATA=$DATA OUTPUT=$RESULTS/rl bash evaluate.sh
+MODEL=$SFT DATA=$DATA OUTPUT=$RESULTS/sft bash evaluate.sh --support trie
+MODEL=$RL DATA=$DATA OUTPUT=$RESULTS/rl bash evaluate.sh --support trie
 say "7/7 table and pictures"
 mimigenrec plot --results "$RESULTS"/{popularity,markov,sft,rl}/metrics.json --names popularity Markov SFT RL \
   --logs "$SFT/trainer_log.jsonl" "$RL/rl_log.jsonl" --output "$RESULTS" --optimum "$RAW/toy/optimum.json"
