@@ -59,7 +59,7 @@ def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
 
 def check_remedies(args) -> None:
     """Raises ValueError for values of RLConfig's own options that make no sense, alone or together."""
-    for name in ("ce_coef", "dynamic_sampling_rounds", "stop_hr50_drop"):
+    for name in ("ce_coef", "dynamic_sampling_rounds", "stop_hr50_drop", "min_gain"):
         value = getattr(args, name)
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{name}={value} must be 0 or more")
@@ -76,6 +76,10 @@ def check_remedies(args) -> None:
                 f"{name} would not be used: use_liger_loss has a loss of its own. Set one of them to false"
             )
     if args.stop_hr50_drop is None:
+        if args.min_gain:
+            raise ValueError(
+                f"min_gain={args.min_gain} needs stop_hr50_drop, which keeps the SFT checkpoint to go back to"
+            )
         return
     if not args.eval_on_start:
         raise ValueError(

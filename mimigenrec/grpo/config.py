@@ -11,7 +11,7 @@
 | eval_on_start | false | true if there is an eval_strategy | step 0 is the SFT checkpoint's own HR and NDCG |
 | report_to | all installed | none | nothing is sent that was not asked for |
 
-What is ours, ce_coef to stop_patience, is explained in docs/rl.md.
+What is ours, ce_coef to min_gain, is explained in docs/rl.md.
 """
 
 from dataclasses import dataclass
@@ -54,6 +54,11 @@ class RLConfig(GRPOConfig):
         "stop when HR@50 on valid is below the SFT checkpoint's by more than this (default: never)", default=None
     )
     stop_patience: int = arg("evaluations in a row that must be below it", default=2)
+    min_gain: float = arg(
+        "with stop_hr50_drop: only a step whose metric_for_best_model is above the SFT checkpoint's by more than this "
+        "is chosen; the best of many evaluations is above it by chance",
+        default=0.0,
+    )
 
     def __post_init__(self):
         if self.per_device_eval_batch_size is None:

@@ -2,7 +2,7 @@
 
 RL with a ranking reward can raise NDCG@10 by throwing out what it does not believe in: the list narrows and HR@50
 falls. Step 0 measures the SFT checkpoint; every later evaluation is compared with it, by the log alone, so a resumed
-run judges as one that was never stopped.
+run judges as one that was never stopped. min_gain asks of the step that is chosen to be better by more than chance.
 """
 
 import logging
@@ -28,6 +28,12 @@ def breaks(hr: float, history: list[dict], drop: float) -> bool:
             f"overwrite_output_dir and eval_on_start, or leave stop_hr50_drop out"
         )
     return hr < start - drop
+
+
+def gains(metrics: dict, history: list[dict], name: str, least: float) -> bool:
+    """Is this evaluation above that of the SFT checkpoint by more than least? name: the metric, higher is better."""
+    start = next(entry[name] for entry in history if entry["step"] == 0 and name in entry)
+    return metrics[name] - start > least
 
 
 def stopped_at(history: list[dict], drop: float | None, patience: int) -> int | None:

@@ -35,7 +35,7 @@ from mimigenrec.grpo.inside_trie import InsideTrie
 from mimigenrec.grpo.load_reward import checked
 from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
 from mimigenrec.grpo.shared_prefix import completion_logps, obstacle_to_sharing, whole_groups
-from mimigenrec.grpo.stop_rule import HR, StopRule, breaks
+from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
 from mimigenrec.grpo.validation import validate
 from mimigenrec.sids.tokens import split_sid
@@ -300,8 +300,11 @@ class BeamGRPOTrainer(GRPOTrainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         drop = self.args.stop_hr50_drop
-        if drop is not None and breaks(metrics[HR], self.state.log_history, drop):
-            return False
+        if drop is not None and self.state.global_step:
+            name = f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"
+            better = gains(metrics, self.state.log_history, name, self.args.min_gain)
+            if not better or breaks(metrics[HR], self.state.log_history, drop):
+                return False
         return super()._determine_best_metric(metrics, trial)
 
     def _keep_the_start(self, metrics: dict[str, float]) -> None:

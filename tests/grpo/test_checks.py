@@ -54,6 +54,8 @@ STOP = {
         ({"dynamic_sampling_rounds": -1}, "dynamic_sampling_rounds=-1 must be"),
         (STOP | {"stop_hr50_drop": -0.01}, "stop_hr50_drop=-0.01 must be"),
         (STOP | {"stop_patience": 0}, "stop_patience=0 must be 1 or more"),
+        (STOP | {"min_gain": -0.1}, "min_gain=-0.1 must be"),
+        ({"min_gain": 0.1}, "min_gain=0.1 needs stop_hr50_drop"),
         ({"hints": True, "add_target": True}, "two answers to the same missing target"),
         ({"ce_coef": 0.1, "use_liger_loss": True}, "ce_coef would not be used: use_liger_loss"),
         ({"hints": True, "use_liger_loss": True}, "hints would not be used: use_liger_loss"),
@@ -70,8 +72,8 @@ def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
 
 def test_the_options_are_off_by_default_and_may_all_be_on_but_for_one(tmp_path):
     plain = RLConfig(str(tmp_path), use_cpu=True)
-    own = ("ce_coef", "add_target", "hints", "dynamic_sampling_rounds", "stop_hr50_drop", "stop_patience")
-    assert [getattr(plain, name) for name in own] == [0.0, False, False, 0, None, 2]
+    own = ("ce_coef", "add_target", "hints", "dynamic_sampling_rounds", "stop_hr50_drop", "stop_patience", "min_gain")
+    assert [getattr(plain, name) for name in own] == [0.0, False, False, 0, None, 2, 0.0]
     for one in ("hints", "add_target"):
         RLConfig(str(tmp_path), use_cpu=True, ce_coef=0.1, dynamic_sampling_rounds=2, **{one: True}, **STOP)
 

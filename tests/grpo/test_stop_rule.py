@@ -145,6 +145,22 @@ def test_the_best_checkpoint_is_the_best_of_those_that_kept_the_rule(harmful, mo
     assert lines[4] == "stopped at step 7: HR@50 more than 0.1 below the SFT checkpoint's 3 times"
 
 
+@pytest.mark.parametrize(("min_gain", "chosen"), [(0.0, 4), (0.025, 4), (0.035, 4), (0.045, 0)])
+def test_a_gain_that_may_be_chance_leaves_the_sft_checkpoint(harmful, monkeypatch, min_gain, chosen):
+    """Scores made up: NDCG@10 rises by .01 a step, to .04 at step 4, and HR@50 holds."""
+    trainer = harmful(stop_hr50_drop=0.0, stop_patience=1, max_steps=4, min_gain=min_gain)
+    start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    monkeypatch.setattr(
+        "mimigenrec.grpo.trainer.validate",
+        lambda *args: {"hr@10": 0.1, "ndcg@10": 0.1 + trainer.state.global_step / 100, "hr@50": 0.5, "ndcg@50": 0.2},
+    )
+    trainer.train()
+    assert trainer.state.global_step == 4  # ends nothing, only chooses
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{chosen}")
+    same = [torch.equal(value, start[name]) for name, value in trainer.model.state_dict().items()]
+    assert all(same) == (chosen == 0)
+
+
 def test_without_the_rule_the_same_run_goes_on_to_its_end_with_a_warning(harmful, caplog):
     trainer = harmful(max_steps=3, learning_rate=2e-2)
     with caplog.at_level(logging.WARNING):
