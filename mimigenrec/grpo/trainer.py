@@ -302,8 +302,9 @@ class BeamGRPOTrainer(GRPOTrainer):
         drop = self.args.stop_hr50_drop
         if drop is not None and self.state.global_step:
             name = f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"
-            better = gains(metrics, self.state.log_history, name, self.args.min_gain)
-            if not better or breaks(metrics[HR], self.state.log_history, drop):
+            if breaks(metrics[HR], self.state.log_history, drop):
+                return False
+            if name in metrics and not gains(metrics, self.state.log_history, name, self.args.min_gain):
                 return False
         return super()._determine_best_metric(metrics, trial)
 

@@ -14,7 +14,7 @@ class LengthGroups(Sampler[int]):
     anew for every epoch. Each row once; a last batch may be smaller. The order depends on seed and epoch alone.
 
     transformers' group_by_length takes such batches from the longest rows to the shortest, four times an epoch or
-    more, so that what short rows teach is always the last. docs/results.md has what that costs.
+    more, so that what short rows teach is always the last. docs/results.md compares both with batches at random.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):

@@ -65,8 +65,8 @@ class SftConfig:
         default=0.0,
     )
     length_groups: bool = arg(
-        "batches of rows of like length, in an order drawn anew each epoch; group_by_length takes them from long to "
-        "short, which costs a model from scratch much of what it learns",
+        "batches of rows of like length, which pad little, in an order drawn anew each epoch; group_by_length takes "
+        "them from long to short, over and over. Batches at random teach a model from scratch most (docs/results.md)",
         default=False,
     )
     eval_ranking: int = arg(
