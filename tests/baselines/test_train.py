@@ -1,6 +1,7 @@
 """The baseline command: known numbers on real rows, the model's candidates, the common filter."""
 
 import json
+import time
 
 import pytest
 
@@ -71,6 +72,15 @@ def test_a_network_gives_whole_lists_without_seen_items_and_its_training(method,
     assert result.manifest["network"]["width"] == 8 and result.manifest["seed"] == 42
     assert any(path.endswith("toy.valid.inter") for path in result.manifest["inputs"])
     assert [row["ranked"] for row in run(tmp_path, **fields).rows] == [row["ranked"] for row in result.rows]
+
+
+def test_seconds_are_those_of_ranking_without_training(raw_toy, tmp_path, monkeypatch):
+    def trained(config, network, catalog, train, valid, histories):
+        time.sleep(0.5)
+        return ([] for _ in histories)
+
+    monkeypatch.setattr("mimigenrec.baselines.train.trained", trained)
+    assert run(tmp_path, method="sasrec", data_dir=raw_toy, category="toy", k=5).metrics["seconds"] < 0.5
 
 
 def test_a_set_without_sids_is_ranked_item_by_item(raw_toy, tmp_path):
