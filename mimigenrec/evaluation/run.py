@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from mimigenrec.catalog import Catalog, check_same_catalogue, load_catalog
 from mimigenrec.cli import arg, parse
 from mimigenrec.contract import FILE as CONTRACT_FILE
-from mimigenrec.contract import Contract, check_same, check_template, prompt_ids, read_contract
+from mimigenrec.contract import Contract, check_same, check_support, check_template, prompt_ids, read_contract
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.predict import begin, merge, predict, processes, searched_beams
@@ -75,6 +75,7 @@ def main(config: EvaluateConfig) -> None:
     with processes() as process:
         recommender = load(config, test)
         prompts = ask(recommender, test)
+        check_support(recommender.tokenizer, config.support)
         if process.rank == 0:
             files = [*checkpoint_files(checkpoint), *test.files]
             manifest = make_manifest(config, files, config.seed, contract=contract)

@@ -12,6 +12,7 @@ from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.evaluation.result import read_result
 from mimigenrec.evaluation.run import EvaluateConfig, main
+from mimigenrec.sft.make_base import CHAT_TEMPLATES
 from mimigenrec.sids.tokens import write_index
 from tests.conftest import TOY_SIDS
 
@@ -120,6 +121,17 @@ def test_predictions_under_another_chat_template_are_not_continued(plain, checkp
     template.write_text(template.read_text().replace("assistant", "helper"))
     with pytest.raises(ValueError, match="chat_template.jinja"):
         run(copied(plain.folder, tmp_path / "out"), model=other, data=toy_data)
+
+
+def test_a_model_whose_rows_have_no_end_is_scored_in_the_trie_and_nothing_is_begun_before(
+    checkpoint, toy_data, tmp_path
+):
+    model, output = copied(checkpoint, tmp_path / "tiny"), tmp_path / "out"
+    (model / "chat_template.jinja").write_text(CHAT_TEMPLATES["open"])
+    with pytest.raises(ValueError, match="use support trie"):
+        run(output, model=model, data=toy_data)
+    assert not output.exists()
+    assert len(run(output, model=model, data=toy_data, support="trie").rows) > 0
 
 
 def test_exclude_seen_drops_the_history_and_keeps_the_list_long(checkpoint, toy_data, tmp_path):
