@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -81,6 +82,11 @@ def check_remedies(args) -> None:
                 f"min_gain={args.min_gain} needs stop_hr50_drop, which keeps the SFT checkpoint to go back to"
             )
         return
+    if args.min_gain and not re.fullmatch(r"(eval_)?(hr|ndcg)@(10|50)", args.metric_for_best_model or ""):
+        raise ValueError(
+            f"min_gain={args.min_gain} is a gain in metric_for_best_model, and {args.metric_for_best_model} is none "
+            f"that validation gives; set it to eval_ndcg@10, ndcg@50, hr@10 or hr@50"
+        )
     if not args.eval_on_start:
         raise ValueError(
             f"stop_hr50_drop={args.stop_hr50_drop} compares evaluations with the SFT checkpoint's: set eval_strategy: "

@@ -300,11 +300,11 @@ class BeamGRPOTrainer(GRPOTrainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         drop = self.args.stop_hr50_drop
-        if drop is not None and self.state.global_step:
+        if drop is not None and breaks(metrics[HR], self.state.log_history, drop):
+            return False
+        if self.args.min_gain and self.state.global_step:
             name = f"eval_{self.args.metric_for_best_model.removeprefix('eval_')}"
-            if breaks(metrics[HR], self.state.log_history, drop):
-                return False
-            if name in metrics and not gains(metrics, self.state.log_history, name, self.args.min_gain):
+            if not gains(metrics, self.state.log_history, name, self.args.min_gain):
                 return False
         return super()._determine_best_metric(metrics, trial)
 

@@ -56,6 +56,10 @@ STOP = {
         (STOP | {"stop_patience": 0}, "stop_patience=0 must be 1 or more"),
         (STOP | {"min_gain": -0.1}, "min_gain=-0.1 must be"),
         ({"min_gain": 0.1}, "min_gain=0.1 needs stop_hr50_drop"),
+        (
+            STOP | {"min_gain": 0.1, "metric_for_best_model": "eval_runtime"},
+            "and eval_runtime is none that validation",
+        ),
         ({"hints": True, "add_target": True}, "two answers to the same missing target"),
         ({"ce_coef": 0.1, "use_liger_loss": True}, "ce_coef would not be used: use_liger_loss"),
         ({"hints": True, "use_liger_loss": True}, "hints would not be used: use_liger_loss"),
