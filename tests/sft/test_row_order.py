@@ -32,17 +32,24 @@ def test_every_row_comes_once_and_only_the_last_batch_is_smaller(rows, size):
     assert [len(batch) for batch in found] == [size] * (rows // size) + [rows % size] * (rows % size > 0)
 
 
+def neighbours(values):
+    """Correlation of each value with the next."""
+    values = torch.tensor(list(values))
+    return torch.corrcoef(torch.stack([values[1:], values[:-1]]))[0, 1]
+
+
 def test_batches_pad_little_and_do_not_go_from_long_to_short():
     rng = random.Random(1)
     lengths = [rng.randrange(2, 22) for _ in range(4096)]
     found = batches(lengths, 64)
+
+    def mean(batch):
+        return sum(lengths[row] for row in batch) / 64
+
     chance = [random.Random(2).sample(range(4096), 64) for _ in range(64)]
     assert padding(lengths, found) < 0.15 * padding(lengths, chance)
-    means = torch.tensor([sum(lengths[row] for row in batch) / 64 for batch in found])
-    place = torch.arange(64.0)
-    assert abs(torch.corrcoef(torch.stack([means, place]))[0, 1]) < 0.3  # sorted batches have 1
-    assert abs(torch.corrcoef(torch.stack([means[1:], means[:-1]]))[0, 1]) < 0.3  # tides of POOL batches 0.9
-    assert len(found) > 2 * POOL
+    tides = [batch for start in range(0, 64, POOL) for batch in sorted(found[start : start + POOL], key=mean)]
+    assert abs(neighbours(map(mean, found))) < 0.3 < 0.6 < neighbours(map(mean, tides))
 
 
 def test_the_order_is_that_of_seed_and_epoch():
