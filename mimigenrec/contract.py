@@ -9,14 +9,17 @@ makes of the row (`mimigenrec.rendering` proves it for a given tokenizer). `prom
 and with every checkpoint:
 
     {"wording", "system", "templates": {name: [instruction, input]}, "between_sids", "between_titles", "quote_titles",
-     "max_history": null | number, "chat_template": null | text, "hash"}
+     "max_history": null | number, "chat_template": null | text, "hash", "golden": [{"prompt": messages, "ids"}, ...]}
 
 max_history is how many items of a history are written, the latest ones. chat_template is null in the data unless a
-tokenizer was given; a checkpoint's is its tokenizer's.
+tokenizer was given; a checkpoint's is its tokenizer's. golden stands in checkpoints alone: 20 prompts of the training
+rows with the token ids that SFT trained on. load_tokenizer compares them, since another version of transformers may
+read other ids from the same files without an error. The hash leaves them out.
 """
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +29,9 @@ from typing import Any
 from mimigenrec.files import read_json, write_json
 
 FILE = "prompt_contract.json"
-
 Messages = list[dict[str, str]]
+
+log = logging.getLogger(__name__)
 
 # Template name -> (instruction, input). A name ending in "@test" replaces the wording for the test split.
 WORDINGS: dict[str, dict[str, Any]] = {
@@ -118,6 +122,7 @@ class Contract:
     quote_titles: bool
     max_history: int | None = None
     chat_template: str | None = None
+    golden: tuple[tuple[Messages, list[int]], ...] = ()
 
     @classmethod
     def of(cls, wording: str, tokenizer=None, max_history: int | None = None) -> "Contract":
@@ -168,6 +173,8 @@ class Contract:
 
     def write(self, folder: str | Path) -> None:
         content = {**json.loads(self.data_text()), "chat_template": self.chat_template, "hash": self.hash}
+        if self.golden:
+            content["golden"] = [{"prompt": prompt, "ids": ids} for prompt, ids in self.golden]
         write_json(Path(folder) / FILE, content)
 
 
@@ -179,7 +186,9 @@ def read_contract(folder: str | Path) -> Contract | None:
     content = read_json(path, made_by="preprocess_data_sft_rl.py")
     try:
         stored = content.pop("hash", None)
-        contract = Contract(**{**content, "templates": {k: tuple(v) for k, v in content["templates"].items()}})
+        templates = {name: tuple(pair) for name, pair in content["templates"].items()}
+        golden = tuple((pair["prompt"], pair["ids"]) for pair in content.pop("golden", ()))
+        contract = Contract(**{**content, "templates": templates, "golden": golden})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not a prompt contract ({error}); copy it again from the data folder") from error
     if contract.hash != stored:
@@ -244,6 +253,51 @@ def chat_template(tokenizer) -> str:
             f"model, or set tokenizer.chat_template and save it again"
         )
     return tokenizer.chat_template
+
+
+def load_tokenizer(folder: str | Path, **settings):
+    """The tokenizer of a checkpoint, proven to give the token ids that its contract remembers.
+
+    settings   what AutoTokenizer.from_pretrained takes
+    raises     ValueError if a golden prompt of the folder's contract has other ids, or another chat template
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    contract = read_contract(folder)
+    if contract and contract.golden:
+        check_golden(contract, tokenizer, folder)
+    elif _is_plain_byte_level(tokenizer, folder):
+        log.warning(
+            "%s was made by an earlier version of mimigenrec make-base: this version of transformers reads its "
+            "tokenizer as it was trained, but transformers 5 (vLLM, SGLang, TRL 1.x) reads other token ids from it. "
+            "Make the base again and train on it before you use it there",
+            folder,
+        )
+    return tokenizer
+
+
+def check_golden(contract: Contract, tokenizer, folder: str | Path) -> None:
+    """Raises ValueError showing the first prompt whose token ids are not those that its checkpoint trained on."""
+    check_template(contract, tokenizer, Path(folder) / FILE)
+    prompts = [prompt for prompt, _ in contract.golden]
+    for (prompt, ids), found in zip(contract.golden, prompt_ids(tokenizer, prompts), strict=True):
+        if found != ids:
+            at = len(os.path.commonprefix([found, ids]))
+            raise ValueError(
+                f"the tokenizer of {folder} gives other token ids than its model was trained on: from token {at} on, "
+                f"{prompt[-1]['content'][:60]!r} has {found[at : at + 5]} in place of {ids[at : at + 5]}. Put back "
+                f"the tokenizer's files as training wrote them, or install the versions that manifest.json names there"
+            )
+
+
+def _is_plain_byte_level(tokenizer, folder: str | Path) -> bool:
+    """Whether a Qwen2 folder splits text as GPT-2 does; transformers 5 puts Qwen2's own way in its place."""
+    config = Path(folder) / "config.json"
+    if not tokenizer.is_fast or not config.is_file() or read_json(config, "the model").get("model_type") != "qwen2":
+        return False
+    splitting = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"]
+    return splitting is not None and splitting["type"] == "ByteLevel"
 
 
 def ends_answers(tokenizer) -> bool:

@@ -9,6 +9,7 @@ from mimigenrec.contract import (
     Contract,
     check_same,
     check_template,
+    load_tokenizer,
     prompt_ids,
     read_contract,
     row_messages,
@@ -159,6 +160,41 @@ def test_a_contract_comes_back_as_written_and_an_edited_one_is_refused(tmp_path,
     path.write_text("[]")
     with pytest.raises(ValueError, match="is not a prompt contract"):
         read_contract(tmp_path)
+
+
+def remembering(tokenizer, *inputs):
+    prompts = [row_messages({"input": text}) for text in inputs]
+    return replace(
+        Contract.of("contract", tokenizer), golden=tuple(zip(prompts, prompt_ids(tokenizer, prompts), strict=True))
+    )
+
+
+def test_golden_prompts_come_back_and_leave_the_hash_alone(tmp_path, tokenizer):
+    contract = remembering(tokenizer, "thing number", "<a_0><b_0>")
+    contract.write(tmp_path)
+    assert read_contract(tmp_path) == contract and len(contract.golden) == 2
+    assert contract.hash == Contract.of("contract", tokenizer).hash
+
+
+def test_a_tokenizer_that_gives_other_ids_than_the_golden_ones_is_refused(tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path)
+    remembering(tokenizer, "thing number").write(tmp_path)
+    assert load_tokenizer(tmp_path, padding_side="right").padding_side == "right"
+    path = tmp_path / "tokenizer.json"
+    core = json.loads(path.read_text())
+    core["model"]["merges"] = []
+    path.write_text(json.dumps(core))
+    with pytest.raises(ValueError, match=r"gives other token ids .* from token \d+ on, 'thing number' has "):
+        load_tokenizer(tmp_path)
+
+
+def test_a_qwen2_folder_that_transformers_5_would_read_otherwise_loads_with_one_warning(tmp_path, tokenizer, caplog):
+    tokenizer.save_pretrained(tmp_path)
+    load_tokenizer(tmp_path)
+    assert not caplog.records  # the tokenizer of no model in particular
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    load_tokenizer(tmp_path)
+    assert len(caplog.records) == 1 and "Make the base again" in caplog.text
 
 
 def test_a_folder_without_a_contract_has_none(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mimigenrec"
 ORDER = (
-    "files logs manifest cli extras page interactions sids catalog sid_assign contract rendering tasks decoding "
+    "files logs manifest cli extras page contract interactions sids catalog sid_assign rendering tasks decoding "
     "evaluation sft grpo serving baselines plots benchmark"
 ).split()
 DOORS = {"llamafactory": {"sft", "rendering"}, "trl": {"grpo"}}

@@ -10,11 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.contract import FILE as CONTRACT_FILE
-from mimigenrec.contract import Contract, check_template, messages, prompt_ids, read_contract, user_text
+from mimigenrec.contract import (
+    Contract,
+    check_template,
+    load_tokenizer,
+    messages,
+    prompt_ids,
+    read_contract,
+    user_text,
+)
 from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import writing
@@ -46,7 +54,7 @@ class MIMIGenRec:
                 f"{folder / 'id2sid.json'} is missing, so nothing says which items this checkpoint knows; copy "
                 f"{', '.join(COMPANIONS)} there from the data folder it was trained on"
             )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder)
         contract = read_contract(folder)
         if contract is None:
             log.warning("%s has no %s: asking in our own wording, which may not be its own", folder, CONTRACT_FILE)

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from transformers import AutoTokenizer
 
 from mimigenrec.catalog import Catalog, check_same_catalogue, load_catalog
 from mimigenrec.cli import arg, parse
 from mimigenrec.contract import FILE as CONTRACT_FILE
-from mimigenrec.contract import Contract, check_same, check_support, check_template, prompt_ids, read_contract
+from mimigenrec.contract import (
+    Contract,
+    check_same,
+    check_support,
+    check_template,
+    load_tokenizer,
+    prompt_ids,
+    read_contract,
+)
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.predict import begin, merge, predict, processes, searched_beams
@@ -165,7 +172,7 @@ def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
     """The model on its device, with the catalogue of the data."""
     gpus = torch.cuda.device_count()
     device = config.device or (f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    tokenizer = load_tokenizer(config.model)
     for contract, folder in ((read_contract(config.model), config.model), (test.contract, test.folder)):
         if contract is not None:
             check_template(contract, tokenizer, folder)

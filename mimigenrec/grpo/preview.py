@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.cli import arg, parse
-from mimigenrec.contract import prompt_ids
+from mimigenrec.contract import load_tokenizer, prompt_ids
 from mimigenrec.decoding.model import load_model
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
@@ -51,7 +51,7 @@ def main(config: PreviewConfig) -> None:
     G = config.num_generations
     rl, folder = data_folders(config.data)
     index = find_index(config.model, config.index, folder)
-    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    tokenizer = load_tokenizer(config.model)
     sids = read_index(index)
     check_same_catalogue(sids, index, config.model)
     checked_contract(folder, config.model, tokenizer)

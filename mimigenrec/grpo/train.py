@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.cli import arg, parse
-from mimigenrec.contract import Contract, check_same, check_template, prompt_ids, read_contract
+from mimigenrec.contract import Contract, check_same, check_template, load_tokenizer, prompt_ids, read_contract
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
@@ -74,7 +74,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
     set_seed(args.seed)
     rl, folder = data_folders(run.data)
     index = find_index(run.model, run.index, folder)
-    tokenizer = AutoTokenizer.from_pretrained(run.model, padding_side="left", truncation_side="left")
+    tokenizer = load_tokenizer(run.model, padding_side="left", truncation_side="left")
     sids = read_index(index)
     check_same_catalogue(sids, index, run.model)
     trie = SidTrie.from_sids(sids, tokenizer)
@@ -240,7 +240,9 @@ def write_companions(output_dir: str, model: str, folder: Path, sids: dict, cont
     copy_companions(folder, output_dir)
     write_index(Path(output_dir) / "id2sid.json", sids)
     if contract:
-        replace(contract, chat_template=tokenizer.chat_template).write(output_dir)
+        trained = read_contract(model)
+        golden = trained.golden if trained else ()
+        replace(contract, chat_template=tokenizer.chat_template, golden=golden).write(output_dir)
 
 
 def already_stopped(args) -> int | None:

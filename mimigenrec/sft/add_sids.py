@@ -14,10 +14,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from mimigenrec.catalog import Catalog, id_order, load_catalog
 from mimigenrec.cli import arg, parse
+from mimigenrec.contract import load_tokenizer
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.files import read_json
 from mimigenrec.manifest import write_manifest
@@ -74,7 +75,7 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
     data = config.data or config.tokens.parent
     catalog = catalog_with_titles(data) if config.init == "text" else None
     meanings = token_vectors(config, data)
-    tokenizer = AutoTokenizer.from_pretrained(config.base)
+    tokenizer = load_tokenizer(config.base)
     model = AutoModelForCausalLM.from_pretrained(config.base, dtype="auto")
 
     words_of = title_ids(catalog, tokenizer) if catalog else {}  # by the old vocabulary, before the SIDs are known

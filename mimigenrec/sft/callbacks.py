@@ -11,13 +11,13 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from mimigenrec.contract import chat_template
+from mimigenrec.contract import chat_template, prompt_ids, row_messages
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import write_json
-from mimigenrec.sft.data import SftData
+from mimigenrec.sft.data import SftData, read_rows, spread
 
 AT_ONCE = 32  # prompts searched together at most: each holds ten beams, so a batch that fits the loss may not fit here
 
@@ -28,6 +28,7 @@ class CompleteCheckpoints(TrainerCallback):
     def __init__(self, data: SftData, manifest: dict[str, Any]):
         self.data = data
         self.manifest = manifest
+        self.prompts = [row_messages(row) for row in spread(read_rows(data.files[0]))]
 
     def on_save(self, args, state, control, processing_class=None, **kwargs):
         self.complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state, processing_class)
@@ -41,7 +42,8 @@ class CompleteCheckpoints(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         copy_companions(self.data.folder, folder)
         if self.data.contract is not None:
-            replace(self.data.contract, chat_template=chat_template(tokenizer)).write(folder)
+            golden = tuple(zip(self.prompts, prompt_ids(tokenizer, self.prompts), strict=True))
+            replace(self.data.contract, chat_template=chat_template(tokenizer), golden=golden).write(folder)
         write_json(folder / "manifest.json", {**self.manifest, "step": state.global_step})
 
 

@@ -85,6 +85,12 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def spread(rows: list[Row], count: int = 20) -> list[Row]:
+    """Up to `count` rows at even distances, and so of every task: preprocessing writes one task after the other."""
+    count = min(count, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]
+
+
 def validation_sample(data: SftData, count: int, rng: random.Random) -> list[Row]:
     """Up to `count` rows of the folder's sft/valid.json that ask for a SID of the catalogue, in file order."""
     sids = {join_sid(sid) for sid in data.catalog.sids.values()}

@@ -2,9 +2,9 @@
 
     mimigenrec make-base --data data/toy --output_dir saves/tiny/base
 
-The tokenizer is byte-level BPE over the questions and answers of sft/train.json, with Qwen's special tokens and a chat
-template; SID tokens are not in it, `mimigenrec add-sids` brings them. For a real model start from an instruct
-checkpoint instead; everything after this step is the same.
+The tokenizer is byte-level BPE over the questions and answers of sft/train.json, with the pipeline and the special
+tokens of Qwen2 and a chat template; SID tokens are not in it, `mimigenrec add-sids` brings them. For a real model
+start from an instruct checkpoint instead; everything after this step is the same.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,11 @@ from mimigenrec.sft.data import read_rows
 from mimigenrec.sids.tokens import TOKEN
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # padding, start and end of a turn
+# Where Qwen2 splits text before its merges apply. transformers 5 builds this pipeline for every folder of a Qwen2,
+# whatever tokenizer.json says, so a tokenizer trained with another one gets other token ids there, without an error.
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 CHAT_TEMPLATES = {
     "chatml": "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -80,11 +85,17 @@ def texts(data: Path) -> Iterator[str]:
 
 
 def train_tokenizer(data: Path, vocabulary: int, chat_template: str):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import Qwen2TokenizerFast
 
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -93,7 +104,7 @@ def train_tokenizer(data: Path, vocabulary: int, chat_template: str):
         show_progress=False,
     )
     core.train_from_iterator(texts(data), trainer)
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = Qwen2TokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",

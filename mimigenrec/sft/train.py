@@ -22,7 +22,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from mimigenrec.cli import arg, parse
-from mimigenrec.contract import prompt_ids, row_messages
+from mimigenrec.contract import load_tokenizer, prompt_ids, row_messages
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import sha256
@@ -92,7 +92,6 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     """One process of a run. args: LLaMA-Factory's keys."""
     from llamafactory.hparams import DataArguments
     from llamafactory.train.tuner import run_exp
-    from transformers import AutoTokenizer
 
     check_keys(args, ours=[field.name for field in fields(SftConfig)])
     check_extras(args)
@@ -114,7 +113,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
             raise ValueError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
         log.warning("no data set of this run lies beside an id2sid.json: nothing is checked, checkpoints stay bare")
     else:
-        tokenizer = AutoTokenizer.from_pretrained(args["model_name_or_path"])
+        tokenizer = load_tokenizer(args["model_name_or_path"])
         if is_main_process():
             check_data(data, tokenizer, args, args.get("cutoff_len", DataArguments.cutoff_len))
         callbacks.append(CompleteCheckpoints(data, manifest(config, args, plain_base, data)))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mimigenrec.cli import arg, parse
+from mimigenrec.contract import load_tokenizer
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
@@ -109,9 +110,7 @@ def measure(config: DoctorConfig, sids: Mapping[str, Sid], known: Mapping[str, M
     if config.earlier:
         found["churn"] = structure.churn_figures(read_index(config.earlier), sids)
     if config.tokenizer:
-        from transformers import AutoTokenizer
-
-        found["tokens"] = structure.token_figures(sids, AutoTokenizer.from_pretrained(config.tokenizer))
+        found["tokens"] = structure.token_figures(sids, load_tokenizer(config.tokenizer))
     return found
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from mimigenrec.catalog import Catalog, write_items
 from mimigenrec.cli import arg, parse
-from mimigenrec.contract import Contract
+from mimigenrec.contract import Contract, load_tokenizer
 from mimigenrec.files import write_json_rows
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import write_manifest
@@ -84,7 +84,7 @@ def main(config: BuildConfig) -> None:
     catalog = Catalog(sids, titles, descriptions)
     row_counts = {split: survey(raw[f"{split}.inter"], catalog, known) for split in SPLITS}
     catalog.popularity = Counter(row.target for row in read_inter(raw["train.inter"]))
-    tokenizer = load_tokenizer(config.tokenizer, sids) if config.tokenizer else None
+    tokenizer = tokenizer_with_sids(config.tokenizer, sids) if config.tokenizer else None
     contract = Contract.of(config.wording, tokenizer, config.max_history)
     lengths = Lengths(tokenizer) if tokenizer else None
     check_texts(raw["item.json"], catalog, tokenizer.all_special_tokens if tokenizer else [])
@@ -160,11 +160,9 @@ def check_texts(path: Path, catalog: Catalog, special_tokens: list[str]) -> None
                 )
 
 
-def load_tokenizer(name: str, sids: dict[str, Sid]):
+def tokenizer_with_sids(name: str, sids: dict[str, Sid]):
     """A tokenizer that knows the SIDs: they are added, in memory alone, to one that does not."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = load_tokenizer(name)
     tokenizer.add_tokens(distinct_tokens(sids))
     return tokenizer
 

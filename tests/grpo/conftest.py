@@ -1,11 +1,12 @@
 """A toy SFT checkpoint and RL rows for it, written once for the room's tests."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mimigenrec.contract import Contract, messages, user_text
+from mimigenrec.contract import Contract, messages, prompt_ids, row_messages, user_text
 from mimigenrec.sids.tokens import join_sid, write_index
 
 
@@ -16,7 +17,9 @@ def sft(tmp_path_factory, tiny_model, tokenizer, toy) -> Path:
     tiny_model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_index(folder / "id2sid.json", toy.sids)
-    Contract.of("contract", tokenizer).write(folder)
+    prompt = row_messages({"input": "<a_0><b_0><c_0>"})
+    golden = ((prompt, prompt_ids(tokenizer, [prompt])[0]),)
+    replace(Contract.of("contract", tokenizer), golden=golden).write(folder)
     return folder
 
 
@@ -104,7 +107,6 @@ def target_that(tiny_model, tokenizer, toy):
     one hint   no beam names it, though some have its first code; a beam below that code does
     missed     the model's very last SID
     """
-    from mimigenrec.contract import prompt_ids
     from mimigenrec.decoding.search import search_sids
     from mimigenrec.decoding.trie import SidTrie
     from mimigenrec.grpo.rollout import roll_out

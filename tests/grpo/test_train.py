@@ -45,7 +45,7 @@ def weights(folder):
     return load_file(Path(folder) / "model.safetensors")
 
 
-def test_the_command_makes_a_self_contained_checkpoint_and_its_log(command, tmp_path, rl_data, capsys):
+def test_the_command_makes_a_self_contained_checkpoint_and_its_log(command, tmp_path, sft, rl_data, capsys):
     options = ["max_steps=2", "eval_strategy=steps", "eval_steps=1", "save_steps=1", "eval_sample=5"]
     run(command("out", *options))
     out = tmp_path / "out"
@@ -54,6 +54,7 @@ def test_the_command_makes_a_self_contained_checkpoint_and_its_log(command, tmp_
         assert len(ours.recommend([["0", "1"]], k=3)[0]) == 3
         assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
         assert read_contract(folder).chat_template == ours.tokenizer.chat_template
+        assert read_contract(folder).golden == read_contract(sft).golden != ()
     events = read_jsonl(out / "rl_log.jsonl")
     assert [event["step"] for event in events if "eval_ndcg@10" in event] == [0, 1, 2]
     assert [event["step"] for event in events if "loss" in event] == [1, 2]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mimigenrec.contract import Contract, check_support, prompt_ids, row_messages
+from mimigenrec.contract import Contract, check_support, load_tokenizer, prompt_ids, row_messages
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import read_json, write_json
@@ -12,6 +12,7 @@ from mimigenrec.sft.make_base import BaseConfig, main
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as build
+from tests.conftest import shared
 
 TINY = {"hidden": 16, "heads": 2, "vocabulary": 300}
 
@@ -125,6 +126,21 @@ def test_the_same_seed_gives_the_same_files_and_another_other_weights(compact, t
         assert (one / name).read_bytes() == (two / name).read_bytes()
     assert (one / "tokenizer.json").read_bytes() == (other / "tokenizer.json").read_bytes()
     assert (one / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
+
+
+def pipeline(folder):
+    """How a tokenizer.json normalises and splits text before its merges apply."""
+    core = read_json(folder / "tokenizer.json", "test")
+    return core["normalizer"], core["pre_tokenizer"]
+
+
+def test_text_is_split_as_qwen2_splits_it(compact, tmp_path):
+    assert pipeline(make(compact, tmp_path / "base")) == pipeline(shared("tokenizers", "qwen2.5"))
+
+
+def test_a_base_loads_without_a_warning(compact, tmp_path, caplog):
+    load_tokenizer(make(compact, tmp_path / "base"))
+    assert not caplog.records
 
 
 def test_the_base_knows_no_sid_and_takes_them_from_add_sids(compact, toy, tmp_path):

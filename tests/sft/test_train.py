@@ -18,6 +18,7 @@ from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import read_json
 from mimigenrec.logs import read_jsonl
+from mimigenrec.rendering import lf_ids
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.callbacks import EmbeddingDropout
 from mimigenrec.sft.data import read_rows
@@ -81,6 +82,20 @@ def test_every_checkpoint_is_complete(ready, data):
         assert rec.contract.chat_template == rec.tokenizer.chat_template
         assert rec.contract.data_text() == read_contract(data).data_text()
     assert read_json(Path(ready["output_dir"]) / "manifest.json", "test")["config"]["learning_rate"] == 1e-2
+
+
+def test_a_checkpoint_remembers_the_token_ids_of_twenty_prompts(ready, data):
+    train(SftConfig(eval_ranking=4), ready)
+    rows = read_rows(data / "sft" / "train.json")
+    contract, tokenizer = read_contract(ready["output_dir"]), AutoTokenizer.from_pretrained(ready["output_dir"])
+    assert (
+        len(contract.golden) == 20
+        and contract.golden == read_contract(Path(ready["output_dir"], "checkpoint-2")).golden
+    )
+    asked = [row_messages(row) for row in rows]
+    for prompt, ids in contract.golden:
+        assert lf_ids(tokenizer, rows[asked.index(prompt)])[0] == ids
+    assert len({prompt[-1]["content"] for prompt, _ in contract.golden}) > 5
 
 
 def test_ranking_is_reported_and_picks_the_best_checkpoint(ready):
