@@ -2,6 +2,8 @@
 # make demo-real   the same on MovieLens-100K and SmolLM2-135M, out of Python packages; 20 minutes on 2 CPU cores
 # make test   the tests, the tiny journey included;  make test-slow adds the slow ones
 # make lint   style
+# make test-newest   the tests with the newest versions that pyproject.toml allows, in .venv-newest
+# make lock   the same, and what passed becomes constraints/pyXY.txt: the versions that the others above install
 # PYTHON=python3.12 make ... chooses the interpreter that .venv is made with.
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-real test test-slow lint install clean
+.PHONY: demo demo-real test test-slow test-newest lock lint install clean
 
 demo: $(VENV)/.installed
 	bash examples/tiny/run.sh
@@ -30,10 +32,16 @@ lint: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
-# made anew when the dependencies change
-$(VENV)/.installed: pyproject.toml
+test-newest:
+	PYTHON=$(PYTHON) constraints/newest.sh
+
+lock:
+	PYTHON=$(PYTHON) constraints/newest.sh --lock
+
+# made anew when the dependencies or the tested versions change
+$(VENV)/.installed: pyproject.toml $(wildcard constraints/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints/$$($(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt -e '.[dev]'
 	touch $@
 
 clean:

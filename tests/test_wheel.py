@@ -1,5 +1,10 @@
-"""The built wheel, installed without its dependencies in an empty folder: commands and shipped rewards are found."""
+"""The built wheel, installed without its dependencies in an empty folder: commands and shipped rewards are found.
 
+Slow: installed with its dependencies in an empty environment, where the toy journey then runs.
+"""
+
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -67,3 +72,32 @@ def test_shipped_rewards_are_found_and_a_local_file_wins(site, tmp_path):
     local = "def rule_reward(completions, **columns):\n    return [7.0] * len(completions)\n"
     (tmp_path / "rewards" / "ranking_reward.py").write_text(local)
     assert run(site, tmp_path, code).strip() == "[7.0]"
+
+
+def source_copy(folder: Path) -> Path:
+    """The files that git knows, as a user's download has them."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "folder"])
+def test_the_toy_journey_runs_in_an_empty_environment(kind, wheel, tmp_path):
+    """`pip install mimigenrec-*.whl` and `pip install .`, not editable, with the tested versions."""
+    source = source_copy(tmp_path / "source")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    bin_dir = tmp_path / "venv" / "bin"
+    versions = ROOT / "constraints" / f"py{sys.version_info.major}{sys.version_info.minor}.txt"
+    what = f"{wheel if kind == 'wheel' else source}[raw,sids]"
+    pip = [bin_dir / "python", "-m", "pip", "install", "--quiet", "-c", versions, what]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shutil.rmtree(source / "mimigenrec")  # the installed package is all there is
+    env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "QUICK": "1", "ROOT": str(tmp_path / "out")}
+    done = subprocess.run(["bash", "examples/tiny/run.sh"], cwd=source, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out" / "results" / "tiny" / "rl" / "metrics.json").is_file()

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The newest versions that pyproject.toml allows, in an environment of their own (.venv-newest): what pip took, what it
+# was not free to take, and whether the tests pass. `make test-newest` runs this.
+#   constraints/newest.sh --lock     then writes constraints/pyXY.txt, which `make demo` and `make test` install
+# PYTHON chooses the interpreter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+FOLDER=.venv-newest
+rm -rf "$FOLDER"
+"$PYTHON" -m venv "$FOLDER"
+BIN=$PWD/$FOLDER/bin
+export PATH=$BIN:$PATH OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=${TOKENIZERS_PARALLELISM:-false}
+
+python -m pip install --quiet -e '.[dev]'
+python -m pip check
+echo "== what pip took"
+python -m pip list --format=freeze --exclude mimigenrec | grep -iE '^(torch|torchvision|torchaudio|transformers|tokenizers|trl|llamafactory|accelerate|peft|datasets|numpy|polars|scikit-learn)=='
+echo "== what pip was told from outside (constraints hold versions back)"
+python -m pip config list | grep -i constraint || echo "no constraint"
+for file in $(python -m pip config list | sed -n "s/.*constraint='\(.*\)'/\1/p"); do
+  [ ! -f "$file" ] || sed -n '/^[^#]/s/^/   /p' "$file"
+done
+mimigenrec env
+python -m pytest -q -m "not slow and not gpu"
+
+[ "${1:-}" = --lock ] || exit 0
+lock=constraints/$(python -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
+python -m pip list --format=freeze --exclude-editable --exclude pip > "$lock.tmp"
+if grep -vE '^[A-Za-z0-9._-]+==[A-Za-z0-9._]+$' "$lock.tmp"; then
+  echo "these lines are no released versions; nothing was written" >&2
+  exit 1
+fi
+mv "$lock.tmp" "$lock"
+echo "$lock: $(wc -l < "$lock") versions"
