@@ -25,7 +25,8 @@ say "3/7 a random Qwen2 and its tokenizer, then its SID tokens"
 [ -f "$BASE/config.json" ] || mimigenrec make-base --data "$DATA" --output_dir "$BASE" --chat_template short
 [ -f "$BASE_SID/config.json" ] || mimigenrec add-sids --base "$BASE" --tokens "$DATA/new_tokens.json" --output "$BASE_SID"
 say "4/7 SFT by LLaMA-Factory"
-mimigenrec sft examples/tiny/sft.yaml model_name_or_path="$BASE_SID" dataset_dir="$ROOT/data" output_dir="$SFT" "${sft_args[@]}"
+mimigenrec sft examples/tiny/sft.yaml eval_support=trie model_name_or_path="$BASE_SID" dataset_dir="$ROOT/data" \
+  output_dir="$SFT" "${sft_args[@]}"
 say "5/7 GRPO by TRL inside the trie"
 MODEL_PATH=$SFT DATA_DIR=$DATA OUTPUT_DIR=$RL CONFIG=examples/tiny/grpo.yaml bash trl_trainer.sh "${rl_args[@]}"
 say "6/7 evaluation: popularity, Markov, SFT, RL on the same test rows"

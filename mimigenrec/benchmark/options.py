@@ -1,8 +1,9 @@
 """What a stage is told: the user's options, and over them what the benchmark sets itself.
 
-    {key: value}                   options of the stage's command
-    {config: x.yaml, key: value}   those of a file, the keys over them
-    x.yaml                         those of a file
+    {key: value}                             options of the stage's command
+    {config: x.yaml, key: value}             those of a file, the keys over them
+    {config: [x.yaml, y.yaml], key: value}   those of several files, a later one over an earlier one
+    x.yaml                                   those of a file
 
 What the benchmark sets may stand in a file, so that one made for the command alone can be used as it is; in a map it
 is refused.
@@ -74,9 +75,14 @@ def _file_and_map(key: str, user: Options | str | None) -> tuple[Options, Option
     own = {"config": user} if isinstance(user, str) else user if user is not None else {}
     if not isinstance(own, dict):
         raise ValueError(f"{key}: found {user!r}; it takes a map of options or a YAML file")
-    path, own = own.get("config"), {name: value for name, value in own.items() if name != "config"}
-    if path is None:
-        return {}, own
+    layers = [_file(key, path) for path in as_list(own.get("config") or [])]
+    file = {name: value for layer in layers for name, value in layer.items()}  # a later file wins
+    return file, {name: value for name, value in own.items() if name != "config"}
+
+
+def _file(key: str, path: Any) -> Options:
+    if not isinstance(path, (str, Path)):
+        raise ValueError(f"{key}: config names {path!r}; it takes a YAML file or a list of them")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{key}: {path} is missing; it takes a map of options or a YAML file")
     try:
@@ -85,4 +91,4 @@ def _file_and_map(key: str, user: Options | str | None) -> tuple[Options, Option
         raise ValueError(f"{key}: {path} is not YAML: {error}") from error
     if not isinstance(file, dict):
         raise ValueError(f"{key}: {path} holds {type(file).__name__}, not a map of keys to values")
-    return file, own
+    return file

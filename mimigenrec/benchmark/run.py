@@ -24,7 +24,7 @@ from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of
 from mimigenrec.cli import arg, parse
 from mimigenrec.evaluation.curves import LOGS
 
-OPTIONS = "a map, or {config: x.yaml, key: value}"
+OPTIONS = "a map, or {config: x.yaml, key: value}, where config may list several files and a later one wins"
 
 
 @dataclass

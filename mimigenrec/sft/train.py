@@ -1,10 +1,10 @@
 """A LLaMA-Factory YAML, its base prepared for SIDs when that is missing, trained by stock LLaMA-Factory.
 
-    mimigenrec sft x.yaml key=value ...
+    mimigenrec sft x.yaml [y.yaml ...] key=value ...
 
-The YAML holds LLaMA-Factory's keys and, if wanted, ours (SftConfig). Without ours the same file runs under plain
-`llamafactory-cli train`; what that leaves out are the checks, the ranking metrics and the files that make a checkpoint
-complete.
+Where a key is given twice, the last one counts. `llamafactory-cli train x.yaml` stops at a key of ours (SftConfig), so
+x.yaml holds only LLaMA-Factory's keys, and ours stand in y.yaml or on the command line. What the plain program leaves
+out are the checks, the ranking metrics and the files that make a checkpoint complete.
 """
 
 import hashlib
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from filelock import FileLock
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mimigenrec.cli import arg, parse
 from mimigenrec.contract import load_tokenizer, prompt_ids, row_messages
@@ -47,10 +48,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class SftConfig:
-    """mimigenrec sft x.yaml key=value ...: SFT by LLaMA-Factory. The YAML holds its keys (`llamafactory-cli train -h`
-    lists them) and any of the keys below. Several GPUs, DeepSpeed, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start
-    torchrun; NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT are for several machines. To keep the best checkpoint by
-    ranking: load_best_model_at_end=true metric_for_best_model=eval_ndcg@10."""
+    """mimigenrec sft x.yaml [y.yaml ...] key=value ...: SFT by LLaMA-Factory. The keys are LLaMA-Factory's
+    (`llamafactory-cli train -h` lists them) and those below; where a key is given twice, the last one counts. Plain
+    LLaMA-Factory refuses a YAML with a key from below: write these into a second YAML or as key=value. Several GPUs,
+    DeepSpeed, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start torchrun; NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT are
+    for several machines. To keep the best checkpoint by ranking: load_best_model_at_end=true
+    metric_for_best_model=eval_ndcg@10."""
 
     add_tokens_list: Path | None = arg(
         "new_tokens.json: model_name_or_path is then a plain model, which gets these SIDs first", default=None
@@ -125,33 +128,68 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
 
 
 def read_arguments(argv: list[str]) -> tuple[SftConfig, dict[str, Any]]:
-    """Our keys, and LLaMA-Factory's, from a YAML and `key=value` or `--key value` behind it.
+    """Our keys, and LLaMA-Factory's, from YAMLs and `key=value` or `--key value` behind them; later ones win.
 
-    Exits with status 2 on a wrong value of ours, and without a YAML.
+    Exits on a wrong value of ours, a YAML that is missing or no map, an override without a value, and without a YAML.
     """
     if not argv or argv[0] in ("-h", "--help"):
         parse(SftConfig, argv=["--help"])
-    if argv[0] == "--config":
-        argv = argv[1:]
-    elif argv[0].startswith("--config="):
-        argv = [argv[0].removeprefix("--config="), *argv[1:]]
-    if not argv or not argv[0].endswith((".yaml", ".yml")) or not Path(argv[0]).is_file():
-        sys.exit(f"mimigenrec sft wants a YAML file first, found {argv[:1]}; see --help")
-    merged = OmegaConf.merge(OmegaConf.load(argv[0]), OmegaConf.from_dotlist(overrides(argv[1:])))
+    files, words = split_files(argv)
+    merged = OmegaConf.merge(*map(read_yaml, files), OmegaConf.from_dotlist(overrides(words)))
     args = OmegaConf.to_container(merged, resolve=True)
     ours = {name: args.pop(name, None) for name in [field.name for field in fields(SftConfig)]}
     flags = [word for name, value in ours.items() if value is not None for word in (f"--{name}", str(value))]
     (config,) = parse(SftConfig, argv=flags)
     if not args.get("model_name_or_path"):
-        sys.exit(f"{argv[0]} names no model_name_or_path: a base that mimigenrec add-sids prepared, or a plain model")
+        sys.exit(
+            f"{' '.join(files)}: model_name_or_path is missing; name a base that mimigenrec add-sids prepared, or a "
+            f"plain model"
+        )
     return config, args
 
 
+def split_files(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The YAML files at the front, each with or without --config, and the words behind them. Exits without a file."""
+    files, words = [], list(argv)
+    while words:
+        bare = words[1:] if words[0] == "--config" else [words[0].removeprefix("--config="), *words[1:]]
+        if not bare or not is_yaml(bare[0]):
+            break
+        files.append(bare[0])
+        words = bare[1:]
+    if not files:
+        sys.exit(f"mimigenrec sft wants a YAML file first, found {argv[:1]}; see --help")
+    return files, words
+
+
+def is_yaml(word: str) -> bool:
+    """deepspeed=x.yaml is none, unless there is a file of that name."""
+    return word.endswith((".yaml", ".yml")) and ("=" not in word or Path(word).is_file())
+
+
+def read_yaml(path: str) -> DictConfig:
+    """Exits if the file is missing or is no map of keys to values."""
+    if not Path(path).is_file():
+        sys.exit(f"mimigenrec sft: {path} is missing; correct the name of the YAML file")
+    try:
+        content = OmegaConf.load(path)
+    except (OSError, yaml.YAMLError) as error:
+        sys.exit(f"mimigenrec sft: {path} cannot be read as YAML: {error}")
+    if not isinstance(content, DictConfig):
+        sys.exit(f"mimigenrec sft: {path} holds a list, not a map of keys to values")
+    return content
+
+
 def overrides(words: list[str]) -> list[str]:
-    """key=value, --key=value and --key value, all as key=value. Exits on a word that is none of these."""
+    """key=value, --key=value and --key value, all as key=value.
+
+    Exits on a word that is none of these, and on a YAML file, whose place is before them.
+    """
     found, rest = [], iter(words)
     for word in rest:
         name = word.removeprefix("--")
+        if is_yaml(word) or name.partition("=")[0] == "config":
+            sys.exit(f"mimigenrec sft: {word!r} comes too late; write every YAML file before the first key=value")
         if "=" in word:
             found.append(name)
         elif word != name and (value := next(rest, None)) is not None:

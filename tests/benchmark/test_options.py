@@ -3,6 +3,7 @@
 import pytest
 
 from mimigenrec.benchmark.options import files_in, given, merged, reward_files
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -20,6 +21,14 @@ def test_a_map_a_file_and_a_file_with_keys_over_it():
 def test_keys_of_the_map_win_over_those_of_the_file(file):
     assert given("baselines: sasrec", file) == {"width": 64, "epochs": 200, "output": "results/sasrec"}
     assert given("baselines: sasrec", {"config": file, "epochs": 3})["epochs"] == 3
+
+
+def test_of_several_files_the_later_wins_and_the_map_wins_over_all(file, tmp_path):
+    wide = tmp_path / "wide.yaml"
+    wide.write_text("width: 128\nloss: bce\n")
+    options = given("baselines: sasrec", {"config": [file, str(wide)], "epochs": 3})
+    assert options == {"width": 128, "loss": "bce", "epochs": 3, "output": "results/sasrec"}
+    assert given("baselines: sasrec", {"config": [str(wide), file]})["width"] == 64
 
 
 def test_ours_wins_over_the_file_and_none_is_left_out(file, tmp_path):
@@ -40,6 +49,10 @@ def test_what_the_benchmark_sets_is_refused_in_a_map_with_the_reason(name, why):
 def test_what_is_no_map_and_no_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="grpo: none.yaml is missing"):
         given("grpo", "none.yaml")
+    with pytest.raises(FileNotFoundError, match="sft: none.yaml is missing"):
+        given("sft", {"config": [str(ROOT / "examples" / "tiny" / "sft.yaml"), "none.yaml"]})
+    with pytest.raises(ValueError, match=r"sft: config names \{'lr': 1\}; it takes a YAML file or a list of them"):
+        given("sft", {"config": [{"lr": 1}]})
     with pytest.raises(ValueError, match=r"baselines: markov: found 3; it takes a map"):
         given("baselines: markov", 3)
     (tmp_path / "list.yaml").write_text("[1, 2]")

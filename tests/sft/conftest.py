@@ -11,9 +11,9 @@ from mimigenrec.tasks.sample import Sample, to_sft_row
 from tests.conftest import make_model, make_tokenizer
 
 
-def save_data(folder, toy, rows: int = 48):
+def save_data(folder, toy, rows: int = 48, wording: str = "contract"):
     """data/toy in `folder`; what follows an item is always the next one, so a few steps teach something."""
-    data, contract, items = folder / "data" / "toy", Contract.of("contract"), list(toy.sids)
+    data, contract, items = folder / "data" / "toy", Contract.of(wording), list(toy.sids)
     for split, count in (("train", rows), ("valid", 12), ("test", 12)):
         samples = []
         for i in range(count):

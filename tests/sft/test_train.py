@@ -332,12 +332,41 @@ def test_our_keys_are_taken_out_and_checked(tmp_path, args, capsys):
         assert "invalid choice: 'zeros'" in capsys.readouterr().err
 
 
-def test_without_a_yaml_it_says_so(tmp_path):
-    for argv in (["missing.yaml"], ["a=1"]):
-        with pytest.raises(SystemExit, match="wants a YAML file first"):
-            main(argv)
+def test_of_several_yamls_the_later_wins_and_overrides_win_over_all(tmp_path, args):
+    first, second = str(tmp_path / "x.yaml"), str(tmp_path / "lr=1.yml")  # "=" in a file's name is no override
+    Path(first).write_text(yaml.safe_dump({**args, "seed": 1, "max_steps": 4, "eval_steps": 2}))
+    Path(second).write_text("seed: 2\nmax_steps: 5\nembedding_dropout: 0.5\n")
+    for files in ([first, second], ["--config", first, second], [f"--config={first}", "--config", second]):
+        config, merged = read_arguments([*files, "max_steps=6", "--deepspeed", "z.yaml"])
+        assert config.embedding_dropout == 0.5
+        assert merged == {**args, "seed": 2, "max_steps": 6, "eval_steps": 2, "deepspeed": "z.yaml"}
+    assert read_arguments([second, first])[1]["seed"] == 1
+    assert torchrun_command([first, second, "seed=3"])[-3:] == [first, second, "seed=3"]  # each process reads the same
+
+
+def test_a_yaml_that_is_not_first_not_there_or_no_map_is_refused(tmp_path, args):
+    yamls = {"x": yaml.safe_dump(args), "list": "- 1\n", "broken": "a: [1"}
+    x, listed, broken = (str(tmp_path / f"{name}.yaml") for name in yamls)
+    for path, text in zip((x, listed, broken), yamls.values(), strict=True):
+        Path(path).write_text(text)
+    for argv, told in {
+        ("a=1",): "wants a YAML file first",
+        ("--config",): "wants a YAML file first",
+        ("missing.yaml",): "missing.yaml is missing",
+        (x, "missing.yaml"): "missing.yaml is missing",
+        (x, listed): "list.yaml holds a list, not a map",
+        (x, broken): "broken.yaml cannot be read as YAML",
+        (x, "seed=1", x): "x.yaml' comes too late; write every YAML file before the first key=value",
+        (x, "seed=1", f"--config={x}"): "x.yaml' comes too late",
+        (x, "seed=1", "--config", x): "'--config' comes too late",
+    }.items():
+        with pytest.raises(SystemExit, match=told):
+            main(list(argv))
+
+
+def test_without_a_model_it_says_so(tmp_path):
     (tmp_path / "x.yaml").write_text("stage: sft\n")
-    with pytest.raises(SystemExit, match="names no model_name_or_path"):
+    with pytest.raises(SystemExit, match="x.yaml: model_name_or_path is missing"):
         main([str(tmp_path / "x.yaml")])
 
 
