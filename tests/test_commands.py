@@ -89,7 +89,7 @@ STAGES = {
         "bash sft.sh; llamafactory-cli train x.yaml",
         tests=(
             "examples/test_recipes.py::test_sft_sh_prepares_and_trains",
-            "examples/test_recipes.py::test_sft_recipes_pass_the_parser_of_llamafactory",
+            "examples/test_stock.py::test_a_recipe_trains_two_steps_under_the_stock_program",
             "sft/test_train.py::test_one_command_from_a_plain_model_and_the_stock_program_train_the_same",
         ),
     ),
