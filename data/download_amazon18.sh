@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Amazon reviews of 2018 (Ni, Li, McAuley, EMNLP 2019): the 5-core reviews and the metadata of each category named.
 #   data/download_amazon18.sh Industrial_and_Scientific Office_Products Toys_and_Games
+# They go into OUTPUT, or into amazon18/ beside this script, where data/amazon18_data_process.sh finds them.
 # An interrupted download goes on where it stopped; what is whole already is not fetched again. The source publishes no
 # checksums: the first whole download is written to SHA256SUMS and every later run is compared with it, so put the
 # SHA256SUMS of a colleague there to be sure to have the same files.
 # Mirrors for BASE: https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2 https://jmcauley.ucsd.edu/data/amazon_v2
 set -euo pipefail
 BASE=${BASE:-https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2}
-OUTPUT=${OUTPUT:-data/amazon18}
+OUTPUT=${OUTPUT:-$(dirname "$0")/amazon18}
 [ $# -gt 0 ] || { echo "name one or more categories, such as Industrial_and_Scientific" >&2; exit 2; }
 
 fetch() { # URL FILE

@@ -48,7 +48,9 @@ class EvaluateConfig:
     output: Path = arg("folder for the results; started again on the same folder, an interrupted run goes on")
     data: Path | None = arg("folder written by preprocessing", default=None)
     test_file: Path | None = arg("instead of --data: a classic sft/test.json as it stands", default=None)
-    index: Path | None = arg("with --test_file: its id2sid.json", default=None)
+    index: Path | None = arg(
+        "id2sid.json of --test_file; that of the data folder if the file is sft/test.json in one", default=None
+    )
     split: Literal["valid", "test"] = arg("rows of --data to ask", default="test")
     k: int = arg("how many SIDs a list holds; metrics @K beyond it are not reported", default=50)
     beams: int = arg("width of the search, at least k; memory never lowers it", default=50)
@@ -111,8 +113,10 @@ def check(config: EvaluateConfig) -> None:
         raise FileNotFoundError(
             f"--model {config.model} is not a folder; give a checkpoint of `mimigenrec sft` or grpo"
         )
-    if bool(config.data) == bool(config.test_file) or bool(config.test_file) != bool(config.index):
-        raise ValueError("give either --data, or --test_file together with --index")
+    if bool(config.data) == bool(config.test_file):
+        raise ValueError("give either --data or --test_file")
+    if config.index and not config.test_file:
+        raise ValueError(f"--index {config.index} belongs to --test_file; --data holds an id2sid.json of its own")
     if not KS[0] <= config.k <= config.beams:
         raise ValueError(
             f"--beams {config.beams} cannot rank --k {config.k} SIDs; beams must be at least k, k at least 1"
@@ -121,6 +125,8 @@ def check(config: EvaluateConfig) -> None:
         raise ValueError(f"--batch_size {config.batch_size} and --limit {config.limit} must be at least 1")
     if config.test_file and config.exclude_seen:
         raise ValueError("--exclude_seen needs the histories' item ids, which --test_file does not tell; use --data")
+    if config.test_file and not config.test_file.is_file():
+        raise FileNotFoundError(f"--test_file {config.test_file} is not a file; give sft/test.json of a data folder")
 
 
 def read_test(config: EvaluateConfig) -> Asked:
@@ -138,8 +144,8 @@ def read_test(config: EvaluateConfig) -> Asked:
         catalog, contract = load_catalog(folder), read_contract(folder)
     else:
         folder = config.test_file.parent
-        files = [config.test_file, config.index]
-        catalog, contract = Catalog(sids=read_index(config.index)), None
+        files = [config.test_file, index_of(config)]
+        catalog, contract = Catalog(sids=read_index(files[1])), None
     rows = read_rows(files[0], files[2] if len(files) > 2 else None, config.limit)
     texts = {join_sid(sid) for sid in catalog.items_of}
     for i, row in enumerate(rows):
@@ -150,6 +156,19 @@ def read_test(config: EvaluateConfig) -> Asked:
                 f"{row.target!r}; the two are from different catalogues, build the data again"
             )
     return Asked(rows, catalog, contract, folder, files)
+
+
+def index_of(config: EvaluateConfig) -> Path:
+    """--index, or C/id2sid.json for C/sft/test.json. Raises FileNotFoundError where there is none."""
+    if config.index:
+        return config.index
+    index = config.test_file.absolute().parent.parent / "id2sid.json"
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"{index} is missing, so nothing tells which SIDs the rows of {config.test_file} are from; name their "
+            f"id2sid.json by --index (evaluate.sh: index_path)"
+        )
+    return index
 
 
 def compare_contracts(test: Asked, checkpoint: Path) -> dict[str, Any]:

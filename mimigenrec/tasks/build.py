@@ -50,7 +50,7 @@ class BuildConfig:
     data_dir: Path = arg("folder that holds C/C.train.inter and the rest, or C.train.inter itself; C is --category")
     category: str = arg("name of the data set, the first part of its file names")
     output_dir: Path = arg("folder to write; the folder above it gets the entries in dataset_info.json")
-    seq_sample: int = arg("how many title histories (task4) RL trains on, at most", default=10_000)  # MIMIGenRec's
+    seq_sample: int = arg("most title histories (task4) that RL trains on; -1: all", default=10_000)  # MIMIGenRec's
     seed: int = arg("order of the train rows, and which title histories are chosen", default=42)  # MIMIGenRec's
     data_source: str | None = arg("what RL rows say they come from; the category if not given", default=None)
     tasks: list[str] = arg("tasks to train on; valid and test are task1_sid_sft always", factory=lambda: list(TASKS))
@@ -124,7 +124,7 @@ def check(config: BuildConfig) -> None:
     for task in config.tasks:
         if task not in TASKS:
             raise ValueError(f"--tasks: {task!r} is not a task; choose from {', '.join(TASKS)}")
-    for name, least in (("seq_sample", 0), ("max_history", 1), ("max_text_chars", 1)):
+    for name, least in (("seq_sample", -1), ("max_history", 1), ("max_text_chars", 1)):
         if getattr(config, name) < least:
             raise ValueError(f"--{name} is {getattr(config, name)}; it must be at least {least}")
     if config.template and not config.tokenizer:
@@ -133,6 +133,11 @@ def check(config: BuildConfig) -> None:
 
 def find_raw(data_dir: str | Path, category: str) -> dict[str, Path]:
     """{"train.inter": path, "item.json": path, ...}. Raises FileNotFoundError naming all that are missing."""
+    if not Path(data_dir).is_dir():
+        raise FileNotFoundError(
+            f"--data_dir {data_dir} is not a folder; it must hold {category}/{category}.train.inter and the rest, as "
+            f"`mimigenrec prepare` or data/amazon18_data_process.sh writes them"
+        )
     inner = Path(data_dir) / category
     folder = inner if inner.is_dir() else Path(data_dir)
     names = (*(f"{split}.inter" for split in SPLITS), "item.json", "index.json")
@@ -197,7 +202,7 @@ def rl_rows(config: BuildConfig, path: Path, split: str, catalog: Catalog, contr
     source = config.data_source or config.category
     for task in tasks_of(split, RL_TASKS, config.tasks):
         samples = task.samples(usable(path, split, catalog), catalog, contract)
-        if task is title_history:
+        if task is title_history and config.seq_sample >= 0:
             samples = subsample(samples, config.seq_sample, random.Random(f"{config.seed} {task.NAME}"))
         for index, sample in enumerate(samples):
             counts[task.NAME] += 1

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,6 +198,21 @@ def test_classic_files_run_as_they_stand_with_one_warning(plain, checkpoint, toy
     assert caplog.text.count("no prompt_contract.json") == 1
 
 
+def test_the_index_of_a_test_file_is_that_of_its_data_folder(plain, checkpoint, toy_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(toy_data / "sft")
+    result = run(tmp_path / "out", model=checkpoint, test_file=Path("test.json"))
+    assert result.metrics["item"] == plain.metrics["item"]
+    assert str(toy_data / "id2sid.json") in result.manifest["inputs"]
+
+
+def test_a_test_file_outside_a_data_folder_needs_its_index_named(checkpoint, toy_data, tmp_path):
+    alone = shutil.copy(toy_data / "sft" / "test.json", tmp_path / "mine.json")
+    with pytest.raises(FileNotFoundError, match="id2sid.json is missing.*mine.json are from; name"):
+        run(tmp_path / "out", model=checkpoint, test_file=alone)
+    with pytest.raises(FileNotFoundError, match="--test_file .*nowhere.json is not a file"):
+        run(tmp_path / "out", model=checkpoint, test_file=tmp_path / "nowhere.json")
+
+
 def test_classic_wording_runs_with_one_warning_that_metrics_json_keeps(checkpoint, toy_data, tmp_path, caplog):
     model, data = copied(checkpoint, tmp_path / "tiny"), copied(toy_data, tmp_path / "data")
     for folder in (model, data):
@@ -303,7 +319,8 @@ def test_missing_folders_are_named(checkpoint, toy_data, tmp_path):
         ({"k": 8}, "beams 7 cannot rank --k 8"),
         ({"batch_size": 0}, "at least 1"),
         ({"test_file": "x", "index": "y"}, "either --data"),
-        ({"data": None, "test_file": "x"}, "together with --index"),
+        ({"data": None}, "either --data"),
+        ({"index": "y"}, "--index y belongs to --test_file"),
         ({"data": None, "test_file": "x", "index": "y", "exclude_seen": True}, "exclude_seen"),
     ],
 )

@@ -62,3 +62,11 @@ def test_another_file_than_the_first_time_or_a_damaged_one_stops(source, tmp_pat
 def test_a_category_must_be_named(source, tmp_path):
     done = fetch(source, tmp_path / "out")
     assert done.returncode == 2 and "name one or more categories" in done.stderr
+
+
+def test_files_go_beside_the_script_from_any_folder(source, tmp_path):
+    (tmp_path / "data").mkdir()
+    script = shutil.copy(ROOT / "data" / "download_amazon18.sh", tmp_path / "data")
+    env = {key: value for key, value in os.environ.items() if key != "OUTPUT"} | {"BASE": f"file://{source}"}
+    subprocess.run(["bash", script, "Toys"], cwd=source, env=env, check=True, capture_output=True)
+    assert {path.name for path in (tmp_path / "data" / "amazon18").iterdir()} == {*NAMES, "SHA256SUMS"}

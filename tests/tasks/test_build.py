@@ -204,6 +204,13 @@ def test_options_cut_histories_texts_tasks_and_samples(raw_toy, tmp_path):
         assert sample["input"] == "".join(index[row["history"][-1]])
 
 
+def test_without_a_limit_every_title_history_is_trained_on(raw_toy, built, tmp_path):
+    out = build(raw_toy, tmp_path / "toy", seq_sample=-1)  # as MIMIGenRec writes "all"
+    assert (out / "rl/train.json").read_bytes() == (built / "rl/train.json").read_bytes()  # 10,000 are more than all
+    few = build(raw_toy, tmp_path / "few", seq_sample=3)
+    assert load(few, "manifest.json")["counts"]["samples"]["rl/train.json"]["task4_hisTitle2sid"] == 3
+
+
 def sequences_raw(raw):
     """The raw toy with leave-one-out train rows: u0 has items 0 .. 7 one after another, u1 has 5, 6 and 7."""
     rows = [History(n, "u0", tuple(map(str, range(n + 1))), str(n + 1)) for n in range(7)]
@@ -264,7 +271,7 @@ def test_raw_files_may_lie_in_data_dir_itself(raw_toy, built, tmp_path):
         ({"tasks": ["task9"]}, "'task9' is not a task; choose from task1_sid_sft"),
         ({"max_history": 0}, "--max_history is 0"),
         ({"max_text_chars": 0}, "--max_text_chars is 0"),
-        ({"seq_sample": -1}, "--seq_sample is -1"),
+        ({"seq_sample": -2}, "--seq_sample is -2"),
         ({"template": "qwen"}, "--template needs --tokenizer"),
         ({"wording": "modern"}, "choose one of contract, compact, classic"),
     ],
@@ -280,6 +287,8 @@ def test_missing_files_are_all_named(raw, tmp_path):
     (raw / "toy" / "toy.valid.inter").unlink()
     with pytest.raises(FileNotFoundError, match="lacks toy.valid.inter, toy.item.json"):
         build(raw, tmp_path / "toy")
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder; it must hold toy/toy.train.inter"):
+        build(tmp_path / "nowhere", tmp_path / "toy")
 
 
 @pytest.mark.parametrize("text", ["tape <a_0>", "tape <|im_end|>"])
