@@ -59,33 +59,20 @@ def toy() -> Catalog:
 
 def make_tokenizer(extra_texts=(), sid_tokens=(), chat_template: str = CHATML, specials=()):
     """A byte-level BPE tokenizer trained on the spot, with ChatML special tokens; sid_tokens are non-special."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from mimigenrec.sft.make_base import SPECIAL, train_tokenizer
 
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *specials]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     texts = ["system user assistant Which item comes next? thing number a useful thing", *extra_texts]
-    core.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        padding_side="left",
-        truncation_side="left",
-        model_input_names=["input_ids", "attention_mask"],
-        model_max_length=4096,
-    )
-    tokenizer.chat_template = chat_template
+    tokenizer = train_tokenizer(texts, 400, chat_template, [*SPECIAL, *specials])
     if sid_tokens:
         tokenizer.add_tokens(list(sid_tokens))
+    return tokenizer
+
+
+def split_as_before(tokenizer):
+    """The tokenizer with the pre-tokenizer that make-base gave its folders until it took Qwen2's."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     return tokenizer
 
 

@@ -16,7 +16,7 @@ from mimigenrec.contract import (
     user_text,
 )
 from mimigenrec.tasks.sample import Sample, to_rl_row, to_sft_row
-from tests.conftest import make_tokenizer
+from tests.conftest import make_tokenizer, split_as_before
 
 SYSTEM = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -188,13 +188,19 @@ def test_a_tokenizer_that_gives_other_ids_than_the_golden_ones_is_refused(tmp_pa
         load_tokenizer(tmp_path)
 
 
-def test_a_qwen2_folder_that_transformers_5_would_read_otherwise_loads_with_one_warning(tmp_path, tokenizer, caplog):
-    tokenizer.save_pretrained(tmp_path)
-    load_tokenizer(tmp_path)
-    assert not caplog.records  # the tokenizer of no model in particular
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
-    load_tokenizer(tmp_path)
-    assert len(caplog.records) == 1 and "Make the base again" in caplog.text
+def test_a_qwen2_folder_that_transformers_5_would_read_otherwise_loads_with_one_warning(tmp_path, caplog):
+    def warnings_of(folder, model_type):
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        caplog.clear()
+        load_tokenizer(folder)
+        return [record.getMessage() for record in caplog.records if record.name == "mimigenrec.contract"]
+
+    split_as_before(make_tokenizer()).save_pretrained(tmp_path)
+    [warning] = warnings_of(tmp_path, "qwen2")
+    assert "Make the base again" in warning and str(tmp_path) in warning
+    assert warnings_of(tmp_path, "gpt2") == []  # which transformers 5 leaves as it is
+    make_tokenizer().save_pretrained(tmp_path)
+    assert warnings_of(tmp_path, "qwen2") == []
 
 
 def test_a_folder_without_a_contract_has_none(tmp_path):

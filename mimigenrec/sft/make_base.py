@@ -7,7 +7,7 @@ tokens of Qwen2 and a chat template; SID tokens are not in it, `mimigenrec add-s
 start from an instruct checkpoint instead; everything after this step is the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,7 +84,8 @@ def texts(data: Path) -> Iterator[str]:
         yield TOKEN.sub("", "\n".join([row["system"], row["instruction"], row["input"], row["output"]]))
 
 
-def train_tokenizer(data: Path, vocabulary: int, chat_template: str):
+def train_tokenizer(texts: Iterable[str], vocabulary: int, chat_template: str, special: Sequence[str] = SPECIAL):
+    """A tokenizer of Qwen2's kind. special: tokens with a meaning of their own, those of SPECIAL among them."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import Qwen2TokenizerFast
 
@@ -99,11 +100,11 @@ def train_tokenizer(data: Path, vocabulary: int, chat_template: str):
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=SPECIAL,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    core.train_from_iterator(texts(data), trainer)
+    core.train_from_iterator(texts, trainer)
     tokenizer = Qwen2TokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
@@ -113,7 +114,7 @@ def train_tokenizer(data: Path, vocabulary: int, chat_template: str):
         model_max_length=4096,
         model_input_names=["input_ids", "attention_mask"],
     )
-    tokenizer.chat_template = CHAT_TEMPLATES[chat_template]
+    tokenizer.chat_template = chat_template
     return tokenizer
 
 
@@ -122,7 +123,7 @@ def main(config: BaseConfig) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     check(config)
-    tokenizer = train_tokenizer(config.data, config.vocabulary, config.chat_template)
+    tokenizer = train_tokenizer(texts(config.data), config.vocabulary, CHAT_TEMPLATES[config.chat_template])
     torch.manual_seed(config.seed)
     shape = Qwen2Config(
         vocab_size=len(tokenizer),

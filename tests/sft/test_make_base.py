@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mimigenrec.contract import Contract, check_support, load_tokenizer, prompt_ids, row_messages
+from mimigenrec.contract import Contract, check_support, prompt_ids, row_messages
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.files import read_json, write_json
@@ -136,11 +136,6 @@ def pipeline(folder):
 
 def test_text_is_split_as_qwen2_splits_it(compact, tmp_path):
     assert pipeline(make(compact, tmp_path / "base")) == pipeline(shared("tokenizers", "qwen2.5"))
-
-
-def test_a_base_loads_without_a_warning(compact, tmp_path, caplog):
-    load_tokenizer(make(compact, tmp_path / "base"))
-    assert not caplog.records
 
 
 def test_the_base_knows_no_sid_and_takes_them_from_add_sids(compact, toy, tmp_path):

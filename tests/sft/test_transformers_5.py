@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, Qwen2Config
 from mimigenrec.contract import Contract, prompt_ids, row_messages
 from mimigenrec.files import write_json
 from mimigenrec.sft.make_base import BaseConfig, main
-from tests.conftest import make_tokenizer
+from tests.conftest import make_tokenizer, split_as_before
 
 TITLES = [
     "thing number 12345, isn't it?",
@@ -70,7 +70,7 @@ def test_transformers_5_reads_the_same_token_ids(transformers_5, tmp_path, promp
 
 @pytest.mark.slow
 def test_the_folders_that_a_warning_names_are_read_otherwise(transformers_5, tmp_path, prompts):
-    tokenizer = make_tokenizer(TITLES, ["<a_1>", "<b_2>"])  # splits as earlier versions of make-base did
+    tokenizer = split_as_before(make_tokenizer(TITLES, ["<a_1>", "<b_2>"]))
     tokenizer.save_pretrained(tmp_path / "base")
     Qwen2Config(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "base")
     _, ids = read_by(transformers_5, tmp_path / "base", prompts, tmp_path)
