@@ -38,6 +38,7 @@ COMMANDS = {
     "compare": ("mimigenrec.evaluation.compare", "two results: paired tests, what differs in their manifests"),
     "report": ("mimigenrec.evaluation.report", "several results -> one page: verdict, tests, curves, slices, users"),
     "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
+    "env": ("mimigenrec.environment.report", "versions, imports, GPUs: what could run here, and what to install"),
     "plot": ("mimigenrec.plots", "training curves and metric bars"),
 }
 

@@ -42,6 +42,7 @@ STAGES = {
     "install": Stage("pip install -e .", tests=("test_wheel.py::test_commands_are_found_in_an_empty_folder",)),
     "environment": Stage(
         f"python -c {VERSIONS!r}",
+        "mimigenrec env",
         tests=("test_commands.py::test_the_snippet_prints_the_versions_of_installed_packages",),
     ),
     "download": Stage(

@@ -15,6 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.environment.chain import exit_unless_imports
+
+if __name__ == "__main__":
+    exit_unless_imports("grpo", "trl", "mimigenrec.grpo.trainer")  # which the imports below need
+
 import torch
 from datasets import Dataset
 from transformers import set_seed

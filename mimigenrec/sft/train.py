@@ -17,6 +17,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from mimigenrec.environment.chain import exit_unless_imports
+
+if __name__ == "__main__":
+    exit_unless_imports("sft", "transformers")  # which the imports below need
+
 import torch
 import yaml
 from filelock import FileLock
@@ -87,7 +92,9 @@ def main(argv: list[str]) -> None:
     if "LOCAL_RANK" not in os.environ:  # not a process that torchrun started
         set_unfinished_aside(Path(args.get("output_dir", "saves")))
         if wants_torchrun(args):
+            exit_unless_imports("sft", "torchvision", "torchaudio")  # quick; else every process of torchrun fails
             os.execv(sys.executable, torchrun_command(argv))
+    exit_unless_imports("sft", "llamafactory")
     train(config, args)
 
 
