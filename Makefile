@@ -6,6 +6,7 @@
 # make lock   the same, and what passed becomes constraints/pyXY.txt: the versions that the others above install
 # PYTHON=python3.12 make ... chooses the interpreter that .venv is made with.
 PYTHON ?= python3
+unexport PYTHON  # the shell scripts have a PYTHON too: the interpreter that runs them, which is that of .venv here
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -33,10 +34,10 @@ lint: $(VENV)/.installed
 install: $(VENV)/.installed
 
 test-newest:
-	PYTHON=$(PYTHON) constraints/newest.sh
+	constraints/newest.sh $(PYTHON)
 
 lock:
-	PYTHON=$(PYTHON) constraints/newest.sh --lock
+	constraints/newest.sh $(PYTHON) --lock
 
 # made anew when the dependencies or the tested versions change
 $(VENV)/.installed: pyproject.toml $(wildcard constraints/*.txt)

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The newest versions that pyproject.toml allows, in an environment of their own (.venv-newest): what pip took, what it
 # was not free to take, and whether the tests pass. `make test-newest` runs this.
-#   constraints/newest.sh --lock     then writes constraints/pyXY.txt, which `make demo` and `make test` install
-# PYTHON chooses the interpreter.
+#   constraints/newest.sh python3.12           the interpreter that makes the environment
+#   constraints/newest.sh python3.12 --lock    then writes constraints/py312.txt, which make demo and make test install
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python3}
+PYTHON=${1:?interpreter that makes the environment}
 FOLDER=.venv-newest
 rm -rf "$FOLDER"
 "$PYTHON" -m venv "$FOLDER"
+unset PYTHON  # evaluate.sh and its kin would run with it
 BIN=$PWD/$FOLDER/bin
 export PATH=$BIN:$PATH OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=${TOKENIZERS_PARALLELISM:-false}
 
@@ -24,7 +25,7 @@ done
 mimigenrec env
 python -m pytest -q -m "not slow and not gpu" --ignore tests/test_constraints.py  # those of before
 
-[ "${1:-}" = --lock ] || exit 0
+[ "${2:-}" = --lock ] || exit 0
 lock=constraints/$(python -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 python -m pip list --format=freeze --exclude-editable --exclude pip > "$lock.tmp"
 if grep -vE '^[A-Za-z0-9._-]+==[A-Za-z0-9._]+$' "$lock.tmp"; then

@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("MIMIGENREC_TEST_DEVICES", ""))
 os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.pop("PYTHON", None)  # the shell scripts would run with it
 
 from pathlib import Path
 
