@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-real test test-slow test-newest lock lint install clean
+.PHONY: python demo demo-real test test-slow test-newest lock lint install clean
 
 demo: $(VENV)/.installed
 	bash examples/tiny/run.sh
@@ -39,8 +39,11 @@ test-newest:
 lock:
 	constraints/newest.sh $(PYTHON) --lock
 
+python:
+	@constraints/check_python.sh "$(PYTHON)" "$(VENV)" "$(origin PYTHON)"
+
 # made anew when the dependencies or the tested versions change
-$(VENV)/.installed: pyproject.toml $(wildcard constraints/*.txt)
+$(VENV)/.installed: pyproject.toml $(wildcard constraints/*.txt) | python
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints/$$($(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt -e '.[dev]'
 	touch $@

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Interactions and SIDs -> SFT and RL rows: the settings of preprocess_data_sft_rl.py that people change, as variables.
-#   bash preprocess_data_sft_rl.sh                            reads data/Amazon18/$CATEGORY, writes data/$CATEGORY
+#   bash preprocess_data_sft_rl.sh     in the repository's folder: reads data/Amazon18/$CATEGORY, writes data/$CATEGORY
 #   CATEGORY=Office_Products TASK4_SAMPLE=-1 bash preprocess_data_sft_rl.sh --wording classic       and any other key
 # TASK4_SAMPLE is how many title histories RL trains on at most, -1 for all. If it or SEED is not set, the default of
 # the command holds (10,000 and 42).

@@ -267,10 +267,10 @@ def load_tokenizer(folder: str | Path, **settings):
     contract = read_contract(folder)
     if contract and contract.golden:
         check_golden(contract, tokenizer, folder)
-    elif _is_plain_byte_level(tokenizer, folder):
+    if os.environ.get("RANK", "0") == "0" and _is_plain_byte_level(tokenizer, folder):
         log.warning(
-            "%s was made by an earlier version of mimigenrec make-base: this version of transformers reads its "
-            "tokenizer as it was trained, but transformers 5 (vLLM, SGLang, TRL 1.x) reads other token ids from it. "
+            "the tokenizer of %s comes from an earlier version of mimigenrec make-base: this version of transformers "
+            "reads it as it was trained, but transformers 5 (vLLM, SGLang, TRL 1.x) reads other token ids from it. "
             "Make the base again and train on it before you use it there",
             folder,
         )

@@ -188,7 +188,7 @@ def test_a_tokenizer_that_gives_other_ids_than_the_golden_ones_is_refused(tmp_pa
         load_tokenizer(tmp_path)
 
 
-def test_a_qwen2_folder_that_transformers_5_would_read_otherwise_loads_with_one_warning(tmp_path, caplog):
+def test_a_qwen2_folder_that_transformers_5_would_read_otherwise_loads_with_one_warning(tmp_path, caplog, monkeypatch):
     def warnings_of(folder, model_type):
         (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
         caplog.clear()
@@ -198,8 +198,14 @@ def test_a_qwen2_folder_that_transformers_5_would_read_otherwise_loads_with_one_
     split_as_before(make_tokenizer()).save_pretrained(tmp_path)
     [warning] = warnings_of(tmp_path, "qwen2")
     assert "Make the base again" in warning and str(tmp_path) in warning
+    remembering(split_as_before(make_tokenizer()), "thing number").write(tmp_path)  # as SFT on such a base does
+    assert warnings_of(tmp_path, "qwen2") == [warning]
+    monkeypatch.setenv("RANK", "1")
+    assert warnings_of(tmp_path, "qwen2") == []
+    monkeypatch.delenv("RANK")
     assert warnings_of(tmp_path, "gpt2") == []  # which transformers 5 leaves as it is
     make_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / contracts.FILE).unlink()
     assert warnings_of(tmp_path, "qwen2") == []
 
 

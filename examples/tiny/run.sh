@@ -7,7 +7,7 @@ QUICK=${QUICK:-0}
 ROOT=${ROOT:-.}                      # where data/, saves/, rl_outputs/ and results/ go
 RAW=$ROOT/data/toy_raw DATA=$ROOT/data/toy SFT=$ROOT/saves/tiny/sft RL=$ROOT/rl_outputs/tiny RESULTS=$ROOT/results/tiny
 BASE=$ROOT/saves/tiny/base BASE_SID=$ROOT/saves/tiny/base_sid
-sft_args=() rl_args=() users=1500
+sft_args=() rl_args=() users=1500    # ${a[@]+...} below: bash 3.2 of macOS takes an empty list for unset
 if [ "$QUICK" = 1 ]; then
   users=200 sft_args=(num_train_epochs=1) rl_args=(--max_steps 4 --eval_steps 2 --save_steps 2 --eval_sample 32)
 fi
@@ -26,9 +26,9 @@ say "3/7 a random Qwen2 and its tokenizer, then its SID tokens"
 [ -f "$BASE_SID/config.json" ] || mimigenrec add-sids --base "$BASE" --tokens "$DATA/new_tokens.json" --output "$BASE_SID"
 say "4/7 SFT by LLaMA-Factory"
 mimigenrec sft examples/tiny/sft.yaml eval_support=trie model_name_or_path="$BASE_SID" dataset_dir="$ROOT/data" \
-  output_dir="$SFT" "${sft_args[@]}"
+  output_dir="$SFT" ${sft_args[@]+"${sft_args[@]}"}
 say "5/7 GRPO by TRL inside the trie"
-MODEL_PATH=$SFT DATA_DIR=$DATA OUTPUT_DIR=$RL CONFIG=examples/tiny/grpo.yaml bash trl_trainer.sh "${rl_args[@]}"
+MODEL_PATH=$SFT DATA_DIR=$DATA OUTPUT_DIR=$RL CONFIG=examples/tiny/grpo.yaml bash trl_trainer.sh ${rl_args[@]+"${rl_args[@]}"}
 say "6/7 evaluation: popularity, Markov, SFT, RL on the same test rows"
 for method in popularity markov; do
   mimigenrec baseline --method $method --data_dir "$RAW" --category toy --data "$DATA" --output "$RESULTS/$method"

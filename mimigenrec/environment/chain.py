@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,8 @@ from packaging.requirements import Requirement
 
 from mimigenrec.environment.pairs import FAMILY, are_installed, matching
 from mimigenrec.environment.requirements import declared, installed, misfits
+
+WAIT = 20  # seconds that the first process of a machine may be behind the others
 
 
 class Link(NamedTuple):
@@ -169,12 +172,14 @@ def pip_install(requirements: list[str]) -> str:
 def exit_unless_imports(command: str, *names: str) -> None:
     """Ends the process with status 1 and a message if one of the names cannot be imported.
 
-    Of the processes that torchrun starts, the first on each machine speaks.
+    Of the processes that torchrun starts, the first on each machine speaks. The others wait for it: torchrun ends
+    all of them as soon as one has ended.
     """
     found = next(filter(None, map(diagnose, names)), None)
     if found is None:
         return
     if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(WAIT)
         sys.exit(1)
     sys.exit(
         f"mimigenrec {command} cannot start: {found}.\n    {found.reason}\nRun this, then start again:\n"

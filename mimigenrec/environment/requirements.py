@@ -10,7 +10,7 @@ REASONS = {  # of the ranges in pyproject.toml: metadata do not carry its commen
     "llamafactory": "0.10 may move what mimigenrec.sft relies on",
     "trl": "mimigenrec.grpo overrides private methods of TRL 0.24",
     "transformers": "with 5.x `from trl import GRPOTrainer` fails, and 4.57.0 was withdrawn",
-    "torch": "pip puts a torchaudio beside 2.11 and 2.12 that they cannot load",
+    "torch": "pip puts a torchaudio beside 2.11 and 2.12 that they cannot load; newer ones than 2.15 are untested",
     "torchaudio": "2.11.0 can be loaded with torch 2.11 alone",
 }
 

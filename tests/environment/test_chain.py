@@ -1,4 +1,7 @@
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 from packaging.requirements import Requirement
@@ -14,6 +17,7 @@ from mimigenrec.environment.chain import (
     pip_install,
     remedy,
 )
+from tests.conftest import ROOT
 from tests.environment.conftest import PROJECT
 
 PAIR = "pip install torch==2.13.0 'torchvision==0.28.*' torchaudio==2.11.1"
@@ -100,6 +104,7 @@ def test_a_bug_in_a_module_of_our_own_is_raised_and_no_advice_to_install(monkeyp
 @pytest.mark.parametrize(("rank", "speaks"), [(None, True), ("0", True), ("1", False)])
 def test_one_process_of_a_machine_says_why_all_of_them_end(monkeypatch, rank, speaks):
     monkeypatch.setitem(CHAIN, "nowhere", Link("nowhere_to_be_found"))
+    monkeypatch.setattr(chain, "WAIT", 0)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if rank:
         monkeypatch.setenv("LOCAL_RANK", rank)
@@ -109,6 +114,20 @@ def test_one_process_of_a_machine_says_why_all_of_them_end(monkeypatch, rank, sp
     if speaks:
         assert "mimigenrec sft cannot start: nowhere cannot be imported" in stopped.value.code
         assert "pip install nowhere\n`mimigenrec env` shows the rest." in stopped.value.code
+
+
+def test_the_message_is_read_where_the_first_process_is_the_last_to_find_out(tmp_path):
+    (tmp_path / "start.py").write_text(
+        "import os, time\n"
+        "from mimigenrec.environment.chain import CHAIN, Link, exit_unless_imports\n"
+        "CHAIN['nowhere'] = Link('nowhere_to_be_found')\n"
+        "time.sleep(1 if os.environ['LOCAL_RANK'] == '0' else 0)\n"
+        "exit_unless_imports('grpo', 'nowhere')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, tmp_path / "start.py"], env=environment, capture_output=True, text=True)
+    assert done.returncode and done.stderr.count("mimigenrec grpo cannot start: nowhere cannot be imported") == 1
 
 
 @pytest.mark.parametrize("torchrun", ["0", "1"])
