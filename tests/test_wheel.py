@@ -84,20 +84,26 @@ def source_copy(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def empty(tmp_path):
+    """The bin folder of a new environment, which goes with the test: it takes 7 GB once torch is in it."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    yield tmp_path / "venv" / "bin"
+    shutil.rmtree(tmp_path / "venv")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "folder"])
-def test_the_toy_journey_runs_in_an_empty_environment(kind, wheel, tmp_path):
+def test_the_toy_journey_runs_in_an_empty_environment(kind, wheel, empty, tmp_path):
     """`pip install mimigenrec-*.whl` and `pip install .`, not editable, with the tested versions."""
     source = source_copy(tmp_path / "source")
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    bin_dir = tmp_path / "venv" / "bin"
     versions = ROOT / "constraints" / f"py{sys.version_info.major}{sys.version_info.minor}.txt"
     what = f"{wheel if kind == 'wheel' else source}[raw,sids]"
-    pip = [bin_dir / "python", "-m", "pip", "install", "--quiet", "-c", versions, what]
+    pip = [empty / "python", "-m", "pip", "install", "--quiet", "-c", versions, what]
     done = subprocess.run(pip, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     shutil.rmtree(source / "mimigenrec")  # the installed package is all there is
-    env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "QUICK": "1", "ROOT": str(tmp_path / "out")}
+    env = {**os.environ, "PATH": f"{empty}:{os.environ['PATH']}", "QUICK": "1", "ROOT": str(tmp_path / "out")}
     done = subprocess.run(["bash", "examples/tiny/run.sh"], cwd=source, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out" / "results" / "tiny" / "rl" / "metrics.json").is_file()
