@@ -16,7 +16,7 @@ def make_manifest(config: Any, inputs: Iterable[str | Path], seed: int | None, *
     """config: a dataclass or dict; inputs: the files that were read; facts: what else a reader should know."""
     config = asdict(config) if is_dataclass(config) else dict(config)
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
         "config": {key: _plain(value) for key, value in config.items()},
         "seed": seed,
         "inputs": {str(path): sha256(path) for path in inputs},
@@ -28,7 +28,8 @@ def write_manifest(folder: str | Path, config: Any, inputs: Iterable[str | Path]
     write_json(Path(folder) / "manifest.json", make_manifest(config, inputs, seed, **facts))
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Its version by its metadata, without importing it; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

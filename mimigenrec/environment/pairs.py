@@ -7,7 +7,7 @@ together: torchaudio 2.11.1 asks for torch>=2.11 and cannot be loaded beside 2.1
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from mimigenrec.environment.requirements import installed
+from mimigenrec.manifest import installed
 
 FAMILY = ("torch", "torchvision", "torchaudio")
 PAIRS = {  # torch: torchvision, torchaudio. torch 2.12 has no torchaudio that it can load

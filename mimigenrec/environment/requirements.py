@@ -1,10 +1,12 @@
 """What the installed packages' own metadata ask for, compared with what is installed."""
 
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import metadata, requires
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
+
+from mimigenrec.manifest import installed
 
 REASONS = {  # of the ranges in pyproject.toml: metadata do not carry its comments
     "llamafactory": "0.10 may move what mimigenrec.sft relies on",
@@ -27,14 +29,6 @@ class Misfit(NamedTuple):
         state = f"{self.package} {self.found} is installed" if self.found else f"{self.package} is not installed"
         text = f"{state}; {self.owner} needs {self.range or 'it'}"
         return f"{text}: {REASONS[self.package]}" if self.owner == "mimigenrec" and self.package in REASONS else text
-
-
-def installed(package: str) -> str | None:
-    """Its version by its metadata, without importing it; None where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def declared(package: str) -> str:
