@@ -86,7 +86,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def spread(rows: list[Row], count: int = 20) -> list[Row]:
-    """Up to `count` rows at even distances, and so of every task: preprocessing writes one task after the other."""
+    """Up to `count` rows at even distances. Preprocessing shuffles the tasks, so the frequent ones are among them."""
     count = min(count, len(rows))
     return [rows[i * len(rows) // count] for i in range(count)]
 
