@@ -18,7 +18,8 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 from mimigenrec.environment.pairs import FAMILY, are_installed, matching
-from mimigenrec.environment.requirements import declared, installed, misfits
+from mimigenrec.environment.requirements import declared, misfits
+from mimigenrec.manifest import installed
 
 WAIT = 20  # seconds that the first process of a machine may be behind the others
 

@@ -17,8 +17,9 @@ from typing import Any
 from mimigenrec.cli import arg
 from mimigenrec.environment.chain import CHAIN, STAGES, Diagnosis, diagnose, failure, pip_install
 from mimigenrec.environment.devices import nvidia_driver, torch_devices
-from mimigenrec.environment.requirements import extras, installed, misfits
+from mimigenrec.environment.requirements import extras, misfits
 from mimigenrec.environment.worker import in_worker
+from mimigenrec.manifest import installed
 
 OPTIONAL = ("scikit-learn", "polars", "faiss-cpu")  # of extras: tried where they are installed
 LIBRARIES = [name for name in CHAIN if name not in OPTIONAL and not name.startswith("mimigenrec.")]

@@ -8,7 +8,8 @@ from huggingface_hub import constants
 
 from mimigenrec.environment.chain import Diagnosis
 from mimigenrec.environment.report import HIDDEN, Environment, as_text, gpu_lines, read_flags, variables, verdict
-from mimigenrec.environment.requirements import extras, installed
+from mimigenrec.environment.requirements import extras
+from mimigenrec.manifest import installed
 
 VERSIONS = "torch torchvision torchaudio transformers tokenizers datasets accelerate peft trl llamafactory".split()
 

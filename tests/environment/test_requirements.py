@@ -1,7 +1,8 @@
 import pytest
 from packaging.requirements import Requirement
 
-from mimigenrec.environment.requirements import REASONS, declared, extras, installed, misfits
+from mimigenrec.environment.requirements import REASONS, declared, extras, misfits
+from mimigenrec.manifest import installed
 from tests.environment.conftest import PROJECT
 
 
