@@ -1,7 +1,7 @@
 """Interactions and SIDs -> SFT and RL rows: `mimigenrec preprocess`. See --help."""
 
-from mimigenrec.cli import parse
+from mimigenrec.cli import start
 from mimigenrec.tasks.build import BuildConfig, main
 
 if __name__ == "__main__":
-    main(*parse(BuildConfig))
+    start(main, BuildConfig)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.sids.tokens import Sid, join_sid, read_index
 
@@ -89,7 +90,7 @@ def check_same_catalogue(sids: Mapping[str, Sid], data: str | Path, checkpoint: 
         what = "they have no item in common"
         if other is not None:
             what = f"item {other!r} is {join_sid(theirs[other])} there and {join_sid(sids[other])} in the data"
-        raise ValueError(
+        raise UserError(
             f"{checkpoint} was trained on another catalogue than {data}: {what}. Use the data that it was trained on, "
             f"or run SFT on these"
         )

@@ -1,21 +1,43 @@
 """One way to start every command: `mimigenrec <command> x.yaml --key value key=value`.
 
-A command is a module with one config dataclass (or several) and `main`. Its fields are its flags; a YAML file gives
-the same names. Flags and YAML values pass through the same argparse types and choices, so a wrong key, type or choice
-stops the run whichever way it came in.
+A command is a module with one config dataclass (or several) and `main`, and ends with `start(main, Config)`. Its
+fields are its flags; a YAML file gives the same names. Flags and YAML values pass through the same argparse types,
+choices and ranges, so a wrong key, type or number stops the run whichever way it came in.
+
+What stops a run is one message on stderr, `error: ...`:
+
+exit status 2   the command line or the YAML cannot be meant
+exit status 1   a UserError, or one of a few errors of the system (a missing file, a full disk, no memory, Ctrl-C). The
+                traceback is shown with MIMIGENREC_DEBUG=1
+                any other exception is a fault of ours: its traceback stays, with a line that says what to report
+
+Of the processes that torchrun starts, the first speaks. The others give it SPEAKS_FIRST seconds to end, since torchrun
+then ends them; what one of them alone has met is printed after that.
 """
 
 import difflib
 import json
+import math
+import os
 import runpy
 import sys
+import time
+import traceback
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
-from dataclasses import MISSING, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, field, fields
+from errno import ENOSPC
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
+
+from mimigenrec.errors import UserError
+from mimigenrec.files import read_text
+
+SPEAKS_FIRST = 5.0  # seconds
 
 COMMANDS = {
     "prepare": ("mimigenrec.sids.prepare", "raw logs -> sequences, item vectors, SIDs and a report on them"),
@@ -43,20 +65,125 @@ COMMANDS = {
 }
 
 
-def arg(help: str, default: Any = MISSING, factory: Any = MISSING) -> Any:
-    """A dataclass field that is a flag: its help text, and its default or a function that makes it."""
-    return field(default=default, default_factory=factory, metadata={"help": help})
+def arg(help: str, default: Any = MISSING, factory: Any = MISSING, **range: float) -> Any:
+    """A dataclass field that is a flag: its help text, and its default or a function that makes it.
+
+    range   of a number, or of each number of a list: least, most (inclusive), above, below (exclusive). Floats must be
+            finite without saying so
+    """
+    return field(default=default, default_factory=factory, metadata={"help": help, "range": range})
+
+
+def start(main: Callable, *configs: type, argv: list[str] | None = None) -> None:
+    """Runs main with one instance per dataclass, as `parse` fills them; an error ends the process with its message."""
+    with one_message():
+        main(*parse(*configs, argv=argv))
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Ends the process with status 1 and one message when the block raises; see the module."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever read our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(SPEAKS_FIRST)
+        text = message(error)
+        if text is None or os.environ.get("MIMIGENREC_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        if text is None:
+            text = (
+                f"{type(error).__name__} is a fault of mimigenrec, not of yours: please report the lines above, the "
+                f"command, and what `mimigenrec env` prints"
+            )
+        print(f"error: {text}", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def message(error: BaseException) -> str | None:
+    """What a user needs to know of an error that is no fault of ours; None for all others."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on from what is written"
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in type(error).__name__ or _no_memory(error):
+        first = str(error).strip().partition("\n")[0]
+        return f"memory ran out ({first or 'MemoryError'}); use smaller batches, or a machine with more memory"
+    if isinstance(error, OSError):
+        name = error.filename if error.filename is not None else error.filename2
+        where = f"{name}: " if name is not None else ""
+        if error.errno == ENOSPC:
+            return f"{where}no space left on the disk; free some and run the same command again"
+        if where:
+            remedy = {
+                FileNotFoundError: "there is no such file or folder; correct the path",
+                PermissionError: "no permission to read or write it; change its mode, or take another path",
+                IsADirectoryError: "this is a folder, and a file is needed; correct the path",
+                NotADirectoryError: "a part of this path is a file, not a folder; correct the path",
+                FileExistsError: "a file of that name is there already; remove it, or take another path",
+            }
+            return where + remedy.get(type(error), error.strerror or str(error))
+        return str(error)
+    return None
+
+
+def _no_memory(error: BaseException) -> bool:
+    """torch has no class of its own for an allocation that fails on the CPU."""
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def check_range(name: str, value: Any, least=None, most=None, above=None, below=None) -> None:
+    """Raises UserError naming the setting if a number, or one of a list, is outside its range or is not finite."""
+    for one in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(one, bool) or not isinstance(one, (int, float)):
+            continue
+        inside = (
+            math.isfinite(one)
+            and (least is None or one >= least)
+            and (most is None or one <= most)
+            and (above is None or one > above)
+            and (below is None or one < below)
+        )
+        if not inside:
+            bounds = {"least": least, "most": most, "above": above, "below": below}
+            wanted = _in_words({word: bound for word, bound in bounds.items() if bound is not None})
+            raise UserError(f"{name} is {one}; it must be {wanted or 'a finite number'}")
+
+
+def _in_words(bounds: dict[str, float]) -> str:
+    words = {"least": "at least", "most": "at most"}
+    return " and ".join(f"{words.get(word, word)} {bound}" for word, bound in bounds.items())
+
+
+def check_ranges(config: Any) -> None:
+    """The same for every number of a config dataclass, by the ranges that `arg` was given."""
+    for one in fields(config):
+        check_range(f"--{one.name}", getattr(config, one.name), **one.metadata.get("range", {}))
 
 
 def parse(*configs: type, argv: list[str] | None = None) -> tuple:
     """One instance per dataclass, from a YAML file, then flags, which win.
 
     argv (default: the command line) may hold `x.yaml` first or `--config x.yaml`, `--key value`, `key=value`.
-    Exits with status 2 and a message on an unknown key or a value of the wrong type or choice, as argparse does.
+    Exits with status 2 and a message on an unknown key, a wrong type or choice, or a number out of its range.
     """
     from transformers import HfArgumentParser  # loads torch
 
-    parser = HfArgumentParser(configs, allow_abbrev=False, description=configs[0].__doc__)
+    class Parser(HfArgumentParser):
+        def add_argument(self, *names, range: dict | None = None, **kwargs):
+            """The metadata of a field, of which argparse knows no range."""
+            if range:
+                kwargs["help"] += f" ({_in_words(range)})"
+            return super().add_argument(*names, **kwargs)
+
+        def error(self, message: str) -> NoReturn:
+            """argparse puts the usage before it: here a hundred lines, with the message below them."""
+            self.exit(2, f"error: {message}\n{self.prog} --help lists what it takes\n")
+
+    parser = Parser(configs, allow_abbrev=False, description=configs[0].__doc__)
     parser.add_argument(
         "--config", metavar="YAML", default=SUPPRESS, help="file with any of these keys; flags win over it"
     )
@@ -79,7 +206,25 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
         key = unknown[0].lstrip("-").partition("=")[0]
         near = difflib.get_close_matches(key, fields, n=1)
         parser.error(f"unknown argument {unknown[0]!r}" + (f"; did you mean --{near[0]}?" if near else ""))
-    return tuple(parser.parse_args_into_dataclasses(args=args, look_for_args_file=False))
+    try:
+        filled = parser.parse_args_into_dataclasses(args=args, look_for_args_file=False)
+        for config in filled:
+            check_ranges(config)
+    except ValueError as error:  # a dataclass of TRL or transformers checks itself when it is made
+        parser.error(str(error))
+    return tuple(filled)
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for i, key in enumerate(keys) if key in keys[:i]]
+        if twice:
+            place = f"line {node.start_mark.line + 1}"
+            raise yaml.YAMLError(f"{twice[0]!r} is given twice in the map that begins at {place}; keep one of them")
+        return super().construct_mapping(node, deep)
 
 
 def _types(hint: Any) -> set[Any]:
@@ -106,9 +251,11 @@ def _yaml_flags(path: Path, fields: dict[str, Action], types: dict[str, set], pa
     if not path.is_file():
         parser.error(f"{path} is missing")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        content = yaml.load(read_text(path), Loader=UniqueKeys) or {}
+    except (yaml.YAMLError, RecursionError) as error:
         parser.error(f"{path} is not YAML: {error}")
+    except UserError as error:
+        parser.error(str(error))
     if not isinstance(content, dict):
         parser.error(f"{path} holds {type(content).__name__}, not a map of keys to values")
     flags = []
@@ -155,9 +302,12 @@ def main() -> None:
         return
     if asked not in COMMANDS:
         near = difflib.get_close_matches(asked, COMMANDS, n=1)
-        sys.exit(f"mimigenrec: no command '{asked}'" + (f"; did you mean '{near[0]}'?" if near else "; see --help"))
+        hint = f"did you mean '{near[0]}'?" if near else "mimigenrec --help lists them"
+        print(f"error: mimigenrec has no command '{asked}'; {hint}", file=sys.stderr)
+        sys.exit(2)
     sys.argv = [f"mimigenrec {asked}", *sys.argv[2:]]
-    runpy.run_module(COMMANDS[asked][0], run_name="__main__", alter_sys=False)
+    with one_message():  # what is raised while its modules are loaded, too
+        runpy.run_module(COMMANDS[asked][0], run_name="__main__", alter_sys=False)
 
 
 if __name__ == "__main__":

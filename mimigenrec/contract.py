@@ -9,12 +9,15 @@ makes of the row (`mimigenrec.rendering` proves it for a given tokenizer). `prom
 and with every checkpoint:
 
     {"wording", "system", "templates": {name: [instruction, input]}, "between_sids", "between_titles", "quote_titles",
-     "max_history": null | number, "chat_template": null | text, "hash", "golden": [{"prompt": messages, "ids"}, ...]}
+     "max_history": null | number, "chat_template": null | text, "hash", "support": "vocab" | "trie",
+     "golden": [{"prompt": messages, "ids"}, ...]}
 
 max_history is how many items of a history are written, the latest ones. chat_template is null in the data unless a
-tokenizer was given; a checkpoint's is its tokenizer's. golden stands in checkpoints alone: 20 prompts of the training
-rows with the token ids that SFT trained on. load_tokenizer compares them, since another version of transformers may
-read other ids from the same files without an error. The hash leaves them out.
+tokenizer was given; a checkpoint's is its tokenizer's. The hash leaves out what stands in checkpoints alone:
+
+support   by which scores its items are ranked (decoding/search.py), as training measured it
+golden    20 prompts of the training rows with the token ids that SFT trained on. load_tokenizer compares them, since
+          another version of transformers may read other ids from the same files without an error
 """
 
 import hashlib
@@ -26,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 
 FILE = "prompt_contract.json"
@@ -122,15 +126,16 @@ class Contract:
     quote_titles: bool
     max_history: int | None = None
     chat_template: str | None = None
+    support: str | None = None
     golden: tuple[tuple[Messages, list[int]], ...] = ()
 
     @classmethod
     def of(cls, wording: str, tokenizer=None, max_history: int | None = None) -> "Contract":
         """Raises ValueError if the wording is not one of WORDINGS, or max_history is less than 1."""
         if wording not in WORDINGS:
-            raise ValueError(f"wording {wording!r} is not known; choose one of {', '.join(WORDINGS)}")
+            raise UserError(f"wording {wording!r} is not known; choose one of {', '.join(WORDINGS)}")
         if max_history is not None and max_history < 1:
-            raise ValueError(f"max_history is {max_history}; at least one item of a history must be written")
+            raise UserError(f"max_history is {max_history}; at least one item of a history must be written")
         template = None if tokenizer is None else chat_template(tokenizer)
         return cls(wording, **WORDINGS[wording], max_history=max_history, chat_template=template)
 
@@ -173,6 +178,8 @@ class Contract:
 
     def write(self, folder: str | Path) -> None:
         content = {**json.loads(self.data_text()), "chat_template": self.chat_template, "hash": self.hash}
+        if self.support:
+            content["support"] = self.support
         if self.golden:
             content["golden"] = [{"prompt": prompt, "ids": ids} for prompt, ids in self.golden]
         write_json(Path(folder) / FILE, content)
@@ -190,9 +197,9 @@ def read_contract(folder: str | Path) -> Contract | None:
         golden = tuple((pair["prompt"], pair["ids"]) for pair in content.pop("golden", ()))
         contract = Contract(**{**content, "templates": templates, "golden": golden})
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is not a prompt contract ({error}); copy it again from the data folder") from error
+        raise UserError(f"{path} is not a prompt contract ({error}); copy it again from the data folder") from error
     if contract.hash != stored:
-        raise ValueError(f"{path} says hash {stored} but its content gives {contract.hash}: it was edited by hand")
+        raise UserError(f"{path} says hash {stored} but its content gives {contract.hash}: it was edited by hand")
     return contract
 
 
@@ -206,7 +213,7 @@ def check_same(data: Contract, checkpoint: Contract, data_path: str | Path, chec
         pairs.append((data.chat_template, checkpoint.chat_template, "chat template"))
     for ours, theirs, what in pairs:
         if ours != theirs:
-            raise ValueError(
+            raise UserError(
                 f"prompt contracts differ in their {what} {_where(ours, theirs, data_path, checkpoint_path)}. A model "
                 f"asked in other words than it was trained with gives numbers that mean nothing: build the data again "
                 f"with the checkpoint's wording, or train on these data."
@@ -218,7 +225,7 @@ def check_template(contract: Contract, tokenizer, contract_path: str | Path) -> 
     theirs = chat_template(tokenizer)
     if contract.chat_template and contract.chat_template != theirs:
         where = _where(contract.chat_template, theirs, contract_path, tokenizer.name_or_path)
-        raise ValueError(
+        raise UserError(
             f"the chat template is not that of {FILE}; they differ {where}. Take data and checkpoint that belong "
             f"together: put the template back, or build the data again with --tokenizer {tokenizer.name_or_path}"
         )
@@ -248,7 +255,7 @@ def row_messages(row: Mapping[str, str]) -> Messages:
 def chat_template(tokenizer) -> str:
     """Raises ValueError if there is none, or several without a name saying which is meant."""
     if not isinstance(tokenizer.chat_template, str) or not tokenizer.chat_template:
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {tokenizer.name_or_path} has no chat template, or several; start from an instruct "
             f"model, or set tokenizer.chat_template and save it again"
         )
@@ -284,7 +291,7 @@ def check_golden(contract: Contract, tokenizer, folder: str | Path) -> None:
     for (prompt, ids), found in zip(contract.golden, prompt_ids(tokenizer, prompts), strict=True):
         if found != ids:
             at = len(os.path.commonprefix([found, ids]))
-            raise ValueError(
+            raise UserError(
                 f"the tokenizer of {folder} gives other token ids than its model was trained on: from token {at} on, "
                 f"{prompt[-1]['content'][:60]!r} has {found[at : at + 5]} in place of {ids[at : at + 5]}. Put back "
                 f"the tokenizer's files as training wrote them, or install the versions that manifest.json names there"
@@ -307,10 +314,34 @@ def ends_answers(tokenizer) -> bool:
     return not tokenizer.chat_template or not tokenizer.apply_chat_template(asked, tokenize=False).endswith("!")
 
 
+def choose_support(asked: str | None, contract: Contract | None, checkpoint: str | Path) -> str:
+    """By which scores a checkpoint's items are ranked: as asked, else as its contract says, else "vocab".
+
+    Warns if the two differ, since the figures are then not those that training measured, and if neither says.
+    """
+    trained = contract.support if contract else None
+    if trained is None and asked is None:
+        log.warning(
+            "%s does not say by which scores it was trained to rank (no support in %s); taking vocab. If it was "
+            "trained with support trie, give --support trie",
+            checkpoint,
+            FILE,
+        )
+    if asked and trained and asked != trained:
+        log.warning(
+            "%s was trained to be ranked by support %s, and is asked to rank by %s; leave --support out to rank as "
+            "its training did",
+            checkpoint,
+            trained,
+            asked,
+        )
+    return asked or trained or "vocab"
+
+
 def check_support(tokenizer, support: str) -> None:
     """Raises ValueError if scores would hold an end that was never trained."""
     if support == "vocab" and not ends_answers(tokenizer):
-        raise ValueError(
+        raise UserError(
             "the chat template of this model writes no end behind an answer, so support vocab would score items by an "
             "end that was never trained; use support trie (eval_support: trie in mimigenrec sft)"
         )
@@ -329,7 +360,7 @@ def prompt_ids(tokenizer, prompts: Sequence[Messages], max_length: int | None = 
     if max_length is not None:
         for i, ids in enumerate(encoded):
             if len(ids) > max_length:
-                raise ValueError(
+                raise UserError(
                     f"prompt {i} has {len(ids)} tokens, more than the {max_length} allowed. Nothing is cut here: "
                     f"build the data with a smaller --max_history or --max_text_chars, or raise the limit. It begins "
                     f"{prompts[i][-1]['content'][:80]!r}"

@@ -2,6 +2,8 @@
 
 from importlib.util import find_spec
 
+from mimigenrec.errors import MissingPackage
+
 EXTRAS = {"deepspeed": "mimigenrec[deepspeed]", "unsloth": "mimigenrec[unsloth]", "wandb": "mimigenrec[wandb]"}
 
 
@@ -9,7 +11,7 @@ def need(package: str, wish: str) -> None:
     """Raises ImportError with the remedy unless the package is there. wish: the key and value that ask for it."""
     if find_spec(package) is None:
         remedy = EXTRAS.get(package, package)
-        raise ImportError(f"{wish} needs {package}, which is not installed: run pip install '{remedy}'")
+        raise MissingPackage(f"{wish} needs {package}, which is not installed: run pip install '{remedy}'")
 
 
 def need_reporters(report_to: str | list[str] | None) -> None:

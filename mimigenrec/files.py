@@ -1,12 +1,15 @@
 """Files whole or not at all: written under a temporary name, then renamed; read with errors that name the file."""
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from mimigenrec.errors import UserError
 
 one_line = json.JSONEncoder(ensure_ascii=False).encode  # a value as JSON text without a line break
 
@@ -50,18 +53,71 @@ def write_json_rows(path: str | Path, rows: Iterable[dict]) -> int:
     return count
 
 
-def read_json(path: str | Path, made_by: str) -> Any:
-    """The JSON in a file. made_by: which command or file of the user's it comes from, for the error.
+def read_text(path: str | Path) -> str:
+    """A whole UTF-8 file, a byte-order mark left out, line ends as they are.
 
-    Raises FileNotFoundError if it is missing, ValueError with line and column if it is not JSON.
+    Raises FileNotFoundError, and UserError naming the first byte that is no UTF-8.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, or is no file")
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(not_utf8(path, line, content[:4])) from error
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line without its end) of a UTF-8 file: ends are \\n, \\r\\n or \\r and nothing else, since a
+    title may hold U+2028. Blank lines are left out. Raises as read_text does."""
+    for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):
+        if line := line.removesuffix("\n"):
+            yield number, line
+
+
+def not_utf8(path: str | Path, line: int, start: bytes) -> str:
+    """What to say of a file whose bytes are no UTF-8. start: its first bytes, which often tell what it is."""
+    kinds = {b"\x1f\x8b": "gzip", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a zip archive"}
+    kind = next((name for magic, name in kinds.items() if start.startswith(magic)), None)
+    remedy = {
+        "gzip": "unpack it first (gunzip)",
+        "a zip archive": "unpack it first",
+        "UTF-16": "write it again as UTF-8 (iconv -f UTF-16 -t UTF-8)",
+        None: "write it again as UTF-8 (iconv -f LATIN1 -t UTF-8, if it is Latin-1)",
+    }[kind]
+    return f"{path}, line {line}: not UTF-8 text" + (f", but {kind}" if kind else "") + f"; {remedy}"
+
+
+def read_json(path: str | Path, made_by: str, kind: type | None = None, unique: bool = False) -> Any:
+    """The JSON in a file.
+
+    made_by   which command or file of the user's it comes from, for the error
+    kind      dict or list: what the outermost value must be
+    unique    whether a key that a map holds twice is an error, and not the last one taken
+    raises    FileNotFoundError if it is missing; UserError, with line and column, if it is not JSON or of another kind
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; it comes from {made_by}")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+            raise UserError(f"{path} holds the key {twice!r} twice; it comes from {made_by}, keep one of them")
+        return found
+
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); it comes from {made_by}, write it again") from error
+        content = json.loads(read_text(path), object_pairs_hook=once if unique else None)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}); it comes from {made_by}, write it again") from error
+    if kind is not None and not isinstance(content, kind):
+        wanted = {dict: "a map", list: "a list"}[kind]
+        raise UserError(f"{path} must hold {wanted}, found {str(content)[:80]!r}; it comes from {made_by}")
+    return content
 
 
 def sha256(path: str | Path) -> str:

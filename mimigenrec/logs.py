@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.errors import UserError
+
 
 class JsonlWriter:
     """Appends to a file, first cutting off a last line that a kill left half-written."""
@@ -46,7 +48,5 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             try:
                 events.append(json.loads(line))
             except ValueError as error:
-                raise ValueError(
-                    f"{path}, line {number}: not JSON ({error}); delete the file to start anew"
-                ) from error
+                raise UserError(f"{path}, line {number}: not JSON ({error}); delete the file to start anew") from error
     return events

@@ -1,12 +1,13 @@
 """What a result depended on: versions, config, data hashes, seed. One `manifest.json` beside every output."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import sha256, write_json
 
 PACKAGES = ("mimigenrec", "torch", "transformers", "trl", "llamafactory", "peft", "accelerate", "datasets", "numpy")
@@ -26,6 +27,61 @@ def make_manifest(config: Any, inputs: Iterable[str | Path], seed: int | None, *
 
 def write_manifest(folder: str | Path, config: Any, inputs: Iterable[str | Path], seed: int | None, **facts) -> None:
     write_json(Path(folder) / "manifest.json", make_manifest(config, inputs, seed, **facts))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+    """What makes two manifests those of different runs: ["learning_rate: 0.0001 then, 1e-06 now", ...].
+
+    free    keys of the config, such as output_dir, on which the result does not depend
+    Versions are not compared. An input is known by its last two names and its hash, so that data may be moved.
+    """
+    pairs = [(_settings(before, free), _settings(now, free)), (_inputs(before), _inputs(now))]
+    found = []
+    for then, today in pairs:
+        for key in dict.fromkeys([*then, *today]):
+            a, b = then.get(key, "nothing"), today.get(key, "nothing")
+            if a != b:
+                found.append(f"{key}: {_short(a)} then, {_short(b)} now")
+    return found
+
+
+def check_same_run(
+    folder: str | Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str], overwrite: str
+) -> None:
+    """Raises UserError showing what differs if `folder` holds another run than the one asked for.
+
+    overwrite   the flag or key that starts anew
+    """
+    if found := differences(before, now, free):
+        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+        raise UserError(
+            f"{folder} holds a run with other settings or data ({'; '.join(found[:5])}{more}). Take another folder, "
+            f"or {overwrite} to replace it"
+        )
+
+
+def _settings(manifest: Mapping[str, Any], free: Collection[str]) -> dict[str, Any]:
+    """The config, maps in it flattened: {"trl.beta": 0.0}. A key is free with or without what is before its dot."""
+
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        for key, inner in value.items():
+            if key in free or prefix + key in free:
+                continue
+            if isinstance(inner, Mapping):
+                yield from walk(f"{prefix}{key}.", inner)
+            else:
+                yield prefix + key, inner
+
+    return dict(walk("", manifest.get("config", {})))
+
+
+def _inputs(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {"/".join(Path(path).parts[-2:]): hashed for path, hashed in manifest.get("inputs", {}).items()}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def installed(package: str) -> str | None:

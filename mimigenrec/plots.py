@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.bars import COLOURS, draw_bars
 from mimigenrec.evaluation.curves import Curve, panels, read_log, smoothed
 from mimigenrec.evaluation.result import read_metrics
@@ -35,9 +36,9 @@ class PlotConfig:
 
 def main(config: PlotConfig) -> None:
     if not config.logs and not config.results:
-        raise ValueError("nothing to draw; give --logs, --results or both")
+        raise UserError("nothing to draw; give --logs, --results or both")
     if config.optimum and config.level != "item":
-        raise ValueError("--optimum is about items; leave out --level sid")
+        raise UserError("--optimum is about items; leave out --level sid")
     output = config.output
     if config.logs:
         draw_curves(output / "curves.png", {_log_name(path): read_log(path) for path in config.logs})
@@ -56,7 +57,7 @@ def read_results(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str, 
     """name -> metrics.json. Raises ValueError unless there is a different name for each."""
     names = list(names) or [_folder_name(path) for path in paths]
     if len(names) != len(paths) or len(set(names)) != len(names):
-        raise ValueError(f"{len(paths)} results need as many different --names, found {names}")
+        raise UserError(f"{len(paths)} results need as many different --names, found {names}")
     return {name: read_metrics(path) for name, path in zip(names, paths, strict=True)}
 
 
@@ -70,7 +71,7 @@ def draw_curves(path: str | Path, logs: Mapping[str, Mapping[str, Curve]]) -> No
     rows = {name: panels(curves) for name, curves in logs.items()}
     rows = {name: drawn for name, drawn in rows.items() if drawn}
     if not rows:
-        raise ValueError(f"none of {', '.join(logs)} logs a loss, a reward, HR or NDCG; there is nothing to draw")
+        raise UserError(f"none of {', '.join(logs)} logs a loss, a reward, HR or NDCG; there is nothing to draw")
     width = max(map(len, rows.values()))
     figure = Figure(figsize=(4.6 * width, 3.5 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), width, squeeze=False)
@@ -110,4 +111,4 @@ def _folder_name(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(*parse(PlotConfig))
+    start(main, PlotConfig)

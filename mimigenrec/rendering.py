@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 
 from mimigenrec.contract import Contract, ends_answers, prompt_ids, row_messages
+from mimigenrec.errors import UserError
 
 Row = Mapping[str, str]
 
@@ -82,12 +83,12 @@ def _probe_rows(contract: Contract) -> Iterable[Row]:
             yield {"system": contract.system, "instruction": instruction, "input": asked, "output": answer}
 
 
-def _difference(tokenizer, template: str | None, what: str, theirs: list[int], ours: list[int]) -> ValueError:
+def _difference(tokenizer, template: str | None, what: str, theirs: list[int], ours: list[int]) -> UserError:
     shorter = min(len(theirs), len(ours))
     at = next((i for i in range(shorter) if theirs[i] != ours[i]), shorter)
     near = slice(max(0, at - 10), at + 20)
     used = f"template {template!r}" if template else "the chat template it parses from the tokenizer"
-    return ValueError(
+    return UserError(
         f"LLaMA-Factory with {used} and the tokenizer {tokenizer.name_or_path!r} write the {what} differently from "
         f"token {at} on: LLaMA-Factory trains on {tokenizer.decode(theirs[near])!r}, RL and evaluation would see "
         f"{tokenizer.decode(ours[near])!r}. Give --template, and `template:` in the SFT YAML, a name of "

@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 
 from mimigenrec.catalog import load_catalog, write_items
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.items import plain_text, read_item_texts
@@ -54,7 +55,7 @@ def main(config: AssignConfig) -> None:
     new = assign_new(kept, codebooks, items, vectors, config.collisions, known, depth=len(next(iter(old.values()))))
     sids = kept | new
     if not sids:
-        raise ValueError(f"{config.remove} removes every item of {config.index} and none is new; nothing is left")
+        raise UserError(f"{config.remove} removes every item of {config.index} and none is new; nothing is left")
     if config.output.name == "id2sid.json" and config.index.with_name("items.json").is_file():
         write_texts(config, sids)
     write_index(config.output, sids)
@@ -79,18 +80,18 @@ def read_new(config: AssignConfig, codebooks: Codebooks, old: Mapping[str, Sid])
     """
     if not config.items or not config.vectors:
         if config.items or config.vectors:
-            raise ValueError("--items and --vectors go together: mimigenrec embed makes the second from the first")
+            raise UserError("--items and --vectors go together: mimigenrec embed makes the second from the first")
         return [], np.zeros((0, codebooks.dim), np.float32)
     items = list(read_item_texts(config.items, "{title}"))
     already = [item for item in items if item in old]
     if already:
-        raise ValueError(
+        raise UserError(
             f"{config.items}: {len(already)} items are in {config.index} already, {already[0]!r} first; give new "
             f"items alone, existing SIDs do not change"
         )
     model, made_from = read_about(config.vectors).get("model"), codebooks.about.get("model")
     if model and made_from and model != made_from:
-        raise ValueError(
+        raise UserError(
             f"{config.vectors} is by {model!r}, the codebooks were made from vectors by {made_from!r}; embed the new "
             f"items as the catalogue was (tfidf: with --fitted)"
         )
@@ -115,10 +116,10 @@ def read_removed(path: str | Path, old: Mapping[str, Sid]) -> set[str]:
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         item = line.strip()
         if item and item not in old:
-            raise ValueError(f"{path}, line {number}: item {item!r} is not in the index; one id of it a line")
+            raise UserError(f"{path}, line {number}: item {item!r} is not in the index; one id of it a line")
         gone |= {item} - {""}
     return gone
 
 
 if __name__ == "__main__":
-    main(*parse(AssignConfig))
+    start(main, AssignConfig)

@@ -182,7 +182,7 @@ def test_the_list_of_commands_and_the_help_of_one():
 
 def test_a_command_that_is_not_one_is_refused_with_the_nearest():
     wrong = run("evalute")
-    assert wrong.returncode == 1 and "no command 'evalute'; did you mean 'evaluate'?" in wrong.stderr
+    assert wrong.returncode == 2 and "no command 'evalute'; did you mean 'evaluate'?" in wrong.stderr
 
 
 def test_data_files_are_read_without_torch():

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mimigenrec.baselines.network import Network
+from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.logs import JsonlWriter, read_jsonl
@@ -47,12 +48,12 @@ def fit(
                  training
     """
     if min(network.epochs, network.patience, network.batch_size) < 1:
-        raise ValueError(
+        raise UserError(
             f"--epochs {network.epochs}, --patience {network.patience} and --batch_size {network.batch_size} must be "
             f"at least 1"
         )
     if not examples:
-        raise ValueError("train holds no sequence of two items that have a SID; there is nothing to learn")
+        raise UserError("train holds no sequence of two items that have a SID; there is nothing to learn")
     optimizer = torch.optim.Adam(model.parameters(), lr=network.learning_rate, weight_decay=network.weight_decay)
     state = {"epoch": 0, "best": -1.0, "best_epoch": 0, "best_model": None}
     free = {"device": None, "epochs": None, "patience": None}  # where and how long: no epoch depends on them
@@ -87,7 +88,7 @@ def rows_to_stop_by(valid: Sequence[History], items: Container[str], network: Ne
     """The first rows of valid, as many as are asked for. Raises ValueError if none has a target among the items."""
     rows = valid[: network.valid_rows]
     if not any(row.target in items for row in rows):
-        raise ValueError(f"none of the {len(rows)} valid rows has a target with a SID; nothing says when to stop")
+        raise UserError(f"none of the {len(rows)} valid rows has a target with a SID; nothing says when to stop")
     return rows
 
 
@@ -106,7 +107,7 @@ def _epoch(model, optimizer, examples, loss, batch_size: int, seed: int, epoch: 
         total += value.item()
         bar.set_postfix(loss=f"{value.item():.4g}")
     if not torch.isfinite(torch.tensor(total)):
-        raise ValueError(f"the loss is not a number any more in epoch {epoch}; lower --learning_rate")
+        raise UserError(f"the loss is not a number any more in epoch {epoch}; lower --learning_rate")
     return total / len(batches)
 
 
@@ -135,7 +136,7 @@ def _load(path: Path, fresh: dict, model: nn.Module, optimizer: torch.optim.Opti
         return fresh
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["settings"] != fresh["settings"]:
-        raise ValueError(f"{path} is of other data, settings or versions; choose another --output or delete the file")
+        raise UserError(f"{path} is of other data, settings or versions; choose another --output or delete the file")
     model.load_state_dict(state.pop("model"))
     optimizer.load_state_dict(state.pop("optimizer"))
     log.info("going on after epoch %d, from %s", state["epoch"], path)

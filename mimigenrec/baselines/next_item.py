@@ -24,6 +24,7 @@ from mimigenrec.baselines.network import Network
 from mimigenrec.baselines.popularity import Ranked
 from mimigenrec.baselines.sasrec import SASRec
 from mimigenrec.baselines.sequences import numbers, padded, user_sequences, windows
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import expected_ndcg, places_from_ranks
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.interactions.inter_file import History
@@ -105,7 +106,7 @@ class NextItem:
         """(n, width) float32, the vectors of these items. Raises ValueError naming an id that it does not know."""
         unknown = [item for item in items if item not in self.number]
         if unknown:
-            raise ValueError(f"{self.method} does not know item {unknown[0]!r}, only the {len(self.items)} it ranks")
+            raise UserError(f"{self.method} does not know item {unknown[0]!r}, only the {len(self.items)} it ranks")
         rows = torch.tensor([self.number[item] for item in items], dtype=torch.long, device=self.device)
         return self.model.items.weight.detach()[rows].cpu().numpy()
 
@@ -178,5 +179,5 @@ def strangers(rows: Tensor, n_items: int) -> Tensor:
     free = torch.ones(len(rows), n_items + 1, device=rows.device).scatter_(1, rows, 0.0)
     free[:, 0] = 0.0
     if not (free.sum(1) > 0).all():
-        raise ValueError(f"a sequence holds all {n_items} items, so no other can be drawn; use --loss ce")
+        raise UserError(f"a sequence holds all {n_items} items, so no other can be drawn; use --loss ce")
     return torch.multinomial(free, rows.shape[1] - 1, replacement=True)

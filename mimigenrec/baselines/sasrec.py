@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mimigenrec.baselines.network import Network
+from mimigenrec.errors import UserError
 
 
 class SASRec(nn.Module):
@@ -45,7 +46,7 @@ class Block(nn.Module):
         super().__init__()
         width = network.width
         if width % network.heads:
-            raise ValueError(f"--width {width} is not a multiple of --heads {network.heads}")
+            raise UserError(f"--width {width} is not a multiple of --heads {network.heads}")
         self.heads, self.drop = network.heads, network.dropout
         self.query, self.key_value, self.out = (
             nn.Linear(width, width),

@@ -20,6 +20,7 @@ from mimigenrec.baselines.sequences import padded, user_sequences
 from mimigenrec.catalog import Catalog
 from mimigenrec.decoding.processor import TrieLogitsProcessor
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import Group, expected_ndcg, sid_places
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.sids.tokens import Sid, distinct_tokens, join_sid, write_index
@@ -32,7 +33,7 @@ FINISHED = -1e8  # generate() fills up with rows scored near -1e9 where the trie
 class Tiger:
     def __init__(self, catalog: Catalog, network: Network, seed: int = 0):
         if network.width % network.heads:
-            raise ValueError(f"--width {network.width} is not a multiple of --heads {network.heads}")
+            raise UserError(f"--width {network.width} is not a multiple of --heads {network.heads}")
         self.catalog, self.network = catalog, network
         self.number = {token: i for i, token in enumerate(distinct_tokens(catalog.sids), 2)}
         self.tokens = {item: [self.number[token] for token in sid] for item, sid in catalog.sids.items()}

@@ -19,7 +19,8 @@ from mimigenrec.baselines.network import Network
 from mimigenrec.baselines.popularity import Popularity
 from mimigenrec.baselines.repeat_last import RepeatLast
 from mimigenrec.catalog import Catalog, load_catalog
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS, Group
 from mimigenrec.evaluation.result import write_result
 from mimigenrec.evaluation.rows import AskedRow, read_inter_rows, read_rows, result_row
@@ -76,11 +77,11 @@ class BaselineConfig:
 
 def main(config: BaselineConfig, network: Network = DEFAULTS) -> None:
     if config.k < KS[0]:
-        raise ValueError(f"--k {config.k} leaves nothing to rank; the smallest is {KS[0]}")
+        raise UserError(f"--k {config.k} leaves nothing to rank; the smallest is {KS[0]}")
     if config.data and config.sids == "none":
-        raise ValueError(f"--data {config.data} has SIDs; leave out --sids none, or --data")
+        raise UserError(f"--data {config.data} has SIDs; leave out --sids none, or --data")
     if config.index and config.method != "tiger":
-        raise ValueError(f"--index {config.index} is for --method tiger; {config.method} writes no SIDs")
+        raise UserError(f"--index {config.index} is for --method tiger; {config.method} writes no SIDs")
     catalog = read_catalog(config)
     inputs = [*index_files(config), file_of(config, "train")]
     train = list(read_inter(inputs[-1]))
@@ -142,11 +143,11 @@ def written_sids(index: Path, catalog: Catalog) -> Catalog:
     without which a list in the one cannot be told in the other."""
     own = Catalog(sids=read_index(index))
     if missing := [item for item in catalog.sids if item not in own.sids]:
-        raise ValueError(f"{index} has no SID for {len(missing)} of the items to rank, {missing[0]!r} first")
+        raise UserError(f"{index} has no SID for {len(missing)} of the items to rank, {missing[0]!r} first")
     own = Catalog(sids={item: own.sids[item] for item in catalog.sids})
     for source, named in ((index, own), ("the data", catalog)):
         if shared := next((items for items in named.items_of.values() if len(items) > 1), None):
-            raise ValueError(
+            raise UserError(
                 f"--index needs one item a SID; in {source} items {shared[0]!r} and {shared[1]!r} share one; "
                 f"`mimigenrec quantise --collisions reassign` parts them"
             )
@@ -219,4 +220,4 @@ def to_groups(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    main(*parse(BaselineConfig, Network))
+    start(main, BaselineConfig, Network)

@@ -15,6 +15,7 @@ import yaml
 
 from mimigenrec.benchmark.stage import Stage
 from mimigenrec.cli import parse
+from mimigenrec.errors import UserError
 from mimigenrec.sft import checks
 
 
@@ -26,7 +27,7 @@ def check_options(stages: Iterable[Stage]) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         problems = process.submit(problems_of, list(stages)).result()
     if problems:
-        raise ValueError("\n".join(["nothing was run:", *problems]))
+        raise UserError("\n".join(["nothing was run:", *problems]))
 
 
 def problems_of(stages: Iterable[Stage]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from mimigenrec.errors import UserError
 from mimigenrec.grpo.load_reward import reward_folders
 
 WHY = {  # a key that the benchmark sets -> where it is told instead
@@ -44,7 +45,7 @@ def merged(key: str, user: Options | str | None, ours: Options) -> Options:
     for name in own:
         if name in ours:
             why = WHY.get(name, "the stages hand each other their folders")
-            raise ValueError(f"{key}: '{name}' is set by the benchmark ({why}); leave it out here")
+            raise UserError(f"{key}: '{name}' is set by the benchmark ({why}); leave it out here")
     whole = {name: value for name, value in {**file, **own, **ours}.items() if value is not None}
     return json.loads(json.dumps(whole, default=str))
 
@@ -74,7 +75,7 @@ def reward_files(names: Iterable[str]) -> list[Path]:
 def _file_and_map(key: str, user: Options | str | None) -> tuple[Options, Options]:
     own = {"config": user} if isinstance(user, str) else user if user is not None else {}
     if not isinstance(own, dict):
-        raise ValueError(f"{key}: found {user!r}; it takes a map of options or a YAML file")
+        raise UserError(f"{key}: found {user!r}; it takes a map of options or a YAML file")
     layers = [_file(key, path) for path in as_list(own.get("config") or [])]
     file = {name: value for layer in layers for name, value in layer.items()}  # a later file wins
     return file, {name: value for name, value in own.items() if name != "config"}
@@ -82,13 +83,13 @@ def _file_and_map(key: str, user: Options | str | None) -> tuple[Options, Option
 
 def _file(key: str, path: Any) -> Options:
     if not isinstance(path, (str, Path)):
-        raise ValueError(f"{key}: config names {path!r}; it takes a YAML file or a list of them")
+        raise UserError(f"{key}: config names {path!r}; it takes a YAML file or a list of them")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{key}: {path} is missing; it takes a map of options or a YAML file")
     try:
         file = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{key}: {path} is not YAML: {error}") from error
+        raise UserError(f"{key}: {path} is not YAML: {error}") from error
     if not isinstance(file, dict):
-        raise ValueError(f"{key}: {path} holds {type(file).__name__}, not a map of keys to values")
+        raise UserError(f"{key}: {path} holds {type(file).__name__}, not a map of keys to values")
     return file

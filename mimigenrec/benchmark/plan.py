@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mimigenrec.baselines.train import COUNTING
 from mimigenrec.benchmark.options import Options, as_list, files_in, given, merged, reward_files
 from mimigenrec.benchmark.stage import Stage
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.report import ReportConfig
 from mimigenrec.evaluation.report_methods import cut_off
 from mimigenrec.evaluation.run import EvaluateConfig
@@ -42,26 +43,26 @@ def plan(config: "BenchmarkConfig") -> list[Stage]:
 
 def check(config: "BenchmarkConfig") -> None:
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
-        raise ValueError(f"seeds: {config.seeds} must hold at least one seed, and none twice")
+        raise UserError(f"seeds: {config.seeds} must hold at least one seed, and none twice")
     for name in config.baselines:
         if not re.fullmatch(r"\w[\w.+-]*", name) or name in MODELS:
-            raise ValueError(
+            raise UserError(
                 f"baselines: {name!r} cannot be the name of a baseline, which is that of a folder: letters, digits "
                 f"and _.+- only, and not {' or '.join(MODELS)}"
             )
     if (config.sft is None) != (config.base is None):
-        raise ValueError("base and sft belong together: SFT starts from the base; only one of them is given")
+        raise UserError("base and sft belong together: SFT starts from the base; only one of them is given")
     if config.grpo is not None and config.sft is None:
-        raise ValueError("grpo starts from the checkpoint of sft, which is not given")
+        raise UserError("grpo starts from the checkpoint of sft, which is not given")
     if not config.baselines and config.sft is None:
-        raise ValueError("neither baselines nor sft are given; there is nothing to compare")
+        raise UserError("neither baselines nor sft are given; there is nothing to compare")
     tuning = given("sft", config.sft).get("finetuning_type", "lora")  # LLaMA-Factory's default
     if config.grpo is not None and tuning == "lora":
-        raise ValueError("sft: grpo starts from a whole model, not from a LoRA adapter; write finetuning_type: full")
+        raise UserError("sft: grpo starts from a whole model, not from a LoRA adapter; write finetuning_type: full")
     evaluate = given("evaluate", config.evaluate)
     k, beams = (evaluate.get(key, getattr(EvaluateConfig, key)) for key in ("k", "beams"))
     if config.sft is not None and isinstance(k, int) and isinstance(beams, int) and k > beams:
-        raise ValueError(f"evaluate: {beams} beams cannot rank k={k} SIDs; ask for more beams or a smaller k")
+        raise UserError(f"evaluate: {beams} beams cannot rank k={k} SIDs; ask for more beams or a smaller k")
     check_report(config, k)
 
 
@@ -71,11 +72,11 @@ def check_report(config: "BenchmarkConfig", k: Any) -> None:
     known = [*config.baselines, *(name for name in MODELS if getattr(config, name) is not None)]
     for name in as_list(report.get("models", [])):
         if name not in known:
-            raise ValueError(f"report: models names {name!r}, which is none of the methods {', '.join(known)}")
+            raise UserError(f"report: models names {name!r}, which is none of the methods {', '.join(known)}")
     for key in ("metrics", "tested"):
         for metric in as_list(report.get(key, ReportConfig.__dataclass_fields__[key].default_factory())):
             if isinstance(k, int) and cut_off(metric) > k:
-                raise ValueError(
+                raise UserError(
                     f"report: {key} asks for {metric}, but lists will hold k={k} SIDs; say evaluate: {{k: "
                     f"{cut_off(metric)}}} or more, or report: {{{key}: [...]}} without it"
                 )

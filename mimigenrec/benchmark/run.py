@@ -21,7 +21,8 @@ from tqdm import tqdm
 from mimigenrec.benchmark.check import check_options
 from mimigenrec.benchmark.plan import RESULT, plan, report_stage
 from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of, log_tail, reason_of, run, standing
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import LOGS
 
 OPTIONS = "a map, or {config: x.yaml, key: value}, where config may list several files and a later one wins"
@@ -86,7 +87,7 @@ def alone(path: Path) -> Iterator[int]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RuntimeError(
+            raise UserError(
                 f"another benchmark, or a stage that one left running, is at work in {path.parent}; wait for it or "
                 f"end it first (fuser {path} tells its process)"
             ) from error
@@ -107,7 +108,7 @@ def check_unchanged(there: Mapping[str, Standing], output_dir: Path) -> None:
     """Raises ValueError naming the stages that were run with other settings, and what is different."""
     lines = [f"{name}: {'; '.join(found.changes)}" for name, found in there.items() if found.word == "changed"]
     if lines:
-        raise ValueError(
+        raise UserError(
             "\n".join(["some stages were run with other settings or files:", *lines])
             + f"\nChange them back, choose another output_dir than {output_dir}, or have what these stages wrote "
             f"deleted and made again: changed: rerun"
@@ -214,4 +215,4 @@ def tell_failures(failed: Mapping[str, str], memory: Path) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the stage at work ends too
-    main(*parse(BenchmarkConfig))
+    start(main, BenchmarkConfig)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, sha256, write_json, writing
 
 TAIL = 12  # lines of a log that are shown
@@ -72,7 +73,7 @@ def standing(stage: Stage, facts: Facts, memory: Path) -> Standing:
     path = memory / stage.name / "stage.json"
     if not path.is_file():
         if stage.folder.is_dir() and any(stage.folder.iterdir()):
-            raise FileExistsError(
+            raise UserError(
                 f"{stage.folder} holds files, but {path}, which would tell what made them, is missing; move them away "
                 f"or choose another output_dir"
             )

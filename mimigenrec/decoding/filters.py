@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mimigenrec.decoding.trie import OFF, SidTrie
+from mimigenrec.errors import UserError
 
 NOTHING = torch.iinfo(torch.long).max  # fills the rows of requests with fewer keys
 
@@ -43,7 +44,7 @@ def prefix_keys(trie: SidTrie, prefixes: Sequence[Sequence[int]]) -> Tensor:
         keys.append(torch.where(valid & (token != given) & (given >= 0), key, NOTHING))
         node = torch.where(given[:, 0] >= 0, trie.step(node, given[:, 0]), node)
     if (node == OFF).any():
-        raise ValueError(f"no SID begins with the token ids {list(prefixes[int((node == OFF).long().argmax())])}")
+        raise UserError(f"no SID begins with the token ids {list(prefixes[int((node == OFF).long().argmax())])}")
     return torch.cat(keys, dim=1).sort(dim=1).values
 
 

@@ -25,6 +25,7 @@ from mimigenrec.contract import (
 )
 from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.sids.tokens import write_index
 
@@ -107,10 +108,10 @@ class MIMIGenRec:
         for place, history in enumerate(histories):
             for item in history:
                 if item not in self.catalog.sids and item not in self.catalog.titles:
-                    raise ValueError(f"history {place}: item {item!r} is not in the catalogue of {self.folder}")
+                    raise UserError(f"history {place}: item {item!r} is not in the catalogue of {self.folder}")
             sids = [self.catalog.sids[item] for item in history if item in self.catalog.sids]
             if not sids:
-                raise ValueError(f"history {place} holds no item with a SID ({list(history)}); give one or more")
+                raise UserError(f"history {place} holds no item with a SID ({list(history)}); give one or more")
             question = self.contract.ask("sid_history", "test", sids=self.contract.write_sids(sids))
             asked.append(messages(self.contract.system, user_text(*question)))
         return prompt_ids(self.tokenizer, asked)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import Recommendation, Support
+from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.sids.tokens import join_sid
@@ -42,7 +43,7 @@ class RecommendConfig:
 
 def main(config: RecommendConfig) -> None:
     if (config.history is None) == (config.users is None):
-        raise ValueError("give either --history or --users")
+        raise UserError("give either --history or --users")
     users = [("", split_ids(config.history))] if config.history is not None else list(read_users(config.users))
     recommender = MIMIGenRec.from_pretrained(config.model, device=config.device)
     allow, deny = (read_ids(path, recommender.catalog.sids) for path in (config.allow, config.deny))
@@ -85,10 +86,10 @@ def read_users(path: Path) -> Iterator[tuple[str, list[str]]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
         history = row.get("history") if isinstance(row, dict) else None
         if not isinstance(history, list) or "user" not in row:
-            raise ValueError(f'{path}, line {number}: expected {{"user", "history": [item ids]}}, found {line[:120]}')
+            raise UserError(f'{path}, line {number}: expected {{"user", "history": [item ids]}}, found {line[:120]}')
         yield str(row["user"]), [str(item) for item in history]
 
 
@@ -120,4 +121,4 @@ def print_table(user: str, table: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(*parse(RecommendConfig))
+    start(main, RecommendConfig)

@@ -21,6 +21,7 @@ from mimigenrec.decoding.frontier import Frontier
 from mimigenrec.decoding.search import check_search, obstacle_to_tree
 from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 
 
 class Distinct(NamedTuple):
@@ -130,9 +131,9 @@ def start(
     blocked: Tensor | None,
 ) -> Frontier:
     if not temperature > 0:
-        raise ValueError(f"temperature={temperature}; draws need one above 0, a search has no temperature")
+        raise UserError(f"temperature={temperature}; draws need one above 0, a search has no temperature")
     check_search(model, trie, prompts, "trie")
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:
-        raise ValueError(f"draws need the tree forward: {obstacle}")
+        raise UserError(f"draws need the tree forward: {obstacle}")
     return Frontier(model, trie, prompts, "trie", template, blocked, temperature)

@@ -28,6 +28,7 @@ from mimigenrec.decoding.head import Head
 from mimigenrec.decoding.plain import RankedSids, generate_sids
 from mimigenrec.decoding.tree import PromptTree, Template, causal_lm, tree_bytes
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.sids.tokens import Sid
 
 Items = Collection[str] | None
@@ -65,7 +66,7 @@ def recommend(
     Items of one SID follow each other in the trie's order.
     """
     if not 1 <= k <= beams:
-        raise ValueError(f"beams={beams} cannot give k={k} items; ask for 1 or more and at least as many beams")
+        raise UserError(f"beams={beams} cannot give k={k} items; ask for 1 or more and at least as many beams")
     n = len(prompts)
     allowed, denied = per_prompt(allow, n, "allow"), per_prompt(deny, n, "deny")
     everywhere = denied[0] if n and len(set(denied)) == 1 else None  # else denied on the way, prompt by prompt
@@ -136,7 +137,7 @@ def rank_catalog(
     check_search(model, trie, prompts, support)
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:
-        raise ValueError(f"the exhaustive ranking needs the tree forward: {obstacle}")
+        raise UserError(f"the exhaustive ranking needs the tree forward: {obstacle}")
     logps, template = torch.empty(len(prompts), trie.n_sids), Template.of(model, prompts)
     for rows in batches(prompts, batch_size):
         logps[rows] = rank_all(model, trie, [prompts[row] for row in rows], support, template).cpu()
@@ -146,9 +147,9 @@ def rank_catalog(
 def check_search(model, trie: SidTrie, prompts: Sequence[Sequence[int]], support: Support) -> None:
     """Raises ValueError for what no search can answer; moves the trie to the model's device."""
     if support not in ("vocab", "trie"):
-        raise ValueError(f"support {support!r} is not known; choose vocab or trie")
+        raise UserError(f"support {support!r} is not known; choose vocab or trie")
     if not all(prompts):
-        raise ValueError(f"prompt {[len(p) for p in prompts].index(0)} is empty; there is nothing to continue")
+        raise UserError(f"prompt {[len(p) for p in prompts].index(0)} is empty; there is nothing to continue")
     lm = causal_lm(model)
     trie.check_vocabulary(lm.get_output_embeddings().weight.shape[0])
     trie.to(lm.device)
@@ -230,5 +231,5 @@ def per_prompt(items: Items | Sequence[Items], n: int, name: str) -> list[frozen
     if items is None or not isinstance(items, list) or all(isinstance(own, str) for own in items):
         return [None if items is None else frozenset(items)] * n
     if len(items) != n or any(isinstance(own, str) for own in items):
-        raise ValueError(f"{name} is a set of item ids, or a list with a set or None for each of the {n} prompts")
+        raise UserError(f"{name} is a set of item ids, or a list with a set or None for each of the {n} prompts")
     return [None if own is None else frozenset(own) for own in items]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mimigenrec.catalog import Catalog
+from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.sids.tokens import Sid, distinct_tokens
 
@@ -91,11 +92,11 @@ class SidTrie:
         """
         codes = np.asarray(codes)
         if codes.ndim != 2 or not codes.size or len(names) != len(codes):
-            raise ValueError(f"codes must be (n_items, levels), not empty, one name a row; got {codes.shape}")
+            raise UserError(f"codes must be (n_items, levels), not empty, one name a row; got {codes.shape}")
         if (codes[:, 0] < 0).any() or ((codes[:, :-1] < 0) & (codes[:, 1:] >= 0)).any():
-            raise ValueError("each row of codes is 1 or more token ids, then -1 up to the end of the row")
+            raise UserError("each row of codes is 1 or more token ids, then -1 up to the end of the row")
         if (codes == eos_id).any():
-            raise ValueError(f"token id {eos_id} is EOS, which closes a SID; it cannot be a part of one")
+            raise UserError(f"token id {eos_id} is EOS, which closes a SID; it cannot be a part of one")
         span = int(codes.max()) + 1
         token, parent, sizes = [np.array([-1])], [np.array([-1])], [1]
         node = np.zeros(len(codes), np.int64)  # where each item stands so far
@@ -193,7 +194,7 @@ class SidTrie:
     def check_vocabulary(self, size: int) -> None:
         """Raises ValueError if a model that scores `size` tokens does not reach all SID tokens."""
         if size <= max(self.largest_token, self.eos_id):
-            raise ValueError(
+            raise UserError(
                 f"the model scores {size} tokens but the SIDs go up to token id {self.largest_token}: model and "
                 f"tokenizer are not from the same training, or the model is another catalogue's. Take both from one "
                 f"checkpoint, or run mimigenrec add-sids and SFT with this catalogue."
@@ -364,7 +365,7 @@ def sid_token_ids(tokenizer, tokens: Sequence[str]) -> dict[str, int]:
         unknown = (None, tokenizer.unk_token_id)
         split = [t for t in tokens if ids[t] in unknown or tokenizer.encode(t, add_special_tokens=False) != [ids[t]]]
         split = split or tokens  # each is whole alone, but not beside the others
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} does not read {len(split)} of {len(tokens)} SID tokens as "
             f"one token each, {split[0]} among them. The model was not prepared for this catalogue: run `mimigenrec "
             f"add-sids` with its new_tokens.json, or take the checkpoint that was trained on it."

@@ -14,7 +14,7 @@ from argparse import ArgumentParser
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from mimigenrec.cli import arg
+from mimigenrec.cli import arg, one_message
 from mimigenrec.environment.chain import CHAIN, STAGES, Diagnosis, diagnose, failure, pip_install
 from mimigenrec.environment.devices import nvidia_driver, torch_devices
 from mimigenrec.environment.requirements import extras, misfits
@@ -153,4 +153,5 @@ def read_flags() -> EnvConfig:
 
 
 if __name__ == "__main__":
-    main(read_flags())
+    with one_message():
+        main(read_flags())

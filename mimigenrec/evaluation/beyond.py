@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import Group, coverage
 from mimigenrec.evaluation.result import Row
 from mimigenrec.sids.tokens import split_sid
@@ -39,7 +40,7 @@ def beyond_accuracy(
     raises         ValueError if there is no row, no item, k < 1, a shown item that `items` or `vectors` lacks
     """
     if not rows or not items or k < 1:
-        raise ValueError(f"{len(rows)} rows, {len(items)} items, k={k}: there must be at least one of each")
+        raise UserError(f"{len(rows)} rows, {len(items)} items, k={k}: there must be at least one of each")
     place = {item: i for i, item in enumerate(items)}
     counts = np.array([train_counts.get(item, 0) for item in items], dtype=np.float64)  # (I,)
     surprise = np.log2(counts.sum() + len(items)) - np.log2(counts + 1)  # (I,) bits
@@ -99,7 +100,7 @@ def _has_levels(rows: Sequence[Row], k: int) -> bool:
 def _indices(groups: Sequence[Group], place: Mapping[str, int], row: int) -> list[int]:
     unknown = [item for group in groups for item in group["items"] if item not in place]
     if unknown:
-        raise ValueError(f"row {row} recommends item {unknown[0]!r}, which is not among the {len(place)} items given")
+        raise UserError(f"row {row} recommends item {unknown[0]!r}, which is not among the {len(place)} items given")
     return [place[item] for group in groups for item in group["items"]]
 
 
@@ -144,7 +145,7 @@ def _cosine_distances(groups: Sequence[Group], vectors: Mapping[str, np.ndarray]
     listed = [item for group in groups for item in group["items"]]
     missing = [item for item in listed if item not in vectors]
     if missing:
-        raise ValueError(f"row {row} recommends item {missing[0]!r}, which has no vector")
+        raise UserError(f"row {row} recommends item {missing[0]!r}, which has no vector")
     table = np.stack([vectors[item] for item in listed]).astype(np.float64)
     norms = np.linalg.norm(table, axis=1, keepdims=True)
     table = table / np.where(norms > 0, norms, 1)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.result import Result, read_result, row_metrics
 from mimigenrec.evaluation.stats import RESAMPLES, paired_bootstrap, permutation_test
@@ -75,7 +76,7 @@ def compare(a: Result, b: Result, rng: np.random.Generator, resamples: int) -> d
 def check_same_rows(a: Result, b: Result) -> None:
     """Raises ValueError naming the first row that is not about the same user and target."""
     if len(a.rows) != len(b.rows):
-        raise ValueError(
+        raise UserError(
             f"{a.folder} has {len(a.rows)} rows and {b.folder} {len(b.rows)}; a paired comparison needs the same test "
             f"set and the same --limit"
         )
@@ -84,7 +85,7 @@ def check_same_rows(a: Result, b: Result) -> None:
         keys = ("row", "user", "target") if told else ("row", "target_sid")
         if any(x[key] != y[key] for key in keys):
             here, there = ({key: row[key] for key in keys} for row in (x, y))
-            raise ValueError(f"row {i} is {here} in {a.folder} and {there} in {b.folder}: not the same test set")
+            raise UserError(f"row {i} is {here} in {a.folder} and {there} in {b.folder}: not the same test set")
 
 
 def differing(a: dict[str, Any], b: dict[str, Any], path: str = "") -> dict[str, list]:
@@ -127,4 +128,4 @@ def paths_as_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(*parse(CompareConfig, argv=paths_as_flags(sys.argv[1:])))
+    start(main, CompareConfig, argv=paths_as_flags(sys.argv[1:]))

@@ -9,6 +9,7 @@ trainer_state.json   transformers: {"log_history": [{"step": 10, "loss": ...}, .
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.logs import read_jsonl
 
@@ -42,7 +43,7 @@ def read_log(path: Path) -> dict[str, Curve]:
             if step is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
                 curves.setdefault(name, []).append((step, value))
     if not curves:
-        raise ValueError(f"{path} holds no line with a step and a number; training has logged nothing yet")
+        raise UserError(f"{path} holds no line with a step and a number; training has logged nothing yet")
     return curves
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import search_sids
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import Group
 from mimigenrec.evaluation.rows import AskedRow, result_row
 from mimigenrec.files import read_json, write_json
@@ -58,7 +59,7 @@ def begin(folder: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         stray = sorted(file.name for file in folder.glob("predictions*.jsonl"))
         if stray:
-            raise ValueError(f"{folder} holds {stray[0]} but no run.json saying what made it; choose another --output")
+            raise UserError(f"{folder} holds {stray[0]} but no run.json saying what made it; choose another --output")
         write_json(path, settings)
         return
     before = read_json(path, made_by="an earlier `mimigenrec evaluate`")
@@ -67,7 +68,7 @@ def begin(folder: Path, settings: dict[str, Any]) -> None:
         told = "; ".join(
             f"{key}: {_short(before.get(key))} then, {_short(settings.get(key))} now" for key in sorted(differing)
         )
-        raise ValueError(f"{folder} holds predictions of another run ({told}); choose another --output or delete it")
+        raise UserError(f"{folder} holds predictions of another run ({told}); choose another --output or delete it")
 
 
 def predict(
@@ -126,7 +127,7 @@ def _search(recommender: MIMIGenRec, prompts: list[list[int]], beams: int, suppo
             batch_size=len(prompts),
         )
     except torch.OutOfMemoryError as error:
-        raise RuntimeError(
+        raise UserError(
             f"out of memory with {len(prompts)} prompts of up to {max(map(len, prompts))} tokens and {beams} beams. "
             f"The width is not lowered, that would change the numbers: run again with --batch_size "
             f"{max(1, len(prompts) // 2)} or less; what is done is kept"
@@ -164,11 +165,11 @@ def merge(folder: Path, n_rows: int) -> list[dict[str, Any]]:
     for line in read_predictions(folder):
         place = line.pop("place")
         if place in lines:
-            raise RuntimeError(f"row {place} is predicted twice in {folder}; delete predictions*.jsonl and run again")
+            raise UserError(f"row {place} is predicted twice in {folder}; delete predictions*.jsonl and run again")
         lines[place] = line
     missing = [place for place in range(n_rows) if place not in lines]
     if missing:
-        raise RuntimeError(
+        raise UserError(
             f"{folder} holds predictions for {n_rows - len(missing)} of {n_rows} rows, row {missing[0]} is missing; a "
             f"process ended early, start the same command again and it goes on"
         )

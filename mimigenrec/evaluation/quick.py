@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mimigenrec.decoding.search import search_sids
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import expected_hr, expected_ndcg, places_from_ranks
 from mimigenrec.sids.tokens import split_sid
 
@@ -26,7 +27,7 @@ def constrained_metrics(
     The model is put in eval mode for the search and then back as it was.
     """
     if not prompts or len(prompts) != len(targets):
-        raise ValueError(f"found {len(prompts)} prompts and {len(targets)} targets; each prompt needs its target")
+        raise UserError(f"found {len(prompts)} prompts and {len(targets)} targets; each prompt needs its target")
     training = model.training
     model.eval()
     try:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from mimigenrec.catalog import Catalog, id_order, load_catalog
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import find_log, panels, read_log, thinned
 from mimigenrec.evaluation.report_about import cautions, describe, method_facts, starts
 from mimigenrec.evaluation.report_examples import choose_rows, examples
@@ -128,12 +129,12 @@ def build(config: ReportConfig) -> dict[str, Any]:
 def check(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
     """Raises ValueError for what no result can mend."""
     if not folders:
-        raise ValueError("methods names no result; give {name: folder} of what `evaluate` and `baseline` wrote")
+        raise UserError("methods names no result; give {name: folder} of what `evaluate` and `baseline` wrote")
     if not config.tested:
-        raise ValueError("tested names no metric; the first of them decides what is best")
+        raise UserError("tested names no metric; the first of them decides what is best")
     for name in config.models:
         if name not in folders and name not in config.failed:
-            raise ValueError(f"models names {name!r}, which is not among the methods {', '.join(folders)}")
+            raise UserError(f"models names {name!r}, which is not among the methods {', '.join(folders)}")
     for metric in (*config.tested, *config.metrics):
         cut_off(metric)
 
@@ -200,4 +201,4 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(*parse(ReportConfig))
+    start(main, ReportConfig)

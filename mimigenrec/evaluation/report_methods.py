@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.beyond import beyond_accuracy
 from mimigenrec.evaluation.compare import check_same_rows
 from mimigenrec.evaluation.result import Result, Row, read_result, row_metrics
@@ -57,9 +58,9 @@ def folders_of(key: str, of: Mapping[str, Any]) -> dict[str, list[Path]]:
     for name, value in of.items():
         paths = [value] if isinstance(value, str | Path) else value
         if not isinstance(paths, list) or not paths or not all(isinstance(path, str | Path) for path in paths):
-            raise ValueError(f"{key}: {name!r} needs a folder or a list of folders, one per seed, found {value!r}")
+            raise UserError(f"{key}: {name!r} needs a folder or a list of folders, one per seed, found {value!r}")
         if len(set(map(str, paths))) < len(paths):
-            raise ValueError(f"{key}: {name!r} names a folder twice, which would count as two seeds: {value!r}")
+            raise UserError(f"{key}: {name!r} names a folder twice, which would count as two seeds: {value!r}")
         found[str(name)] = [Path(path) for path in paths]
     return found
 
@@ -103,7 +104,7 @@ def check_lengths(name: str, result: Result, metrics: Sequence[str]) -> None:
     predicted = result.metrics["k"]
     for metric in metrics:
         if cut_off(metric) > predicted:
-            raise ValueError(
+            raise UserError(
                 f"{metric} of {name!r} asks for the first {cut_off(metric)}, but {result.folder} holds lists of "
                 f"{predicted}. Predict it again with a larger k, or leave the metric out of `metrics` and `tested`"
             )
@@ -113,7 +114,7 @@ def cut_off(metric: str) -> int:
     """ "hr@10" -> 10. Raises ValueError for what is no metric."""
     name, _, k = metric.partition("@")
     if name not in ("hr", "ndcg", "mrr") or not k.isdecimal() or int(k) < 1:
-        raise ValueError(f"no metric {metric!r}; there are hr@K, ndcg@K and mrr@K, K from 1")
+        raise UserError(f"no metric {metric!r}; there are hr@K, ndcg@K and mrr@K, K from 1")
     return int(k)
 
 
@@ -132,7 +133,7 @@ def _measure(result: Result, asked: Asked, chosen: Sequence[int]) -> Run:
     try:
         beyond = beyond_accuracy(result.rows, asked.items, asked.train_counts, asked.k, asked.vectors)
     except ValueError as error:
-        raise ValueError(f"{result.folder}: {error}; was it made on the data that --data names?") from error
+        raise UserError(f"{result.folder}: {error}; was it made on the data that --data names?") from error
     return Run(
         result.folder,
         {metric: columns[metric] for metric in asked.metrics},

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mimigenrec.catalog import Catalog
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.bars import draw_bars
 from mimigenrec.evaluation.metrics import (
     KS,
@@ -70,11 +71,11 @@ def write_result(
 
 def measure(rows: Sequence[Row], catalog: Catalog, k: int, seed: int) -> dict[str, Any]:
     if not rows:
-        raise ValueError("the test set has no row; there is nothing to measure")
+        raise UserError("the test set has no row; there is nothing to measure")
     ranked = [row["ranked"] for row in rows]
     invalid = count_invalid(ranked, catalog.sids)
     if invalid:
-        raise RuntimeError(
+        raise UserError(
             f"{invalid} ranked SIDs are not in the catalogue or stand in one list twice. A search inside the trie "
             f"cannot give them: the predictions come from another catalogue or were edited; delete them and run again"
         )
@@ -123,11 +124,11 @@ def read_result(path: str | Path) -> Result:
     made_by = "`mimigenrec evaluate` or `mimigenrec baseline`"
     rows = read_json(folder / "final_result.json", made_by)
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{folder / 'final_result.json'} must be a list with at least one row")
+        raise UserError(f"{folder / 'final_result.json'} must be a list with at least one row")
     for i, row in enumerate(rows):
         missing = [key for key in ROW_KEYS if not isinstance(row, dict) or key not in row]
         if missing:
-            raise ValueError(f"{folder / 'final_result.json'}: row {i} has no {', '.join(missing)}")
+            raise UserError(f"{folder / 'final_result.json'}: row {i} has no {', '.join(missing)}")
     metrics, manifest = (read_json(folder / name, made_by) for name in ("metrics.json", "manifest.json"))
     return Result(folder, rows, metrics, manifest)
 
@@ -138,7 +139,7 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     path = path if path.suffix == ".json" else path / "metrics.json"
     metrics = read_json(path, "`mimigenrec evaluate` or `mimigenrec baseline`")
     if not isinstance(metrics, dict) or not {"sid", "item", "n_rows"} <= metrics.keys():
-        raise ValueError(f"{path} is not a metrics.json: it needs n_rows, sid and item")
+        raise UserError(f"{path} is not a metrics.json: it needs n_rows, sid and item")
     return metrics
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mimigenrec.contract import Messages, row_messages
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.sids.tokens import Sid, join_sid
@@ -35,7 +36,7 @@ def read_rows(sft_file: str | Path, rows_file: str | Path | None, limit: int | N
     asked = _read_list(sft_file, ("input", "output"))
     known = _read_list(rows_file, ("user", "row", "history", "target")) if rows_file else [None] * len(asked)
     if len(asked) != len(known):
-        raise ValueError(f"{sft_file} has {len(asked)} rows and {rows_file} {len(known)}; build the data again")
+        raise UserError(f"{sft_file} has {len(asked)} rows and {rows_file} {len(known)}; build the data again")
     rows = []
     for i, (ask, know) in enumerate(zip(asked, known, strict=True)):
         know = know or {"row": i, "user": None, "history": None, "target": None}
@@ -73,9 +74,9 @@ def result_row(row: AskedRow, ranked: list[dict]) -> dict:
 def _read_list(path: str | Path, keys: tuple[str, ...]) -> list[dict]:
     rows = read_json(path, made_by="preprocess_data_sft_rl.py")
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path} has no row; an empty split cannot be evaluated")
+        raise UserError(f"{path} has no row; an empty split cannot be evaluated")
     for i, row in enumerate(rows):
         missing = [key for key in keys if not isinstance(row, dict) or key not in row]
         if missing:
-            raise ValueError(f"{path}: row {i} has no {', '.join(missing)}; found {str(row)[:120]}")
+            raise UserError(f"{path}: row {i} has no {', '.join(missing)}; found {str(row)[:120]}")
     return rows

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from mimigenrec.catalog import Catalog, check_same_catalogue, load_catalog
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
     Contract,
@@ -25,6 +25,7 @@ from mimigenrec.contract import (
     read_contract,
 )
 from mimigenrec.decoding.model import MIMIGenRec, load_model
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.predict import begin, merge, predict, processes, searched_beams
 from mimigenrec.evaluation.result import write_result
@@ -114,17 +115,17 @@ def check(config: EvaluateConfig) -> None:
             f"--model {config.model} is not a folder; give a checkpoint of `mimigenrec sft` or grpo"
         )
     if bool(config.data) == bool(config.test_file):
-        raise ValueError("give either --data or --test_file")
+        raise UserError("give either --data or --test_file")
     if config.index and not config.test_file:
-        raise ValueError(f"--index {config.index} belongs to --test_file; --data holds an id2sid.json of its own")
+        raise UserError(f"--index {config.index} belongs to --test_file; --data holds an id2sid.json of its own")
     if not KS[0] <= config.k <= config.beams:
-        raise ValueError(
+        raise UserError(
             f"--beams {config.beams} cannot rank --k {config.k} SIDs; beams must be at least k, k at least 1"
         )
     if config.batch_size < 1 or config.limit is not None and config.limit < 1:
-        raise ValueError(f"--batch_size {config.batch_size} and --limit {config.limit} must be at least 1")
+        raise UserError(f"--batch_size {config.batch_size} and --limit {config.limit} must be at least 1")
     if config.test_file and config.exclude_seen:
-        raise ValueError("--exclude_seen needs the histories' item ids, which --test_file does not tell; use --data")
+        raise UserError("--exclude_seen needs the histories' item ids, which --test_file does not tell; use --data")
     if config.test_file and not config.test_file.is_file():
         raise FileNotFoundError(f"--test_file {config.test_file} is not a file; give sft/test.json of a data folder")
 
@@ -151,7 +152,7 @@ def read_test(config: EvaluateConfig) -> Asked:
     for i, row in enumerate(rows):
         theirs = join_sid(catalog.sids.get(row.target, ())) if row.target is not None else row.target_sid
         if theirs != row.target_sid or row.target_sid and row.target_sid not in texts:
-            raise ValueError(
+            raise UserError(
                 f"{files[0]}: row {i} answers {row.target_sid!r}, which {files[1]} does not give to item "
                 f"{row.target!r}; the two are from different catalogues, build the data again"
             )
@@ -237,4 +238,4 @@ def timing(recommender: MIMIGenRec, share: int, world: int, seconds: float) -> d
 if __name__ == "__main__":
     first = os.environ.get("RANK", "0") == "0"  # warnings once, not once per process
     logging.basicConfig(level=logging.INFO if first else logging.ERROR)
-    main(*parse(EvaluateConfig))
+    start(main, EvaluateConfig)

@@ -13,6 +13,7 @@ from itertools import zip_longest
 import numpy as np
 
 from mimigenrec.catalog import id_order
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.result import Row
 from mimigenrec.evaluation.stats import Interval, bootstrap
 from mimigenrec.interactions.inter_file import History
@@ -77,7 +78,7 @@ def slice_metrics(
         for name, mask in of.items():
             wrong = {metric: len(column) for metric, column in columns.items() if len(column) != len(mask)}
             if wrong:
-                raise ValueError(f"slice {name!r} of {family!r} is over {len(mask)} rows, the metrics over {wrong}")
+                raise UserError(f"slice {name!r} of {family!r} is over {len(mask)} rows, the metrics over {wrong}")
             chosen = {metric: column[mask] for metric, column in columns.items()}
             means = bootstrap(chosen, np.random.default_rng(seed)) if mask.any() else dict.fromkeys(columns)
             found[family][name] = {"n": int(mask.sum()), **means}
@@ -101,7 +102,7 @@ def level_reached(rows: Sequence[Row], k: int) -> dict[int, float]:
     Raises ValueError if k < 1.
     """
     if k < 1:
-        raise ValueError(f"k={k}: the first SID is the least to look at")
+        raise UserError(f"k={k}: the first SID is the least to look at")
     reached: Counter[int] = Counter()
     asked: Counter[int] = Counter()
     for row in rows:

@@ -9,6 +9,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from mimigenrec.errors import UserError
+
 RESAMPLES = 2000
 CHUNK = 1 << 23  # counts held at once, 64 MB
 TOLERANCE = 1e-12  # sums of the same numbers in another order
@@ -99,7 +101,7 @@ def holm(p: Mapping[Key, float]) -> dict[Key, float]:
     """
     wrong = {key: value for key, value in p.items() if not 0 <= value <= 1}
     if wrong:
-        raise ValueError(f"p-values lie in [0, 1], found {wrong}")
+        raise UserError(f"p-values lie in [0, 1], found {wrong}")
     adjusted, highest = {}, 0.0
     for i, key in enumerate(sorted(p, key=p.__getitem__)):
         highest = max(highest, min(1.0, (len(p) - i) * p[key]))
@@ -117,9 +119,7 @@ def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
     for name in _shared_names(runs):
         values = np.array([run[name] for run in runs], dtype=np.float64)  # None becomes nan
         if not np.isfinite(values).all():
-            raise ValueError(
-                f"{name} is {[run[name] for run in runs]} over the seeds; leave out what was not measured"
-            )
+            raise UserError(f"{name} is {[run[name] for run in runs]} over the seeds; leave out what was not measured")
         sd = float(values.std(ddof=1)) if len(values) > 1 else None
         found[name] = Spread(float(values.mean()), sd, float(values.min()), float(values.max()), len(values))
     return found
@@ -135,18 +135,18 @@ def rows_over_seeds(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.nd
 
 def _shared_names(runs: Sequence[Mapping]) -> list[str]:
     if not runs:
-        raise ValueError("no run; there must be at least one seed")
+        raise UserError("no run; there must be at least one seed")
     for i, run in enumerate(runs):
         if run.keys() != runs[0].keys():
             odd = sorted(run.keys() ^ runs[0].keys())
-            raise ValueError(f"run {i} and run 0 do not hold the same metrics: only one of them has {', '.join(odd)}")
+            raise UserError(f"run {i} and run 0 do not hold the same metrics: only one of them has {', '.join(odd)}")
     return list(runs[0])
 
 
 def _same_length(name: str, columns: Sequence[np.ndarray]) -> np.ndarray:
     lengths = [len(column) for column in columns]
     if len(set(lengths)) > 1:
-        raise ValueError(f"{name} has {lengths} rows; these are not results of one test set")
+        raise UserError(f"{name} has {lengths} rows; these are not results of one test set")
     return np.asarray(columns, dtype=np.float64)
 
 
@@ -159,7 +159,7 @@ def _differences(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> np
 def _table(values: Mapping[str, np.ndarray]) -> np.ndarray:
     table = np.stack([np.asarray(column, dtype=np.float64) for column in values.values()], axis=1)  # (N, M)
     if not len(table):
-        raise ValueError("no row to resample; the test set is empty")
+        raise UserError("no row to resample; the test set is empty")
     return table
 
 
@@ -185,7 +185,7 @@ def _signs(n: int, rng: np.random.Generator, resamples: int) -> Iterator[np.ndar
 def _chunks(n: int, resamples: int) -> Iterator[int]:
     """How many resamples of n rows to hold at once, adding up to all."""
     if resamples < 1:
-        raise ValueError(f"resamples={resamples} leaves nothing to count; take at least 1, {RESAMPLES} by default")
+        raise UserError(f"resamples={resamples} leaves nothing to count; take at least 1, {RESAMPLES} by default")
     at_once = max(1, CHUNK // n)
     for first in range(0, resamples, at_once):
         yield min(at_once, resamples - first)

@@ -10,6 +10,7 @@ from trl import GRPOConfig
 
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.grpo.rollout import Rollout
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ def check_model(model: str) -> None:
     if not folder.is_dir() and model.count("/") != 1:
         raise FileNotFoundError(f"--model {model} is no folder here and no Hugging Face name like owner/model")
     if (folder / "adapter_config.json").is_file():
-        raise ValueError(
+        raise UserError(
             f"--model {model} is a LoRA adapter; RL starts from a whole model. Merge it first with llamafactory-cli "
             f"export, copy id2sid.json, items.json and prompt_contract.json beside the result, and give that folder"
         )
@@ -32,30 +33,30 @@ def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
     G = args.num_generations
     check_whole_groups(args.per_device_train_batch_size * args.steps_per_generation, G)
     if trie.n_sids < G:
-        raise ValueError(
+        raise UserError(
             f"num_generations={G} asks for {G} different SIDs per prompt, the catalogue has {trie.n_sids}; set "
             f"num_generations to {trie.n_sids} or less"
         )
     if args.max_completion_length < trie.depth + 1:
-        raise ValueError(
+        raise UserError(
             f"max_completion_length={args.max_completion_length} cannot hold a SID of {trie.depth} levels and EOS; "
             f"set it to {trie.depth + 1} or leave it out"
         )
     for name in ("use_vllm", "use_transformers_paged"):
         if getattr(args, name):
-            raise ValueError(
+            raise UserError(
                 f"{name}: true would not be used: rollouts come from the search inside the trie, which {name[4:]} "
                 f"does not have. Set {name}: false"
             )
     if args.generation_kwargs:
-        raise ValueError(
+        raise UserError(
             f"generation_kwargs={args.generation_kwargs} would not be used: beams take none, and draws take their "
             f"temperature from its own setting"
         )
     if args.use_liger_loss and support == "trie":
-        raise ValueError("use_liger_loss computes log-probabilities over the vocabulary only; set support: vocab")
+        raise UserError("use_liger_loss computes log-probabilities over the vocabulary only; set support: vocab")
     if args.hints and trie.depth < 2:
-        raise ValueError("hints: true gives the first levels of a target; SIDs of one level have none to give")
+        raise UserError("hints: true gives the first levels of a target; SIDs of one level have none to give")
 
 
 def check_remedies(args) -> None:
@@ -63,37 +64,37 @@ def check_remedies(args) -> None:
     for name in ("ce_coef", "dynamic_sampling_rounds", "stop_hr50_drop", "min_gain"):
         value = getattr(args, name)
         if value is not None and not 0 <= value < float("inf"):
-            raise ValueError(f"{name}={value} must be 0 or more")
+            raise UserError(f"{name}={value} must be 0 or more")
     if args.stop_patience < 1:
-        raise ValueError(f"stop_patience={args.stop_patience} must be 1 or more evaluations")
+        raise UserError(f"stop_patience={args.stop_patience} must be 1 or more evaluations")
     if args.hints and args.add_target:
-        raise ValueError(
+        raise UserError(
             "hints and add_target are two answers to the same missing target: with the target added there is hardly "
             "a silent group left to hint. Set one of them to false"
         )
     for name in ("ce_coef", "hints"):
         if getattr(args, name) and args.use_liger_loss:
-            raise ValueError(
+            raise UserError(
                 f"{name} would not be used: use_liger_loss has a loss of its own. Set one of them to false"
             )
     if args.stop_hr50_drop is None:
         if args.min_gain:
-            raise ValueError(
+            raise UserError(
                 f"min_gain={args.min_gain} needs stop_hr50_drop, which keeps the SFT checkpoint to go back to"
             )
         return
     if args.min_gain and not re.fullmatch(r"(eval_)?(hr|ndcg)@(10|50)", args.metric_for_best_model or ""):
-        raise ValueError(
+        raise UserError(
             f"min_gain={args.min_gain} is a gain in metric_for_best_model, and {args.metric_for_best_model} is none "
             f"that validation gives; set it to eval_ndcg@10, ndcg@50, hr@10 or hr@50"
         )
     if not args.eval_on_start:
-        raise ValueError(
+        raise UserError(
             f"stop_hr50_drop={args.stop_hr50_drop} compares evaluations with the SFT checkpoint's: set eval_strategy: "
             f"steps and eval_steps, and leave eval_on_start on"
         )
     if not args.load_best_model_at_end or args.save_strategy == "best":
-        raise ValueError(
+        raise UserError(
             f"stop_hr50_drop={args.stop_hr50_drop} would end with the very model that broke the rule: set "
             f"load_best_model_at_end: true, metric_for_best_model: eval_ndcg@10 and save_strategy as eval_strategy"
         )
@@ -102,7 +103,7 @@ def check_remedies(args) -> None:
 def check_whole_groups(rows: int, group_size: int) -> None:
     """Raises ValueError unless one process holds whole groups."""
     if rows % group_size:
-        raise ValueError(
+        raise UserError(
             f"each process would hold {rows} rollouts, not a whole number of groups of {group_size}: the beams of one "
             f"prompt would be split over processes and ranked apart. Make per_device_train_batch_size * "
             f"steps_per_generation (default: gradient_accumulation_steps) a multiple of num_generations={group_size}, "
@@ -116,7 +117,7 @@ def check_groups(inputs: Sequence[Mapping], group_size: int) -> None:
         first = i - i % group_size
         for key in ("prompt", "reward_model"):
             if row[key] != inputs[first][key]:
-                raise ValueError(
+                raise UserError(
                     f"row {i} of the batch of one process is not of its group: its {key} is {str(row[key])[:200]}, "
                     f"that of row {first} is {str(inputs[first][key])[:200]}. Every row must come "
                     f"num_generations={group_size} times in a row, as TRL's own sampler gives them; a sampler or "
@@ -128,7 +129,7 @@ def check_whole_batch(rows: int, args: GRPOConfig) -> None:
     """Raises ValueError if the training rows do not fill one generation batch: TRL would train on nothing."""
     prompts = args.generation_batch_size // args.num_generations
     if rows < prompts:
-        raise ValueError(
+        raise UserError(
             f"one generation batch holds {prompts} prompts ({args.generation_batch_size} rollouts in groups of "
             f"{args.num_generations}) but there are only {rows} training rows; make per_device_train_batch_size or "
             f"steps_per_generation smaller"
@@ -139,7 +140,7 @@ def check_pool(rows: int, args) -> None:
     """Raises ValueError if dynamic sampling has no other rows to draw."""
     prompts = args.generation_batch_size // args.num_generations
     if args.dynamic_sampling_rounds and rows <= prompts:
-        raise ValueError(
+        raise UserError(
             f"dynamic_sampling_rounds={args.dynamic_sampling_rounds} has no other prompts to draw: one generation "
             f"batch already holds {prompts} of {rows} training rows. Make the batch smaller or set it to 0"
         )
@@ -152,7 +153,7 @@ def check_save_steps(name: str, steps: int, args: GRPOConfig) -> None:
         args.steps_per_generation * args.num_iterations,
     )
     if forwards % per_generation:
-        raise ValueError(
+        raise UserError(
             f"{name}={steps} would save inside a generation batch, where a run cannot be resumed exactly: {steps} "
             f"steps are {forwards} forwards (gradient_accumulation_steps={args.gradient_accumulation_steps}), a "
             f"generation batch serves {per_generation} (steps_per_generation={args.steps_per_generation} * "

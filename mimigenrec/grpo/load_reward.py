@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, SupportsFloat
 
+from mimigenrec.errors import UserError
+
 Reward = Callable[..., list[float | None]]
 
 # What the trainer fills in; everything else a reward names is a dataset column or a parameter from the YAML.
@@ -29,18 +31,18 @@ def load_rewards(names: Iterable[str], parameters: Mapping[str, Mapping[str, Any
     """
     names, parameters = list(names), dict(parameters or {})
     if not names:
-        raise ValueError("no reward given; name one or more with --rewards, for example ranking_reward.rule_reward")
+        raise UserError("no reward given; name one or more with --rewards, for example ranking_reward.rule_reward")
     functions = [load_reward(name, parameters.get(name)) for name in names]
     short = [function.__name__ for function in functions]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"reward {name} is given twice; use reward_weights to make it count more")
+            raise UserError(f"reward {name} is given twice; use reward_weights to make it count more")
     for function, name in zip(functions, names, strict=True):
         if short.count(function.__name__) > 1:
             function.__name__ = name  # same function name in two files: the metrics carry the whole name
     for name in parameters:
         if name not in names:
-            raise ValueError(f"reward_args has parameters for {name!r}, which is not among the rewards: {names}")
+            raise UserError(f"reward_args has parameters for {name!r}, which is not among the rewards: {names}")
     return functions
 
 
@@ -57,9 +59,7 @@ def load_reward(name: str, parameters: Mapping[str, Any] | None = None) -> Rewar
         module = _load_file(module_name, name)
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ValueError(
-            f"reward {name!r}: {module.__file__} has no function {function_name!r}; it has {_has(module)}"
-        )
+        raise UserError(f"reward {name!r}: {module.__file__} has no function {function_name!r}; it has {_has(module)}")
     _check_parameters(name, function, parameters or {})
     bound = functools.partial(function, **(parameters or {}))
     bound.__name__ = getattr(function, "__name__", function_name)  # TRL names the metric by it
@@ -77,16 +77,16 @@ def checked(reward: Reward) -> Reward:
             scores = list(reward(completions=completions, **columns))
         except Exception as error:
             one = _first_that_raises(reward, completions, columns)
-            raise ValueError(f"{where}, {one}: {type(error).__name__}: {error}") from error
+            raise UserError(f"{where}, {one}: {type(error).__name__}: {error}") from error
         if len(scores) != len(completions):
             first = min(len(scores), len(completions) - 1)
-            raise ValueError(
+            raise UserError(
                 f"{where} returned {len(scores)} scores for {len(completions)} completions; it must return one each, "
                 f"in order. The first without its own is {_show(first, completions, columns)}"
             )
         for i, score in enumerate(scores):
             if score is not None and not (isinstance(score, SupportsFloat) and math.isfinite(score)):
-                raise ValueError(
+                raise UserError(
                     f"{where} gave {score!r} for {_show(i, completions, columns)}; return a finite number, or None "
                     f"where it says nothing"
                 )
@@ -125,7 +125,7 @@ def _import(module_name: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"reward {name!r}: cannot import {module_name!r} ({error})") from error
+        raise UserError(f"reward {name!r}: cannot import {module_name!r} ({error})") from error
 
 
 def _has(module: ModuleType) -> list[str]:
@@ -138,7 +138,7 @@ def _check_parameters(name: str, function: Callable, parameters: Mapping[str, An
     for key in parameters:
         if key not in known or key in PASSED or known[key].default is inspect.Parameter.empty:
             settable = [p.name for p in known.values() if p.default is not p.empty and p.name not in PASSED]
-            raise ValueError(f"reward {name!r} has no parameter {key!r}; it has {settable or 'none'}")
+            raise UserError(f"reward {name!r} has no parameter {key!r}; it has {settable or 'none'}")
 
 
 def _first_that_raises(reward: Reward, completions: list, columns: dict) -> str:

@@ -15,11 +15,12 @@ from torch import Tensor
 from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
 from mimigenrec.contract import load_tokenizer, prompt_ids
 from mimigenrec.decoding.model import load_model
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.grpo.load_reward import checked, load_rewards
 from mimigenrec.grpo.rollout import Rollout, roll_out
 from mimigenrec.grpo.train import checked_contract, data_folders, find_index, read_rows
@@ -59,9 +60,9 @@ def main(config: PreviewConfig) -> None:
     rewards = [checked(reward) for reward in load_rewards(config.rewards, config.reward_args)]
     weights = config.reward_weights or [1.0] * len(rewards)
     if len(weights) != len(rewards):
-        raise ValueError(f"reward_weights has {len(weights)} numbers for {len(rewards)} rewards; give one each")
+        raise UserError(f"reward_weights has {len(weights)} numbers for {len(rewards)} rewards; give one each")
     if not 2 <= G <= trie.n_sids:
-        raise ValueError(f"num_generations={G}: a group has 2 or more rollouts and at most {trie.n_sids} SIDs")
+        raise UserError(f"num_generations={G}: a group has 2 or more rollouts and at most {trie.n_sids} SIDs")
     targets = {join_sid(sid) for sid in sids.values()}
     rows = read_rows(rl / "train.json", targets, index, tokenizer, config.max_prompt_length)
     rows = random.Random(config.seed).sample(rows, min(config.groups, len(rows)))
@@ -128,4 +129,4 @@ def summary(rows: list[dict], texts: list[list[str]], total: Tensor, advantages:
 
 
 if __name__ == "__main__":
-    main(*parse(PreviewConfig))
+    start(main, PreviewConfig)

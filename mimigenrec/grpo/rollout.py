@@ -11,6 +11,7 @@ from mimigenrec.decoding.sampling import sample, sample_without_replacement
 from mimigenrec.decoding.search import Support, obstacle_to_tree, search_sids, to_lists
 from mimigenrec.decoding.tree import Template
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 
 Rollout = Literal["beam", "sample", "distinct", "mixed"]
 
@@ -54,7 +55,7 @@ def roll_out(
     if not prompts or not (draws or hints):
         return groups
     if obstacle := hints and obstacle_to_tree(model, max(map(len, prompts)) + trie.depth):
-        raise ValueError(f"hints need the tree forward: {obstacle}. Set hints: false, or use another model")
+        raise UserError(f"hints need the tree forward: {obstacle}. Set hints: false, or use another model")
     blocked = None if hints is None else prefix_keys(trie, hints)
     template = Template.of(model, prompts)
     for start in range(0, len(prompts), batch_size):
@@ -83,7 +84,7 @@ def check_sampling(rollout: Rollout, sampling: dict) -> None:
     """Raises ValueError for a setting of sampling that draws inside the trie would not follow."""
     set_ = [f"{name}={sampling[name]}" for name in OFF if name in sampling and sampling[name] not in OFF[name]]
     if set_ and rollout != "beam":
-        raise ValueError(
+        raise UserError(
             f"{', '.join(set_)}: rollout {rollout} draws among the few legal tokens, where this has no meaning of "
             f"its own; leave it out and set temperature, or choose rollout beam, which looks at none of them"
         )

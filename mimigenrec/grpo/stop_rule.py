@@ -9,6 +9,8 @@ import logging
 
 from transformers import TrainerCallback
 
+from mimigenrec.errors import UserError
+
 HR = "eval_hr@50"
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ def breaks(hr: float, history: list[dict], drop: float) -> bool:
     """Is this HR@50 below the SFT checkpoint's by more than drop? Raises ValueError if the log does not tell that."""
     start = sft_hr(history)
     if start is None:
-        raise ValueError(
+        raise UserError(
             f"stop_hr50_drop={drop} has nothing to compare with: the log holds no {HR} of step 0. Start anew with "
             f"overwrite_output_dir and eval_on_start, or leave stop_hr50_drop out"
         )

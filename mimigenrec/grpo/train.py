@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mimigenrec.environment.chain import exit_unless_imports
+from mimigenrec.errors import UserError
 
 if __name__ == "__main__":
     exit_unless_imports("grpo", "trl", "mimigenrec.grpo.trainer")  # which the imports below need
@@ -25,7 +26,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
 from mimigenrec.contract import Contract, check_same, check_template, load_tokenizer, prompt_ids, read_contract
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
@@ -128,7 +129,7 @@ def check_launch(environment, has_gpu: bool) -> None:
     Without a GPU its simple launcher only sets MASTER_ADDR and CCL_WORKER_COUNT for them, and no WORLD_SIZE.
     """
     if not has_gpu and "CCL_WORKER_COUNT" in environment and "WORLD_SIZE" not in environment:
-        raise ValueError(
+        raise UserError(
             "accelerate was asked for several processes on a machine without a GPU and started one; use "
             "torchrun --nproc_per_node N -m mimigenrec.grpo.train ..., as trl_trainer.sh does, or --num_processes 1"
         )
@@ -173,25 +174,25 @@ def read_rows(path: Path, targets: set[str], index: Path, tokenizer, max_length:
     """
     rows = read_json(path, made_by="preprocess_data_sft_rl.py")
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path} must be a list of rows and hold at least one")
+        raise UserError(f"{path} must be a list of rows and hold at least one")
     for i, row in enumerate(rows):
         try:
             question, target = row["prompt"][-1]["content"], row["reward_model"]["ground_truth"]
             sid = join_sid(split_sid(target))
         except (KeyError, TypeError, IndexError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}, row {i}: needs 'prompt', a list of messages, and 'reward_model' with 'ground_truth'; "
                 f"found {str(row)[:200]}"
             ) from error
         if sid not in targets or not isinstance(question, str):
-            raise ValueError(
+            raise UserError(
                 f"{path}, row {i}: the target {target!r} is no SID of {index}, so no rollout could ever hit it; data "
                 f"and index are from different catalogues"
             )
     try:
         prompt_ids(tokenizer, [row["prompt"] for row in rows], max_length)
     except ValueError as error:
-        raise ValueError(f"{path}: {error} (--max_prompt_length)") from error
+        raise UserError(f"{path}: {error} (--max_prompt_length)") from error
     return rows
 
 
@@ -201,14 +202,14 @@ def latest(rows: list[dict[str, Any]], count: int, path: Path) -> list[dict[str,
     Raises ValueError for a negative count, or a row that does not tell its task and index.
     """
     if count < 0:
-        raise ValueError(f"--latest_rows {count} must be a number of rows, or 0 for all")
+        raise UserError(f"--latest_rows {count} must be a number of rows, or 0 for all")
     if not count:
         return rows
     places: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         told = row.get("extra_info") or {}
         if not isinstance(told.get("index"), int) or "task" not in told:
-            raise ValueError(f"{path}, row {i}: --latest_rows needs extra_info with task and index, found {told}")
+            raise UserError(f"{path}, row {i}: --latest_rows needs extra_info with task and index, found {told}")
         places.setdefault(told["task"], []).append(told["index"])
     first = {task: sorted(indexes)[-count:][0] for task, indexes in places.items()}
     return [row for row in rows if row["extra_info"]["index"] >= first[row["extra_info"]["task"]]]
@@ -280,4 +281,4 @@ def summary(history: list[dict], args) -> str:
 
 
 if __name__ == "__main__":
-    main(*parse(RunConfig, RLConfig))
+    start(main, RunConfig, RLConfig)

@@ -22,6 +22,7 @@ from trl.models import unwrap_model_for_generation
 from mimigenrec.contract import check_support, prompt_ids
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import MissingPackage, UserError
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
 from mimigenrec.grpo.checks import (
     check_arguments,
@@ -41,7 +42,7 @@ from mimigenrec.grpo.validation import validate
 from mimigenrec.sids.tokens import split_sid
 
 if not trl.__version__.startswith("0.24."):
-    raise ImportError(
+    raise MissingPackage(
         f"mimigenrec.grpo overrides private methods of TRL 0.24 and found TRL {trl.__version__}; "
         f'run pip install "trl>=0.24.0,<0.25"'
     )
@@ -89,7 +90,7 @@ class BeamGRPOTrainer(GRPOTrainer):
         check_whole_batch(len(self.train_dataset), args)
         check_pool(len(self.train_dataset), args)
         if self.processing_class.eos_token_id != trie.eos_id:
-            raise ValueError(
+            raise UserError(
                 f"the trie closes SIDs with token id {trie.eos_id}, the tokenizer's EOS is "
                 f"{self.processing_class.eos_token_id}; build the trie with the checkpoint's own tokenizer"
             )

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.events import Item, Log, events_from_rows
 from mimigenrec.interactions.item_texts import ItemTexts, clean_text
 from mimigenrec.interactions.json_lines import BadLines, read_records
@@ -63,7 +64,7 @@ def to_review(record: dict[str, Any]) -> Review:
         rating, text, summary = record.get("rating"), record.get("text"), record.get("title")
     for name in (user, item):
         if not isinstance(name, str) or not name or set(name) & set(" \t\r\n"):
-            raise ValueError(f"an id must be a text without white space, found {name!r}")
+            raise UserError(f"an id must be a text without white space, found {name!r}")
     return Review(user, item, time, None if rating is None else float(rating), text, summary)
 
 

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.files import write_json
 from mimigenrec.interactions.amazon import read_amazon
 from mimigenrec.interactions.events import Item, Log, instant
@@ -68,9 +69,9 @@ class InteractionsConfig:
 
 def main(config: InteractionsConfig, columns: Columns) -> None:
     if len(config.ratio) != 3 or min(config.ratio) < 1:
-        raise ValueError(f"--ratio takes three numbers of at least 1, train valid test, found {config.ratio}")
+        raise UserError(f"--ratio takes three numbers of at least 1, train valid test, found {config.ratio}")
     if config.source == "sequences" and config.split == "time":
-        raise ValueError("C.inter.json has no times, only an order within each user; use --split leave_one_out")
+        raise UserError("C.inter.json has no times, only an order within each user; use --split leave_one_out")
     since, until = window(config)
     bad = BadLines(config.max_bad_lines)
     log = read(config, columns, bad)
@@ -134,7 +135,7 @@ def window(config: InteractionsConfig) -> tuple[int | None, int | None]:
     """In ms. Raises ValueError for what is no time, and for an empty window."""
     since, until = (instant(text) if text else None for text in (config.since, config.until))
     if since is not None and until is not None and since >= until:
-        raise ValueError(f"--since {config.since} is not before --until {config.until}")
+        raise UserError(f"--since {config.since} is not before --until {config.until}")
     return since, until
 
 
@@ -169,9 +170,7 @@ def in_order(names: list[str], ids: list[str], texts: dict[str, Item], config: I
     wrong = [name for name in known if not name.isdecimal() or str(int(name)) != name]
     found = repr(wrong[0]) if wrong else "gaps"
     if wrong or max(map(int, known)) != len(known) - 1:
-        raise ValueError(
-            f"--ids given needs item ids 0 to {len(known) - 1}, all of them; found {found}. Use --ids new"
-        )
+        raise UserError(f"--ids given needs item ids 0 to {len(known) - 1}, all of them; found {found}. Use --ids new")
     return {str(i): known[str(i)] for i in range(len(known))}
 
 
@@ -182,4 +181,4 @@ def print_report(stem: str, counts: dict[str, int], leakage: dict[str, Any]) -> 
 
 
 if __name__ == "__main__":
-    main(*parse(InteractionsConfig, Columns))
+    start(main, InteractionsConfig, Columns)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from mimigenrec.errors import MissingPackage, UserError
+
 try:
     import polars as pl
 except ImportError as error:
-    raise ImportError("reading raw logs needs polars: pip install 'mimigenrec[raw]'") from error
+    raise MissingPackage("reading raw logs needs polars: pip install 'mimigenrec[raw]'") from error
 
 
 class Events(NamedTuple):
@@ -77,5 +79,5 @@ def instant(text: str) -> int:
     try:
         moment = datetime.fromisoformat(filled)
     except ValueError as error:
-        raise ValueError(f"{text!r} is not a time; write 2016, 2016-10, 2016-10-03 or 2016-10-03T12:00") from error
+        raise UserError(f"{text!r} is not a time; write 2016, 2016-10, 2016-10-03 or 2016-10-03T12:00") from error
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

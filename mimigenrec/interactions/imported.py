@@ -19,6 +19,7 @@ import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.interactions.events import Item, Log, events_from_rows
 from mimigenrec.interactions.inter_file import History, read_inter
@@ -42,10 +43,10 @@ def _in_order(paths: list[Path]) -> Iterator[Event]:
             continue
         content = read_json(path, made_by="MIMIGenRec or LC-Rec, one list of item ids per user")
         if not isinstance(content, dict):
-            raise ValueError(f"{path} must map user ids to lists of item ids, found a {type(content).__name__}")
+            raise UserError(f"{path} must map user ids to lists of item ids, found a {type(content).__name__}")
         for user, items in content.items():
             if not isinstance(items, list):
-                raise ValueError(f"{path}: user {user!r} needs a list of item ids, found {items!r:.80}")
+                raise UserError(f"{path}: user {user!r} needs a list of item ids, found {items!r:.80}")
             for place, item in enumerate(items):
                 yield user, str(item), place * 1000, None
 
@@ -58,7 +59,7 @@ def _lines_in_order(path: Path) -> Iterator[Event]:
         for number, line in enumerate(lines, 1):
             user, *items = line.split() or [""]
             if not items:
-                raise ValueError(f"{path}, line {number}: expected a user and items, found {line.rstrip()!r:.80}")
+                raise UserError(f"{path}, line {number}: expected a user and items, found {line.rstrip()!r:.80}")
             for place, item in enumerate(items):
                 yield user, item, place * 1000, None
 
@@ -107,13 +108,13 @@ def _rows(path: Path, titles: dict[str, str]) -> Iterator[History]:
     with open(path, encoding="utf-8", newline="") as handle:
         reader = csv.DictReader(handle)
         if missing := {"user_id", "history_item_id", "item_id"} - set(reader.fieldnames or ()):
-            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; it has {reader.fieldnames}")
+            raise UserError(f"{path} has no column {', '.join(sorted(missing))}; it has {reader.fieldnames}")
         for number, row in enumerate(reader):
             try:
                 history = ast.literal_eval(row["history_item_id"])
                 known = ast.literal_eval(row.get("history_item_title") or "[]")
             except (ValueError, SyntaxError, TypeError) as error:
-                raise ValueError(f"{path}, row {number + 1}: a history is not a list ({error})") from error
+                raise UserError(f"{path}, row {number + 1}: a history is not a list ({error})") from error
             items = tuple(map(str, history))
             titles.update(zip(items, known, strict=False))
             titles[row["item_id"]] = row.get("item_title") or ""

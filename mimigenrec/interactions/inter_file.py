@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 
 HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token"
@@ -37,18 +38,18 @@ def read_inter(path: str | Path) -> Iterator[History]:
     with open(path, encoding="utf-8") as lines:
         header = next(lines, "").rstrip("\r\n")
         if header != HEADER:
-            raise ValueError(f"{path}, line 1: expected the header {HEADER!r}, found {header!r}")
+            raise UserError(f"{path}, line 1: expected the header {HEADER!r}, found {header!r}")
         for row, line in enumerate(lines):
             columns = line.rstrip("\r\n").split("\t")
             if len(columns) != 3 or len(columns[2].split()) != 1:
-                raise ValueError(
+                raise UserError(
                     f"{path}, line {row + 2}: expected user, history and one target separated by tabs, "
                     f"found {len(columns)} columns: {line.rstrip()[:120]!r}"
                 )
             user, items, target = columns
             yield History(row, user, tuple(items.split()), target.strip())
     if row < 0:
-        raise ValueError(f"{path} has no row below its header; an empty split cannot be trained or tested on")
+        raise UserError(f"{path} has no row below its header; an empty split cannot be trained or tested on")
 
 
 def write_inter(path: str | Path, histories: Iterable[History]) -> int:

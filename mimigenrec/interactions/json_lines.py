@@ -15,6 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mimigenrec.errors import UserError
+
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +32,7 @@ class BadLines:
         self.count += 1
         seen = f"{path}, line {number}: {why}: {line[:120].decode(errors='replace')!r}"
         if self.count > self.limit:
-            raise ValueError(
+            raise UserError(
                 f"{seen}. That is bad line number {self.count} and --max_bad_lines is {self.limit}; mend the file, or "
                 f"allow more if losing these lines is fine"
             )
@@ -56,7 +58,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path} is damaged or cut short after line {number} ({error}); get it again") from error
+            raise UserError(f"{path} is damaged or cut short after line {number} ({error}); get it again") from error
         bar.update(raw.tell() - bar.n)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.interactions.events import Log, events_from_rows
 from mimigenrec.interactions.imported import read_item_json, rows_to_events
@@ -27,7 +28,7 @@ SID = re.compile(r"(?:<[^<>\s]+>)+")
 
 def read_published(interactions: list[Path], items: list[Path], id2sid: Path | None) -> Log:
     if id2sid is None:
-        raise ValueError("--source mimigenrec needs --id2sid, the id2sid.json beside the published rows")
+        raise UserError("--source mimigenrec needs --id2sid, the id2sid.json beside the published rows")
     notes = {"targets_whose_sid_is_shared": 0}
     item_of, shared = _items_by_sid(id2sid)
     rows = (row for path in interactions for row in _rows(path, item_of, shared, notes))
@@ -63,7 +64,7 @@ def _rows(
     content = read_json(path, made_by="MIMIGenRec's preprocessing for RL")
     rows = [row for row in content if row["extra_info"]["task"] == TASK]
     if not rows:
-        raise ValueError(f"{path} has no row of task {TASK}; it takes MIMIGenRec's rl/*.json")
+        raise UserError(f"{path} has no row of task {TASK}; it takes MIMIGenRec's rl/*.json")
     for row in sorted(rows, key=lambda row: row["extra_info"]["index"]):
         target = row["reward_model"]["ground_truth"].strip()
         notes["targets_whose_sid_is_shared"] += target in shared
@@ -74,5 +75,5 @@ def _rows(
 
 def _item(sid: str, item_of: dict[str, str], path: Path, row: dict[str, Any]) -> str:
     if sid not in item_of:
-        raise ValueError(f"{path}: row with index {row['extra_info']['index']} names {sid}, which id2sid.json has not")
+        raise UserError(f"{path}: row with index {row['extra_info']['index']} names {sid}, which id2sid.json has not")
     return item_of[sid]

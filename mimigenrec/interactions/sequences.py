@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.events import Events, pl
 from mimigenrec.interactions.kcore import k_core
 
@@ -58,17 +59,17 @@ def make_sequences(events: Events, rules: Rules, counts: dict[str, int]) -> Sequ
         frame = frame.filter(condition)
         counts[f"dropped_{rule}"] = before - len(frame)
         if before and not len(frame):
-            raise ValueError(f"no interaction is left: the rule {rule!r} dropped the last {before}; ease it")
+            raise UserError(f"no interaction is left: the rule {rule!r} dropped the last {before}; ease it")
 
     if not len(frame):
-        raise ValueError("the source holds no interaction")
+        raise UserError("the source holds no interaction")
     if rules.since is not None:
         keep("before_since", pl.col("time") >= rules.since)
     if rules.until is not None:
         keep("from_until_on", pl.col("time") < rules.until)
     if rules.min_rating is not None:
         if frame["rating"].null_count() == len(frame):
-            raise ValueError("--min_rating is set and the source has no ratings; name --rating_column or leave it out")
+            raise UserError("--min_rating is set and the source has no ratings; name --rating_column or leave it out")
         keep("rated_low", pl.col("rating") >= rules.min_rating)
     if rules.items is not None:
         allowed = np.fromiter((name in rules.items for name in events.items), bool, len(events.items))

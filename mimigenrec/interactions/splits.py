@@ -9,6 +9,7 @@ Every event of a user but the first is a row. Rows are named by their event's pl
 
 import numpy as np
 
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.sequences import Sequences
 
 SPLITS = ("train", "valid", "test")
@@ -33,7 +34,7 @@ def split_rows(sequences: Sequences, how: str, ratio: list[int]) -> dict[str, np
         parts = rows[left > 2], rows[left == 2], rows[left == 1]
     for split, part in zip(SPLITS, parts, strict=True):
         if not len(part):
-            raise ValueError(
+            raise UserError(
                 f"the split {split} is empty: {len(rows)} rows of {len(sequences.users)} users are too few for "
                 f"--split {how}; keep more interactions (--user_k, --item_k, --since, --until)"
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mimigenrec.cli import arg
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.events import Events, Item, Log, events_from_columns, pl
 from mimigenrec.interactions.item_texts import ItemTexts, clean_text
 from mimigenrec.interactions.json_lines import BadLines, read_lines, read_records
@@ -42,7 +43,7 @@ def read_tables(interactions: list[Path], items: list[Path], columns: Columns, b
     wanted = [columns.user_column, columns.item_column, columns.time_column, columns.rating_column]
     for flag, name in zip(("user_column", "item_column", "time_column"), wanted, strict=False):
         if name is None:
-            raise ValueError(f"--source table needs --{flag}, the name of a column in {interactions[0]}")
+            raise UserError(f"--source table needs --{flag}, the name of a column in {interactions[0]}")
     texts = [name for name in (columns.review_column, columns.summary_column) if name]
     frame = read_frames(interactions, [name for name in wanted if name] + texts, columns, bad)
     notes: dict[str, int] = {}
@@ -66,12 +67,12 @@ def to_events(frame: pl.DataFrame, columns: Columns, paths: list[Path]) -> Event
     for name in (columns.user_column, columns.item_column, columns.time_column):
         if empty := frame[name].null_count():
             row = frame[name].is_null().arg_max()
-            raise ValueError(f"{paths[0]}: column {name!r} is empty in {empty} rows, the first of them row {row + 1}")
+            raise UserError(f"{paths[0]}: column {name!r} is empty in {empty} rows, the first of them row {row + 1}")
     for name in (columns.user_column, columns.item_column):
         text = frame[name].cast(pl.String)
         spaced = text.str.contains(r"\s") | (text == "")
         if spaced.any():
-            raise ValueError(
+            raise UserError(
                 f"{paths[0]}: row {spaced.arg_max() + 1} has {name} {text[spaced.arg_max()]!r}; an id must not be "
                 f"empty or hold white space, since the .inter format separates ids by spaces"
             )
@@ -93,7 +94,7 @@ def to_ms(time: pl.Series, unit: str, path: Path) -> pl.Series:
             parsed = time.str.to_datetime(time_unit="ms", time_zone="UTC", strict=False, ambiguous="earliest")
             if parsed.null_count():
                 row = parsed.is_null().arg_max()
-                raise ValueError(f"{path}: row {row + 1}: {time[row]!r} in column {time.name!r} is not a time")
+                raise UserError(f"{path}: row {row + 1}: {time[row]!r} in column {time.name!r} is not a time")
             return parsed.dt.epoch("ms")
     if time.dtype.is_temporal():
         zone = getattr(time.dtype, "time_zone", None)
@@ -101,7 +102,7 @@ def to_ms(time: pl.Series, unit: str, path: Path) -> pl.Series:
     if time.dtype.is_integer():
         return time.cast(pl.Int64) * 1000 // PER_SECOND[unit]
     if not time.is_finite().all():
-        raise ValueError(f"{path}: column {time.name!r} holds a time that is not a finite number")
+        raise UserError(f"{path}: column {time.name!r} holds a time that is not a finite number")
     return (time * (1000 / PER_SECOND[unit])).round().cast(pl.Int64)
 
 
@@ -113,12 +114,12 @@ def item_texts(
     found = ItemTexts(wanted, notes)
     if paths:
         if not columns.title_column:
-            raise ValueError(f"--title_column is needed: which column of {paths[0]} is the title?")
+            raise UserError(f"--title_column is needed: which column of {paths[0]} is the title?")
         frame = read_frames(paths, [key, *filter(None, names)], columns, bad)
         parts = [pl.col(name).alias(str(i)) if name else pl.lit(None).alias(str(i)) for i, name in enumerate(names)]
         for item, *texts in frame.select(pl.col(key).cast(pl.String), *parts).iter_rows():
             if item is None:
-                raise ValueError(f"{paths[0]}: column {key!r} is empty in a row; every item needs an id")
+                raise UserError(f"{paths[0]}: column {key!r} is empty in a row; every item needs an id")
             if columns.category_separator and isinstance(texts[-1], str):
                 texts[-1] = texts[-1].split(columns.category_separator)
             found.add(item, *texts)
@@ -151,7 +152,7 @@ def read_csv(path: Path, wanted: list[str], separator: str, header: bool) -> pl.
     quote = None if path.name.removesuffix(".gz").endswith((".inter", ".item")) else '"'
     head = [line for _, line in islice(read_lines(path), 1 + header)]
     if len(head) < 1 + header:
-        raise ValueError(f"{path} holds no row" + " below its header" * bool(head))
+        raise UserError(f"{path} holds no row" + " below its header" * bool(head))
     first = head[0].decode().lstrip("\ufeff").rstrip("\r\n").split(separator)
     names = [name.strip().strip('"') for name in first]
     names = [name.partition(":")[0] for name in names] if quote is None else names
@@ -169,7 +170,7 @@ def read_csv(path: Path, wanted: list[str], separator: str, header: bool) -> pl.
             quote_char=quote,
         ).select(wanted)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as CSV with {separator!r} between columns: {error}") from error
+        raise UserError(f"{path} cannot be read as CSV with {separator!r} between columns: {error}") from error
 
 
 def _read_json_lines(path: Path, wanted: list[str], bad: BadLines) -> pl.DataFrame:
@@ -185,4 +186,4 @@ def _read_json_lines(path: Path, wanted: list[str], bad: BadLines) -> pl.DataFra
 
 def _check_columns(path: Path, wanted: list[str], found: list[str]) -> None:
     if missing := [name for name in wanted if name not in found]:
-        raise ValueError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(found)}")
+        raise UserError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(found)}")

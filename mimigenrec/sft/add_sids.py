@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from mimigenrec.catalog import Catalog, id_order, load_catalog
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
 from mimigenrec.contract import load_tokenizer
 from mimigenrec.decoding.model import copy_companions
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.manifest import write_manifest
 from mimigenrec.sids.tokens import read_new_tokens
@@ -119,7 +120,7 @@ def check_output(output: Path) -> None:
         return
     manifest = output / "manifest.json"
     if not manifest.is_file() or read_json(manifest, made_by=COMMAND).get("command") != COMMAND:
-        raise FileExistsError(f"{output} holds something that {COMMAND} did not write; choose another --output")
+        raise UserError(f"{output} holds something that {COMMAND} did not write; choose another --output")
 
 
 def check_base(base: str) -> None:
@@ -143,7 +144,7 @@ def token_vectors(config: AddSidsConfig, data: Path) -> dict[str, np.ndarray] | 
     Raises ValueError for one of --init vectors and --vectors without the other, or vectors of other items.
     """
     if (config.init == "vectors") != (config.vectors is not None):
-        raise ValueError(
+        raise UserError(
             f"--init {config.init} with --vectors {config.vectors}: init vectors needs the C.emb-NAME.npy of the "
             f"items, and nothing else uses one"
         )
@@ -176,7 +177,7 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, sid_tokens: Iterable[st
     vocabulary, special = tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
     clash = [token for token in sid_tokens if token in special]
     if clash:
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {tokenizer.name_or_path} has {', '.join(clash[:3])} as special token, which decoding "
             f"drops; start from a tokenizer without it, or name the SIDs otherwise"
         )
@@ -229,7 +230,7 @@ def set_from_vectors(
     tokens = [token for token in new_ids if token in meanings]
     vectors = np.array([meanings[token] for token in tokens])  # (tokens, dim)
     if len(tokens) < 2 or not np.ptp(vectors, axis=0).any():
-        raise ValueError(
+        raise UserError(
             f"--init vectors: of {len(new_ids)} new SID tokens {len(tokens)} have a vector, and no two of these "
             f"differ; there is nothing to start from, so take --init noise or other --vectors"
         )
@@ -260,4 +261,4 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*parse(AddSidsConfig))
+    start(main, AddSidsConfig)

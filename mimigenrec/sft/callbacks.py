@@ -15,6 +15,7 @@ from mimigenrec.contract import chat_template, prompt_ids, row_messages
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import write_json
 from mimigenrec.sft.data import SftData, read_rows, spread
@@ -104,7 +105,7 @@ class EmbeddingDropout(TrainerCallback):
 
     def __init__(self, share: float):
         if not 0 <= share < 1:
-            raise ValueError(f"embedding_dropout is {share}; it must be at least 0 and below 1")
+            raise UserError(f"embedding_dropout is {share}; it must be at least 0 and below 1")
         self.share = share
 
     def on_init_end(self, args, state, control, model=None, **kwargs):
@@ -125,7 +126,7 @@ class OnlySidRows(TrainerCallback):
         model.requires_grad_(False)
         for weight in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
             if weight.dim() != 2 or len(weight) <= max(self.sid_ids):
-                raise ValueError(
+                raise UserError(
                     "train_only: sid_rows meets embeddings that are split over processes; use ZeRO-2 instead of ZeRO-3"
                 )
             frozen = torch.ones(len(weight), 1, dtype=torch.bool)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mimigenrec.contract import check_same, check_template, read_contract, row_messages
+from mimigenrec.errors import UserError
 from mimigenrec.extras import need, need_reporters
 from mimigenrec.files import read_json
 from mimigenrec.rendering import check_rendering
@@ -51,7 +52,7 @@ def check_keys(args: Mapping[str, Any], ours: Sequence[str]) -> None:
         elif os.environ.get("ALLOW_EXTRA_ARGS", "0") not in ("1", "true", "y"):
             near = difflib.get_close_matches(key, [*known, *ours], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{key!r} is neither a key of LLaMA-Factory nor of mimigenrec sft{hint}")
+            raise UserError(f"{key!r} is neither a key of LLaMA-Factory nor of mimigenrec sft{hint}")
 
 
 def check_value(key: str, value: Any, action: Action) -> None:
@@ -63,9 +64,9 @@ def check_value(key: str, value: Any, action: Action) -> None:
         typed = action.type(text)
     except (ValueError, TypeError, ArgumentTypeError) as error:
         wanted = action.type.__name__.replace("string_to_bool", "true or false")
-        raise ValueError(f"{key}: {value!r} is not what LLaMA-Factory takes there ({wanted})") from error
+        raise UserError(f"{key}: {value!r} is not what LLaMA-Factory takes there ({wanted})") from error
     if action.choices and typed not in action.choices:
-        raise ValueError(f"{key}: {value!r} is none of {', '.join(map(str, action.choices))}")
+        raise UserError(f"{key}: {value!r} is none of {', '.join(map(str, action.choices))}")
 
 
 def check_extras(args: Mapping[str, Any]) -> None:
@@ -80,7 +81,7 @@ def check_row_training(args: Mapping[str, Any]) -> None:
     """train_only: sid_rows freezes by itself, and decay would move rows that have no gradient."""
     method, decay = args.get("finetuning_type", LORA), args.get("weight_decay") or 0.0
     if method != "full" or decay:
-        raise ValueError(
+        raise UserError(
             f"train_only: sid_rows found finetuning_type: {method} and weight_decay: {decay}; it freezes the other "
             f"rows itself and needs finetuning_type: full and weight_decay: 0.0"
         )
@@ -90,7 +91,7 @@ def check_length_groups(args: Mapping[str, Any]) -> None:
     """length_groups decides the order of the rows. Raises ValueError for a key that decides another."""
     for key in ("group_by_length", "disable_shuffling", "streaming"):
         if args.get(key):
-            raise ValueError(
+            raise UserError(
                 f"length_groups: true decides the order of the rows, and so does {key}: true; drop one of them"
             )
 
@@ -110,7 +111,7 @@ def check_lora(args: Mapping[str, Any]) -> None:
     if not causes:
         log.warning("LoRA without additional_target: the SID rows stay as add-sids set them")
     elif AutoConfig.from_pretrained(base).tie_word_embeddings:
-        raise ValueError(
+        raise UserError(
             f"LoRA would train the embeddings of {base} ({', '.join(causes)}), which are tied to its head: the "
             f"exported model would silently lose what they learnt. Give the head weights of its own first, "
             f"`mimigenrec add-sids --untie` (or sid_untie: true beside add_tokens_list), and train both with "
@@ -132,7 +133,7 @@ def embedding_names(base: str) -> set[str]:
 def check_ranking(args: Mapping[str, Any], eval_ranking: int, data: SftData | None) -> None:
     """Ranking metrics: asked for where they can be had."""
     if eval_ranking and (args.get("fsdp") or os.environ.get("ACCELERATE_USE_FSDP")):
-        raise ValueError(
+        raise UserError(
             f"eval_ranking={eval_ranking} searches with the model itself, which FSDP splits over processes; use "
             f"DeepSpeed, or eval_ranking=0"
         )
@@ -140,9 +141,9 @@ def check_ranking(args: Mapping[str, Any], eval_ranking: int, data: SftData | No
     if "@" not in metric:
         return
     if metric.removeprefix("eval_") not in ("hr@10", "ndcg@10"):
-        raise ValueError(f"metric_for_best_model: {metric} is not reported; choose eval_ndcg@10 or eval_hr@10")
+        raise UserError(f"metric_for_best_model: {metric} is not reported; choose eval_ndcg@10 or eval_hr@10")
     if not eval_ranking or data is None:
-        raise ValueError(
+        raise UserError(
             f"metric_for_best_model: {metric} needs eval_ranking above 0 and data with id2sid.json, found "
             f"eval_ranking={eval_ranking} and {'no such data' if data is None else data.folder}"
         )
@@ -166,7 +167,7 @@ def check_tokens(data: SftData, tokenizer, base: str) -> None:
     vocabulary, needed = tokenizer.get_vocab(), distinct_tokens(data.catalog.sids)
     unknown = [token for token in needed if token not in vocabulary]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {base} does not know {len(unknown)} of the {len(needed)} SID tokens of {data.folder}, "
             f"{unknown[0]} for one. Have it prepared with add_tokens_list={data.folder / 'new_tokens.json'}, or "
             f"prepare it with mimigenrec add-sids and name the result as model_name_or_path"
@@ -187,7 +188,7 @@ def check_lengths(tokenizer, rows: Sequence[Row], path: Path, cutoff_len: int) -
     """Raises ValueError naming the longest row if it has more tokens, answer included, than cutoff_len."""
     longest, at = max((length, i) for i, length in enumerate(row_lengths(tokenizer, rows)))
     if longest > cutoff_len:
-        raise ValueError(
+        raise UserError(
             f"{path}, row {at}: {longest} tokens, more than cutoff_len={cutoff_len}. LLaMA-Factory would cut it and "
             f"train on half a prompt; raise cutoff_len, or build the data with a smaller --max_history or "
             f"--max_text_chars"

@@ -14,6 +14,7 @@ from typing import Any
 
 from mimigenrec.catalog import Catalog, load_catalog
 from mimigenrec.contract import Contract, read_contract
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.sids.tokens import join_sid
 from mimigenrec.tasks.register import COLUMNS
@@ -45,7 +46,7 @@ def find_data(args: Mapping[str, Any]) -> SftData | None:
         if name not in info:
             near = difflib.get_close_matches(name, info, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{info_file} has no data set {name!r}{hint}")
+            raise UserError(f"{info_file} has no data set {name!r}{hint}")
         path = info_file.parent / info[name].get("file_name", "")
         folder = path.parent.parent
         if not (folder / "id2sid.json").is_file() or path.parent.name != "sft":
@@ -53,13 +54,13 @@ def find_data(args: Mapping[str, Any]) -> SftData | None:
         if not path.is_file():
             raise FileNotFoundError(f"{path}, data set {name!r} of {info_file}, is missing; preprocessing writes it")
         if info[name].get("columns") != COLUMNS:
-            raise ValueError(
+            raise UserError(
                 f"{info_file}: the columns of {name!r} are {info[name].get('columns')}; LLaMA-Factory would leave "
                 f"out the others, so write {COLUMNS}"
             )
         found.setdefault(folder, []).append(path)
     if len(found) > 1:
-        raise ValueError(
+        raise UserError(
             f"the data sets come from {len(found)} folders ({', '.join(map(str, found))}); a checkpoint holds one "
             f"catalogue, so preprocess them together or train them one after another"
         )
@@ -78,10 +79,10 @@ def read_rows(path: Path) -> list[Row]:
     """Raises ValueError for a file without rows or a row without an output."""
     rows = read_json(path, made_by="preprocess_data_sft_rl.py")
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path} has no rows; an empty split cannot be trained or validated on")
+        raise UserError(f"{path} has no rows; an empty split cannot be trained or validated on")
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(row.get("output"), str):
-            raise ValueError(f"{path}, row {i}: no text under 'output', found {str(row)[:80]!r}")
+            raise UserError(f"{path}, row {i}: no text under 'output', found {str(row)[:80]!r}")
     return rows
 
 
@@ -96,6 +97,6 @@ def validation_sample(data: SftData, count: int, rng: random.Random) -> list[Row
     sids = {join_sid(sid) for sid in data.catalog.sids.values()}
     rows = [row for row in read_rows(data.folder / "sft" / "valid.json") if row["output"] in sids]
     if not rows:
-        raise ValueError(f"{data.folder / 'sft' / 'valid.json'} has no row that asks for a SID of id2sid.json")
+        raise UserError(f"{data.folder / 'sft' / 'valid.json'} has no row that asks for a SID of id2sid.json")
     chosen = sorted(rng.sample(range(len(rows)), min(count, len(rows))))
     return [rows[i] for i in chosen]

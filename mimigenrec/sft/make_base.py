@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.manifest import write_manifest
 from mimigenrec.sft.data import read_rows
 from mimigenrec.sids.tokens import TOKEN
@@ -65,14 +66,14 @@ def check(config: BaseConfig) -> None:
     least = {"layers": 1, "heads": 1, "hidden": 1, "vocabulary": len(SPECIAL) + 256}  # a token for every byte
     for name, value in least.items():
         if getattr(config, name) < value:
-            raise ValueError(f"--{name} is {getattr(config, name)}; it must be at least {value}")
+            raise UserError(f"--{name} is {getattr(config, name)}; it must be at least {value}")
     if config.heads % key_value_heads(config) or config.hidden % (2 * config.heads):
-        raise ValueError(
+        raise UserError(
             f"--heads {config.heads} with --hidden {config.hidden}: take an even number of heads, or one, and a "
             f"hidden size that is a multiple of twice that number"
         )
     if not 0 <= config.dropout < 1:
-        raise ValueError(f"--dropout is {config.dropout}; it must be at least 0 and below 1")
+        raise UserError(f"--dropout is {config.dropout}; it must be at least 0 and below 1")
 
 
 def key_value_heads(config: BaseConfig) -> int:
@@ -148,4 +149,4 @@ def main(config: BaseConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(*parse(BaseConfig))
+    start(main, BaseConfig)

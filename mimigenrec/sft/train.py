@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mimigenrec.environment.chain import exit_unless_imports
+from mimigenrec.errors import UserError
 
 if __name__ == "__main__":
     exit_unless_imports("sft", "transformers")  # which the imports below need
@@ -27,7 +28,7 @@ import yaml
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, one_message, parse
 from mimigenrec.contract import load_tokenizer, prompt_ids, row_messages
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
@@ -120,7 +121,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     callbacks.append(RowOrder(config.length_groups))
     if data is None:
         if config.train_only == "sid_rows":
-            raise ValueError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
+            raise UserError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
         log.warning("no data set of this run lies beside an id2sid.json: nothing is checked, checkpoints stay bare")
     else:
         tokenizer = load_tokenizer(args["model_name_or_path"])
@@ -254,7 +255,7 @@ def prepared_base(config: SftConfig, args: dict[str, Any]) -> str:
     """
     base = args["model_name_or_path"]
     if args.get("model_revision", "main") != "main":
-        raise ValueError("add_tokens_list takes the main revision; download the other one and give its folder instead")
+        raise UserError("add_tokens_list takes the main revision; download the other one and give its folder instead")
     read = [config.add_tokens_list]
     if config.sid_init == "text":
         read += [config.add_tokens_list.parent / name for name in ("id2sid.json", "items.json")]
@@ -300,4 +301,5 @@ def ranking_metrics(config: SftConfig, data: SftData, tokenizer, seed: int) -> R
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_message():
+        main(sys.argv[1:])

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mimigenrec.errors import MissingPackage
 from mimigenrec.sids.kmeans import EXTRA
 from mimigenrec.sids.training import Training
 
@@ -30,7 +31,7 @@ class Autoencoder(nn.Module):
         try:
             from vector_quantize_pytorch import ResidualVQ
         except ImportError as error:
-            raise ImportError(f"this method needs vector-quantize-pytorch; {EXTRA}") from error
+            raise MissingPackage(f"this method needs vector-quantize-pytorch; {EXTRA}") from error
         self.skip, self.batch, self.scale = skip, batch, scale
         latent = dim if skip else training.latent
         self.encoder = mlp([dim, *training.hidden, latent])

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import MissingPackage, UserError
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.items import read_item_texts
@@ -58,7 +59,7 @@ def train_pairs(path: str | Path, items: Sequence[str]) -> np.ndarray:
         user = users.setdefault(history.user, len(users))
         for item in (*history.items, history.target):
             if item not in row_of:
-                raise ValueError(f"{path}, row {history.row}: item {item!r} is not in item.json; take matching files")
+                raise UserError(f"{path}, row {history.row}: item {item!r} is not in item.json; take matching files")
             pairs.add((user, row_of[item]))
     return np.array(sorted(pairs), dtype=np.int64)
 
@@ -68,7 +69,7 @@ def als(pairs: np.ndarray, items: int, config: AlsConfig) -> np.ndarray:
     try:
         from implicit.als import AlternatingLeastSquares
     except ImportError as error:
-        raise ImportError(f"embed-als needs implicit; {EXTRA}") from error
+        raise MissingPackage(f"embed-als needs implicit; {EXTRA}") from error
     from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
 
@@ -90,4 +91,4 @@ def als(pairs: np.ndarray, items: int, config: AlsConfig) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(*parse(AlsConfig))
+    start(main, AlsConfig)

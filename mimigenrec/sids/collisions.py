@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from mimigenrec.errors import UserError
 from mimigenrec.sids.quantiser import Codebooks, encode, squared_distances
 
 Collisions = Literal["leave", "reassign", "extra"]
@@ -56,7 +57,7 @@ def count_in_sid(codes: np.ndarray) -> np.ndarray:
 def reassign(codes: np.ndarray, codebooks: Codebooks, vectors: np.ndarray) -> np.ndarray:
     """Moves every item whose SID an earlier one has, in row order, to the first free SID of `near_sids`."""
     if np.prod([float(size) for size in codebooks.sizes]) < len(codes):
-        raise ValueError(
+        raise UserError(
             f"{len(codes)} items cannot have SIDs of their own with sizes {codebooks.sizes}; give more levels or "
             f"larger --sizes"
         )

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
 from mimigenrec.contract import load_tokenizer
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
@@ -118,9 +119,9 @@ def read_items(path: str, sids: Mapping[str, Sid]) -> dict[str, dict[str, Any]]:
     """item.json. Raises ValueError if it is not a map of maps or knows no item of the index."""
     known = read_json(path, made_by="the data set, one entry per item id")
     if not isinstance(known, dict) or not all(isinstance(fields, dict) for fields in known.values()):
-        raise ValueError(f"{path} must map item ids to maps of title, description, brand and categories")
+        raise UserError(f"{path} must map item ids to maps of title, description, brand and categories")
     if not any(item in known for item in sids):
-        raise ValueError(f"{path} knows no item of the index (the first is {next(iter(sids))!r}); other data set?")
+        raise UserError(f"{path} knows no item of the index (the first is {next(iter(sids))!r}); other data set?")
     return known
 
 
@@ -177,4 +178,4 @@ def write_report(folder: str | Path, report: Mapping[str, Any], sids: Mapping[st
 
 
 if __name__ == "__main__":
-    main(*parse(DoctorConfig))
+    start(main, DoctorConfig)

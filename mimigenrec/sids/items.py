@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 
 FIELDS = ("title", "description", "brand", "categories")
@@ -26,16 +27,16 @@ def read_item_texts(path: str | Path, template: str) -> dict[str, str]:
     """
     content = read_json(path, made_by="preparation, one entry per item id")
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} must map item ids to their fields and hold at least one item")
+        raise UserError(f"{path} must map item ids to their fields and hold at least one item")
     texts = {}
     for item in sorted(content, key=_row_order):
         if not isinstance(content[item], dict):
-            raise ValueError(f"{path}: item {item!r} needs a map with 'title' and so on, found {content[item]!r:.80}")
+            raise UserError(f"{path}: item {item!r} needs a map with 'title' and so on, found {content[item]!r:.80}")
         fields = {name: plain_text(content[item].get(name)) for name in FIELDS}
         try:
             text = template.format(**fields)
         except (KeyError, IndexError) as error:
-            raise ValueError(f"--template {template!r} names {error}; it may name {', '.join(FIELDS)}") from error
+            raise UserError(f"--template {template!r} names {error}; it may name {', '.join(FIELDS)}") from error
         texts[item] = "\n".join(line.strip() for line in text.splitlines() if line.strip())
     return texts
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from mimigenrec.errors import UserError
 from mimigenrec.sids.collisions import Code, near_sids
 from mimigenrec.sids.quantiser import Codebooks, assign, encode
 from mimigenrec.sids.tokens import LEVEL_LETTERS, Sid, codes_to_sids, sid_to_codes
@@ -34,11 +35,11 @@ def assign_new(
     """
     levels = len(codebooks.levels)
     if depth not in (levels, levels + 1):
-        raise ValueError(f"the index has SIDs of {depth} tokens and these codebooks give {levels}; take its own")
+        raise UserError(f"the index has SIDs of {depth} tokens and these codebooks give {levels}; take its own")
     taken = {sid_to_codes(sid) for sid in kept.values()}
     for code in taken:
         if len(code) != depth or any(c >= size for c, size in zip(code, codebooks.sizes, strict=False)):
-            raise ValueError(f"the SID {code} of the index is not made of codebooks {codebooks.sizes}; take its own")
+            raise UserError(f"the SID {code} of the index is not made of codebooks {codebooks.sizes}; take its own")
     if not len(items):
         return {}
     codes_at = known_codes(codebooks, known, depth)
@@ -55,7 +56,7 @@ def assign_new(
         if choice is None:
             unused = any(len(own) < size for own, size in zip(codes_at, codebooks.sizes, strict=False))
             room = "--new_tokens or --collisions leave" if unused or depth > levels else "--collisions leave"
-            raise ValueError(
+            raise UserError(
                 f"no SID is free for new item {items[row]!r}: {len(taken)} are taken; {room} would make room"
             )
         taken.add(choice)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
+from mimigenrec.errors import UserError
 from mimigenrec.sids.kmeans import Backend, kmeans, sample_rows
 from mimigenrec.sids.quantiser import Codebooks, assign, check_sizes, nearest
 
@@ -29,7 +30,7 @@ def fit(
     """
     check_sizes(sizes, len(vectors))
     if len(sizes) > vectors.shape[1]:
-        raise ValueError(f"opq cuts {vectors.shape[1]} dimensions into {len(sizes)} parts; give fewer --sizes")
+        raise UserError(f"opq cuts {vectors.shape[1]} dimensions into {len(sizes)} parts; give fewer --sizes")
     sample = vectors[sample_rows(len(vectors), points_per_code * max(sizes), seed)].astype(np.float32)
     mean = vectors.mean(0, dtype=np.float64).astype(np.float32)
     sample -= mean

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, parse, start
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.interactions import build
 from mimigenrec.interactions.table import Columns
@@ -116,4 +116,4 @@ def as_list(value: str | list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(*parse(PrepareConfig))
+    start(main, PrepareConfig)

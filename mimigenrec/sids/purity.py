@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.sids.structure import code_table, prefix_table
 from mimigenrec.sids.tokens import Sid
@@ -32,16 +33,16 @@ def read_vectors(path: str | Path, items: Sequence[str]) -> np.ndarray:
         raise FileNotFoundError(f"{path} is missing; `mimigenrec embed` writes it, any (items, dim) .npy will do")
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
-        raise ValueError(f"{path} must hold floats of shape (items, dim), found {vectors.dtype} {vectors.shape}")
+        raise UserError(f"{path} must hold floats of shape (items, dim), found {vectors.dtype} {vectors.shape}")
     for item in items:
         if not item.isdecimal() or int(item) >= len(vectors):
-            raise ValueError(
+            raise UserError(
                 f"{path} has rows 0 to {len(vectors) - 1}, the index has item {item!r}; row i must belong to item id i"
             )
     chosen = np.asarray(vectors[[int(item) for item in items]], dtype=np.float32)
     broken = np.flatnonzero(~np.isfinite(chosen).all(axis=1))
     if len(broken):
-        raise ValueError(
+        raise UserError(
             f"{path}: the vector of item {items[broken[0]]!r} is not finite, nor are {len(broken) - 1} more"
         )
     length = np.linalg.norm(chosen, axis=1, keepdims=True)
@@ -72,9 +73,9 @@ def neighbour_purity(codes: np.ndarray, vectors: np.ndarray, k: int, queries: in
     """
     there = np.flatnonzero((vectors != 0).any(axis=1))
     if min(k, queries) < 1:
-        raise ValueError(f"--neighbours {k} of --queries {queries} items leave nothing to count; both start at 1")
+        raise UserError(f"--neighbours {k} of --queries {queries} items leave nothing to count; both start at 1")
     if len(there) < 2:
-        raise ValueError(
+        raise UserError(
             f"{len(there)} items have a vector that is not zero; neighbours need two, leave --embeddings out"
         )
     k = min(k, len(there) - 1)
@@ -114,7 +115,7 @@ def transition_purity(sids: Mapping[str, Sid], train: Iterable[History]) -> dict
             else:
                 pairs.append((history.items[-1], history.target))
     if not pairs:
-        raise ValueError("no train row leads from one item with a SID to another; index and rows do not match")
+        raise UserError("no train row leads from one item with a SID to another; index and rows do not match")
     place = {item: row for row, item in enumerate(sids)}
     prefixes = prefix_table(code_table(sids.values()))
     first, second = np.array([[place[a], place[b]] for a, b in pairs]).T

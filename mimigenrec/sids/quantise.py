@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.files import write_json
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.collisions import Collisions, resolve, same_text
@@ -72,10 +73,10 @@ def main(config: QuantiseConfig, training: Training) -> None:
     vectors = read_vectors(config.vectors, items)
     state, curve = Path(f"{prefix}.training-{config.method}.pt"), Path(f"{prefix}.curve-{config.method}.jsonl")
 
-    start = time.perf_counter()
+    began = time.perf_counter()
     fit = import_module(f"mimigenrec.sids.{config.method}").fit
     codebooks, raw = fit(vectors, config.sizes, config.seed, **asked(fit, config, training, state, curve))
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     owner = same_text(list(texts.values())) if config.merge_same_text else None
     codes = resolve(config.collisions, raw, codebooks, vectors, owner)
 
@@ -108,7 +109,7 @@ def name_prefix(output: str | Path) -> str:
     output = Path(output)
     prefix, dot_index, _ = output.name.partition(".index")
     if not (prefix and dot_index and output.suffix == ".json"):
-        raise ValueError(f"--output {output} must be called C.index.json or C.index-NAME.json; C names the data set")
+        raise UserError(f"--output {output} must be called C.index.json or C.index-NAME.json; C names the data set")
     return str(output.with_name(prefix))
 
 
@@ -127,4 +128,4 @@ def shared_sids(codes: np.ndarray) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main(*parse(QuantiseConfig, Training))
+    start(main, QuantiseConfig, Training)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 
 CHUNK = 65_536  # rows encoded together
@@ -64,17 +65,17 @@ class Codebooks:
                 about = json.loads((stored.metadata() or {}).get("about", "{}"))
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file ({error}); quantise again") from error
+            raise UserError(f"{path} is not a whole safetensors file ({error}); quantise again") from error
         levels = sorted((name for name in tensors if name.startswith("level.")), key=lambda name: int(name[6:]))
         if not levels or "method" not in about:
-            raise ValueError(f"{path} holds {sorted(tensors)} and no codebooks; mimigenrec quantise writes them")
+            raise UserError(f"{path} holds {sorted(tensors)} and no codebooks; mimigenrec quantise writes them")
         return cls(about.pop("method"), [tensors.pop(name) for name in levels], tensors, about)
 
 
 def encode(codebooks: Codebooks, vectors: np.ndarray) -> np.ndarray:
     """(n, dim) -> (n, latent), the space of the codebooks. Raises ValueError for another dim."""
     if vectors.ndim != 2 or vectors.shape[1] != codebooks.dim:
-        raise ValueError(
+        raise UserError(
             f"these codebooks were made from vectors of {codebooks.dim} numbers, got shape {vectors.shape}; take "
             f"vectors of the same encoder"
         )
@@ -139,10 +140,10 @@ def check_sizes(sizes: Sequence[int], items: int) -> None:
     from mimigenrec.sids.tokens import MAX_LEVELS
 
     if not 1 <= len(sizes) <= MAX_LEVELS:
-        raise ValueError(f"--sizes gives {len(sizes)} levels; a SID has 1 to {MAX_LEVELS}")
+        raise UserError(f"--sizes gives {len(sizes)} levels; a SID has 1 to {MAX_LEVELS}")
     for level, size in enumerate(sizes, 1):
         if not 1 <= size <= items:
-            raise ValueError(
+            raise UserError(
                 f"--sizes asks for {size} codes at level {level} and there are {items} items; a level takes 1 to "
                 f"{items} codes, and far fewer than items make sense"
             )

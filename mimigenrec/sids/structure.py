@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mimigenrec.errors import UserError
 from mimigenrec.sids.tokens import Sid, join_sid
 
 
@@ -49,7 +50,7 @@ def level_figures(codes: np.ndarray, sizes: Sequence[int] = ()) -> list[dict[str
     raises   ValueError if a level has more codes than its size, or sizes are not one per level
     """
     if sizes and len(sizes) != codes.shape[1]:
-        raise ValueError(f"--sizes gives {len(sizes)} levels ({list(sizes)}), the index has {codes.shape[1]}")
+        raise UserError(f"--sizes gives {len(sizes)} levels ({list(sizes)}), the index has {codes.shape[1]}")
     prefixes = prefix_table(codes)
     levels = []
     for level in range(codes.shape[1]):
@@ -76,7 +77,7 @@ def level_figures(codes: np.ndarray, sizes: Sequence[int] = ()) -> list[dict[str
         }
         if sizes:
             if len(counts) > sizes[level]:
-                raise ValueError(f"level {level + 1} uses {len(counts)} codes, --sizes says it has {sizes[level]}")
+                raise UserError(f"level {level + 1} uses {len(counts)} codes, --sizes says it has {sizes[level]}")
             figures |= {"size": sizes[level], "used": len(counts) / sizes[level]}
         levels.append(figures)
     return levels
@@ -139,7 +140,7 @@ def target_figures(sids: Mapping[str, Sid], targets: Iterable[str]) -> dict[str,
     group = np.array([sharing[sids[item]] if item in sids else 0 for item in targets])
     known = group[group > 0]
     if not len(known):
-        raise ValueError(f"none of the {len(group)} test targets has a SID; index and rows are of different data sets")
+        raise UserError(f"none of the {len(group)} test targets has a SID; index and rows are of different data sets")
     return {
         "test_rows": len(group),
         "targets_without_sid": 1 - len(known) / len(group),
@@ -160,7 +161,7 @@ def churn_figures(before: Mapping[str, Sid], after: Mapping[str, Sid]) -> dict[s
     """
     both = [item for item in after if item in before]
     if not both:
-        raise ValueError("the two indexes have no item in common; they are of different catalogues")
+        raise UserError("the two indexes have no item in common; they are of different catalogues")
     old, new = [before[item] for item in both], [after[item] for item in both]
     levels = min(max(map(len, old)), max(map(len, new)))
     meant: dict[Sid, set[str]] = {}

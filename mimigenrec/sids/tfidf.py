@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mimigenrec.errors import MissingPackage, UserError
 from mimigenrec.files import writing
 from mimigenrec.sids.kmeans import EXTRA
 
@@ -26,14 +27,12 @@ class Tfidf:
         try:
             from sklearn.decomposition import TruncatedSVD
         except ImportError as error:
-            raise ImportError(f"encoder tfidf needs scikit-learn; {EXTRA}") from error
+            raise MissingPackage(f"encoder tfidf needs scikit-learn; {EXTRA}") from error
         vectoriser = _vectoriser()
         try:
             weights = vectoriser.fit_transform(texts)
         except ValueError as error:
-            raise ValueError(
-                f"no words in {len(texts)} item texts ({error}); look at titles and --template"
-            ) from error
+            raise UserError(f"no words in {len(texts)} item texts ({error}); look at titles and --template") from error
         svd = TruncatedSVD(max(1, min(dim, min(weights.shape) - 1)), random_state=seed).fit(weights)
         words = vectoriser.get_feature_names_out().tolist()
         return cls(words, vectoriser.idf_.astype(np.float32), np.ascontiguousarray(svd.components_, np.float32))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 
 Sid = tuple[str, ...]
@@ -36,18 +37,18 @@ def read_index(path: str | Path) -> dict[str, Sid]:
     """
     content = read_json(path, made_by="a SID method, one list of tokens per item id")
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} must map item ids to lists of SID tokens and hold at least one item")
+        raise UserError(f"{path} must map item ids to lists of SID tokens and hold at least one item")
     level_of: dict[str, int] = {}
     shared: dict[Sid, Sid] = {}  # one tuple per distinct SID
     sids = {}
     for item, tokens in content.items():
         if not isinstance(tokens, list) or not 1 <= len(tokens) <= MAX_LEVELS:
-            raise ValueError(f"{path}: item {item!r} needs a list of 1 to {MAX_LEVELS} SID tokens, found {tokens!r}")
+            raise UserError(f"{path}: item {item!r} needs a list of 1 to {MAX_LEVELS} SID tokens, found {tokens!r}")
         for level, token in enumerate(tokens):
             if not isinstance(token, str) or not TOKEN.fullmatch(token):
-                raise ValueError(f"{path}: item {item!r} has {token!r}; a SID token is a bracketed name like <a_14>")
+                raise UserError(f"{path}: item {item!r} has {token!r}; a SID token is a bracketed name like <a_14>")
             if level_of.setdefault(token, level) != level:
-                raise ValueError(
+                raise UserError(
                     f"{path}: {token} stands at level {level_of[token] + 1} and, for item {item!r}, at level "
                     f"{level + 1}; name the levels apart, for example <a_14> and <b_14>"
                 )
@@ -73,17 +74,17 @@ def read_new_tokens(path: str | Path) -> list[str]:
     """Raises ValueError unless it is a list of distinct bracketed names."""
     tokens = read_json(path, made_by="preprocess_data_sft_rl.py")
     if not isinstance(tokens, list) or not tokens or len(set(map(str, tokens))) != len(tokens):
-        raise ValueError(f"{path} must be a list of distinct SID tokens")
+        raise UserError(f"{path} must be a list of distinct SID tokens")
     for token in tokens:
         if not isinstance(token, str) or not TOKEN.fullmatch(token):
-            raise ValueError(f"{path}: {token!r} is not a bracketed name like <a_14>")
+            raise UserError(f"{path}: {token!r} is not a bracketed name like <a_14>")
     return tokens
 
 
 def codes_to_sids(items: Sequence[str], codes) -> dict[str, Sid]:
     """codes (items, levels) integers, row i for items[i] -> item id -> ("<a_14>", "<b_221>", "<c_27>")."""
     if codes.ndim != 2 or len(codes) != len(items) or not 1 <= codes.shape[1] <= MAX_LEVELS:
-        raise ValueError(f"{len(items)} items need codes (items, 1 to {MAX_LEVELS} levels), got {codes.shape}")
+        raise UserError(f"{len(items)} items need codes (items, 1 to {MAX_LEVELS} levels), got {codes.shape}")
     names = [
         [f"<{letter}_{code}>" for code in range(int(codes[:, level].max(initial=0)) + 1)]
         for level, letter in zip(range(codes.shape[1]), LEVEL_LETTERS, strict=False)
@@ -101,6 +102,6 @@ def sid_to_codes(sid: Sid) -> tuple[int, ...]:
     for letter, token in zip(LEVEL_LETTERS, sid, strict=False):
         found = re.fullmatch(rf"<{letter}_(\d+)>", token)
         if not found:
-            raise ValueError(f"{token} of SID {join_sid(sid)} does not read <{letter}_NUMBER>: it has no code")
+            raise UserError(f"{token} of SID {join_sid(sid)} does not read <{letter}_NUMBER>: it has no code")
         codes.append(int(found[1]))
     return tuple(codes)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.logs import JsonlWriter, read_jsonl
 from mimigenrec.sids import rqkmeans
@@ -81,7 +82,7 @@ def epoch_losses(model: Autoencoder, optimizer: torch.optim.Optimizer, batches: 
         optimizer.step()
         sums, count = sums + (reconstruction.item(), commitment.item()), count + 1
     if not np.isfinite(sums).all():
-        raise ValueError("the loss of the autoencoder is not a number any more; lower --learning_rate")
+        raise UserError("the loss of the autoencoder is not a number any more; lower --learning_rate")
     reconstruction, commitment = (sums / count).tolist()
     return {"loss": reconstruction + commitment, "reconstruction": reconstruction, "commitment": commitment}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.sids.items import order_hash
 
@@ -33,11 +34,11 @@ def read_vectors(path: str | Path, items: Sequence[str]) -> np.ndarray:
     try:
         vectors = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a whole .npy array ({error}); write it again") from error
+        raise UserError(f"{path} is not a whole .npy array ({error}); write it again") from error
     check_vectors(vectors, items, path)
     about = read_about(path)
     if about and about.get("item_order") != order_hash(items):
-        raise ValueError(
+        raise UserError(
             f"{path} was made for {about.get('items')} items in another order or with other ids than the "
             f"{len(items)} given; run mimigenrec embed on this item.json"
         )
@@ -57,19 +58,19 @@ def side_car(path: str | Path) -> Path:
 def check_output(path: str | Path, items: str | Path) -> None:
     """Raises ValueError if `path` is no .npy, or its side-car would replace item.json."""
     if Path(path).suffix != ".npy":
-        raise ValueError(f"--output {path} must end in .npy; C.emb-NAME.npy is the usual name")
+        raise UserError(f"--output {path} must end in .npy; C.emb-NAME.npy is the usual name")
     if side_car(path).resolve() == Path(items).resolve():
-        raise ValueError(f"--output {path} would put its description in the place of --items {items}; rename it")
+        raise UserError(f"--output {path} would put its description in the place of --items {items}; rename it")
 
 
 def check_vectors(vectors: np.ndarray, items: Sequence[str], name: str | Path) -> None:
     """Raises ValueError naming the first item whose vector is not finite, or what is wrong with the shape."""
     if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
-        raise ValueError(f"{name} must be (items, dim) of floats, found shape {vectors.shape} of {vectors.dtype}")
+        raise UserError(f"{name} must be (items, dim) of floats, found shape {vectors.shape} of {vectors.dtype}")
     if len(vectors) != len(items):
-        raise ValueError(f"{name} has {len(vectors)} rows for {len(items)} items; embed this item.json again")
+        raise UserError(f"{name} has {len(vectors)} rows for {len(items)} items; embed this item.json again")
     for start in range(0, len(vectors), CHUNK):
         finite = np.isfinite(vectors[start : start + CHUNK]).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
-            raise ValueError(f"{name}, row {row} (item {items[row]!r}) holds NaN or infinity; embed that item again")
+            raise UserError(f"{name}, row {row} (item {items[row]!r}) holds NaN or infinity; embed that item again")

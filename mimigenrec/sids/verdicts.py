@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from mimigenrec.errors import UserError
+
 State = Literal["good", "watch", "bad"]
 GATE = re.compile(r"\s*([\w.]+)\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*")
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -177,11 +179,11 @@ def parse_gate(text: str) -> Gate:
     """ "collisions>0.05" -> Gate. Raises ValueError for anything else."""
     match = GATE.fullmatch(text)
     if not match:
-        raise ValueError(f"--fail_on {text!r} is not <figure><compare><number>, for example collisions>0.05")
+        raise UserError(f"--fail_on {text!r} is not <figure><compare><number>, for example collisions>0.05")
     try:
         return Gate(text.strip(), match[1], match[2], float(match[3]))
     except ValueError as error:
-        raise ValueError(f"--fail_on {text!r}: {match[3]!r} is not a number") from error
+        raise UserError(f"--fail_on {text!r}: {match[3]!r} is not a number") from error
 
 
 def failed_gates(gates: Sequence[Gate], figures: Mapping[str, float | None]) -> list[Gate]:
@@ -193,7 +195,7 @@ def failed_gates(gates: Sequence[Gate], figures: Mapping[str, float | None]) -> 
         if figures.get(gate.figure) is None:
             near = difflib.get_close_matches(gate.figure, figures, n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise ValueError(
+            raise UserError(
                 f"--fail_on {gate.text!r}: there is no figure {gate.figure!r} in this report{hint} Figures of texts, "
                 f"embeddings, rows, an earlier index or a tokenizer need the file they are measured on"
             )

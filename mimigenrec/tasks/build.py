@@ -21,8 +21,9 @@ from types import ModuleType
 from typing import Any, Literal
 
 from mimigenrec.catalog import Catalog, write_items
-from mimigenrec.cli import arg, parse
+from mimigenrec.cli import arg, start
 from mimigenrec.contract import Contract, load_tokenizer
+from mimigenrec.errors import UserError
 from mimigenrec.files import write_json_rows
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import write_manifest
@@ -123,12 +124,12 @@ def check(config: BuildConfig) -> None:
     """Raises ValueError naming the flag whose value cannot be meant."""
     for task in config.tasks:
         if task not in TASKS:
-            raise ValueError(f"--tasks: {task!r} is not a task; choose from {', '.join(TASKS)}")
+            raise UserError(f"--tasks: {task!r} is not a task; choose from {', '.join(TASKS)}")
     for name, least in (("seq_sample", -1), ("max_history", 1), ("max_text_chars", 1)):
         if getattr(config, name) < least:
-            raise ValueError(f"--{name} is {getattr(config, name)}; it must be at least {least}")
+            raise UserError(f"--{name} is {getattr(config, name)}; it must be at least {least}")
     if config.template and not config.tokenizer:
-        raise ValueError("--template needs --tokenizer: the comparison with LLaMA-Factory runs on its token ids")
+        raise UserError("--template needs --tokenizer: the comparison with LLaMA-Factory runs on its token ids")
 
 
 def find_raw(data_dir: str | Path, category: str) -> dict[str, Path]:
@@ -159,7 +160,7 @@ def check_texts(path: Path, catalog: Catalog, special_tokens: list[str]) -> None
             found = [token for token in split_sid(text) if token in sid_tokens]
             found += [token for token in special_tokens if token in text]
             if found:
-                raise ValueError(
+                raise UserError(
                     f"{path}: the {name} of item {item!r} holds {found[0]!r}, a token with a meaning of its own in a "
                     f"prompt; write it differently in the text"
                 )
@@ -224,4 +225,4 @@ def report(out: Path, info_file: Path, row_counts: dict, sample_counts: dict, le
 
 
 if __name__ == "__main__":
-    main(*parse(BuildConfig))
+    start(main, BuildConfig)

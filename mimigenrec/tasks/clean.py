@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 
 LONGEST_LIST = 100_000  # characters; a longer one is not parsed, so that a hostile file costs no time
@@ -28,17 +29,17 @@ def read_texts(path: str | Path, max_chars: int) -> tuple[set[str], dict[str, st
     """
     content = read_json(path, made_by="the data set, one entry per item id")
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must map item ids to their texts, found a {type(content).__name__}")
+        raise UserError(f"{path} must map item ids to their texts, found a {type(content).__name__}")
     counts: Counter[str] = Counter()
     texts: dict[str, dict[str, str]] = {"title": {}, "description": {}}
     for item, known in content.items():
         if not isinstance(known, dict):
-            raise ValueError(f"{path}: item {item!r} needs a map with 'title' and 'description', found {known!r:.80}")
+            raise UserError(f"{path}: item {item!r} needs a map with 'title' and 'description', found {known!r:.80}")
         for name, texts_by_item in texts.items():
             try:
                 text = clean(known.get(name), max_chars, name, counts)
             except ValueError as error:
-                raise ValueError(f"{path}: {name} of item {item!r}: {error}") from error
+                raise UserError(f"{path}: {name} of item {item!r}: {error}") from error
             if text:
                 texts_by_item[item] = text
             else:
@@ -58,7 +59,7 @@ def clean(value: Any, max_chars: int, name: str, counts: Counter[str]) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, found {value!r:.80}")
+        raise UserError(f"expected a text, found {value!r:.80}")
     text = " ".join(value.split())
     if len(text) <= max_chars:
         return text

@@ -8,6 +8,7 @@ file_name is relative to the folder of dataset_info.json, which a LLaMA-Factory 
 
 from pathlib import Path
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 
 COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
@@ -22,7 +23,7 @@ def register(output_dir: str | Path, category: str) -> Path:
     info_file = output_dir.parent / "dataset_info.json"
     info = read_json(info_file, made_by="LLaMA-Factory") if info_file.exists() else {}
     if not isinstance(info, dict):
-        raise ValueError(f"{info_file} must map data set names to their files, found a {type(info).__name__}")
+        raise UserError(f"{info_file} must map data set names to their files, found a {type(info).__name__}")
     for split in ("train", "valid", "test"):
         file_name = f"{output_dir.name}/sft/{split}.json"
         info[f"{category}_{split}"] = {"file_name": file_name, "columns": dict(COLUMNS)}

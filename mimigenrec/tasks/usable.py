@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mimigenrec.catalog import Catalog
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History, read_inter
 
 
@@ -49,12 +50,12 @@ def survey(path: str | Path, catalog: Catalog, known: set[str]) -> Counter[str]:
                     unknown.setdefault(item, history.row)
     if counts["items_unknown"] == counts["items"]:
         item, row = next(iter(unknown.items()))
-        raise ValueError(
+        raise UserError(
             f"{path}, line {row + 2}: item {item!r} and all the others are in neither item.json nor index.json; the "
             f"interactions and the catalogue belong to different data sets"
         )
     if not counts["usable"]:
-        raise ValueError(
+        raise UserError(
             f"{path}: none of its {counts['rows']} rows can be used: {counts['target_without_sid']} targets have no "
             f"SID in index.json, {counts['history_without_sid']} histories hold no item that has one"
         )
