@@ -33,7 +33,7 @@ def test_a_name_that_the_hub_could_have(name):
         "~/gone",
         "a/b/c",
         "saves/sft/checkpoint-3",
-        "weights.safetensors",
+        "x.safetensors",
     ],
 )
 def test_a_path_that_is_not_there_is_never_a_name(name):
