@@ -26,8 +26,8 @@ class CompareConfig:
     a: Path = arg("folder of the first result")
     b: Path = arg("folder of the second result")
     output: Path | None = arg("folder for compare.json and compare.md; nothing is written without it", default=None)
-    seed: int = arg("of the resamples", default=42)
-    resamples: int = arg("how many, for the bootstrap and for the permutation test", default=RESAMPLES)
+    seed: int = arg("random seed of the resamples", default=42, least=0, most=2**32 - 1)
+    resamples: int = arg("how many, for the bootstrap and for the permutation test", default=RESAMPLES, least=1)
 
 
 class Compared(NamedTuple):

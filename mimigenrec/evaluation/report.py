@@ -70,8 +70,8 @@ class ReportConfig:
         factory=lambda: ["ndcg@10", "hr@10", "hr@50"],
     )
     title: str = arg("heading of the page", default="Benchmark")
-    resamples: int = arg("of the permutation tests; 10,000 tell p down to 0.0001", default=10_000)
-    seed: int = arg("of intervals, tests and the choice of users", default=42)
+    resamples: int = arg("of the permutation tests; 10,000 tell p down to 0.0001", default=10_000, least=1)
+    seed: int = arg("random seed of intervals, tests and the choice of users", default=42, least=0, most=2**32 - 1)
 
 
 def main(config: ReportConfig) -> None:
