@@ -12,6 +12,7 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.bars import COLOURS, draw_bars
 from mimigenrec.evaluation.curves import Curve, panels, read_log, smoothed
+from mimigenrec.evaluation.outputs import check_own
 from mimigenrec.evaluation.result import is_finite, read_metrics
 from mimigenrec.evaluation.table import summary
 from mimigenrec.files import read_json, writing
@@ -41,6 +42,10 @@ def main(config: PlotConfig) -> None:
         raise UserError("--optimum is about items; leave out --level sid")
     output = config.output
     if config.logs:
+        check_own("plot", {output / "curves.png": b"Matplotlib"})
+    if config.results:
+        check_own("plot", {output / "bars.png": b"Matplotlib", output / "table.md": b"| method |"})
+    if config.logs:
         draw_curves(output / "curves.png", {_log_name(path): read_log(path) for path in config.logs})
         print(f"{output / 'curves.png'}")
     if config.results:
@@ -62,13 +67,19 @@ def read_results(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str, 
 
 
 def read_optimum(path: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """{"hr@10": 0.5, ...}. Raises UserError for anything else, and if it names no metric that the results have."""
-    best = read_json(path, made_by="whoever generated the data", kind=dict)
+    """{"hr@10": 0.5, ...}; a key without @ is no metric and is left out.
+
+    Raises UserError for a value that cannot be, and if the file names no metric that the results have.
+    """
+    content = read_json(path, made_by="whoever generated the data", kind=dict)
+    best = {name: value for name, value in content.items() if "@" in name}
     for name, value in best.items():
         if not is_finite(value) or not 0 < value <= 1:
             raise UserError(f"--optimum {path}: {name} must be a number above 0 and at most 1, found {value!r}")
     if not any(name in metrics["item"] for name in best for metrics in results.values()):
-        raise UserError(f"--optimum {path} names none of the metrics in the results: {', '.join(best) or 'nothing'}")
+        raise UserError(
+            f"--optimum {path} names none of the metrics in the results: {', '.join(content) or 'nothing'}"
+        )
     return best
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS
+from mimigenrec.evaluation.outputs import check_own
 from mimigenrec.evaluation.result import Result, read_result, row_metrics
 from mimigenrec.evaluation.stats import RESAMPLES, paired_bootstrap, permutation_test
 from mimigenrec.files import write_json, writing
@@ -41,6 +42,8 @@ class Compared(NamedTuple):
 
 
 def main(config: CompareConfig) -> None:
+    if config.output:
+        check_own("compare", {config.output / "compare.json": b'"differing"', config.output / "compare.md": b"A: "})
     a, b = read_result(config.a), read_result(config.b)
     differences = compare(a, b, np.random.default_rng(config.seed), config.resamples)
     settings = differing(a.manifest, b.manifest)
