@@ -76,13 +76,16 @@ def names(value: str | list[str] | None) -> list[str]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Raises ValueError for a file without rows or a row without an output."""
-    rows = read_json(path, made_by="preprocess_data_sft_rl.py")
+    """Raises UserError naming the row for a file without rows, a row without an output, or a text that is none."""
+    rows = read_json(path, made_by="mimigenrec preprocess")
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path} has no rows; an empty split cannot be trained or validated on")
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(row.get("output"), str):
             raise UserError(f"{path}, row {i}: no text under 'output', found {str(row)[:80]!r}")
+        for key in ("system", "instruction", "input"):
+            if not isinstance(row.get(key, ""), str):
+                raise UserError(f"{path}, row {i}: {key!r} must be a text, found {str(row[key])[:80]!r}")
     return rows
 
 
