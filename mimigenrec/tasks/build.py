@@ -189,8 +189,8 @@ def check_sid_names(path: Path, sids: Mapping[str, Sid], special: Collection[str
     for item, sid in sids.items():
         if found := [token for token in sid if token in special]:
             raise UserError(
-                f"{path}: item {item!r} has {found[0]} in its SID, which is a special token of chat models and would be "
-                f"dropped from answers; name SID tokens otherwise, for example <a_14>"
+                f"{path}: item {item!r} has {found[0]} in its SID, a special token of chat models, which decoding "
+                f"drops; name SID tokens otherwise, for example <a_14>"
             )
 
 

@@ -15,26 +15,19 @@ from mimigenrec.contract import prompt_ids, read_contract, row_messages
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UsageError, UserError
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import read_json
 from mimigenrec.logs import read_jsonl
 from mimigenrec.rendering import lf_ids
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
+from mimigenrec.sft.arguments import SftConfig, overrides, read_arguments
 from mimigenrec.sft.callbacks import EmbeddingDropout
 from mimigenrec.sft.data import read_rows
 from mimigenrec.sft.make_base import BaseConfig
 from mimigenrec.sft.make_base import main as make_base
-from mimigenrec.sft.train import (
-    SftConfig,
-    main,
-    overrides,
-    prepared_base,
-    read_arguments,
-    set_unfinished_aside,
-    torchrun_command,
-    train,
-    wants_torchrun,
-)
+from mimigenrec.sft.run import set_unfinished_aside
+from mimigenrec.sft.train import main, prepared_base, torchrun_command, train, wants_torchrun
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as build
@@ -216,12 +209,12 @@ def searched(folder, data, toy, support):
 def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(ready):
     train(SftConfig(eval_ranking=0), ready)
     out = Path(ready["output_dir"])
-    whole = weights(out)
+    whole, logged = weights(out), losses(out)
     shutil.rmtree(out / "checkpoint-4")
     (out / "model.safetensors").unlink()
     train(SftConfig(eval_ranking=0), dict(ready))
     assert all(torch.equal(value, whole[name]) for name, value in weights(out).items())
-    assert losses(out)[-2:] == losses(out)[2:4]  # steps 3 and 4, once more
+    assert losses(out) == logged  # no step stands there twice
 
 
 def test_a_half_written_checkpoint_is_set_aside(ready):
@@ -233,8 +226,10 @@ def test_a_half_written_checkpoint_is_set_aside(ready):
     set_unfinished_aside(out)
     names = sorted(path.name for path in out.iterdir() if "checkpoint" in path.name)
     assert names == ["checkpoint-2", "unfinished-checkpoint-4", "unfinished-checkpoint-6"]
+    (out / "model.safetensors").unlink()
     train(SftConfig(eval_ranking=0), dict(ready))
-    assert losses(out)[-2:] == losses(out)[2:4]
+    assert len(losses(out)) == 4 and (out / "checkpoint-4" / "model.safetensors").is_file()
+    assert not list(out.glob("unfinished-*"))  # the run is at its end: nobody needs them
 
 
 @pytest.mark.parametrize("untie", [False, True])
@@ -304,7 +299,7 @@ def test_a_base_is_prepared_once_and_again_when_its_content_changes(args, data, 
 def test_a_missing_base_and_another_revision_are_refused(args, data, tmp_path):
     keys = SftConfig(add_tokens_list=data / "new_tokens.json", base_cache=tmp_path / "cache")
     for wish in (keys, SftConfig()):
-        with pytest.raises(FileNotFoundError, match="saves/base/none is no folder"):
+        with pytest.raises(UserError, match="model_name_or_path 'saves/base/none' is not a folder here"):
             train(wish, {**args, "model_name_or_path": "saves/base/none"})
     with pytest.raises(ValueError, match="main revision"):
         train(keys, {**args, "model_revision": "v2"})
@@ -313,7 +308,7 @@ def test_a_missing_base_and_another_revision_are_refused(args, data, tmp_path):
 def test_overrides_come_in_three_spellings():
     assert overrides(["a=1", "--b=2", "--c", "3"]) == ["a=1", "b=2", "c=3"]
     for words in (["bf16"], ["a=1", "--bf16"]):  # not taken for true, and not passed over
-        with pytest.raises(SystemExit, match="bf16' gives no value; write bf16=value"):
+        with pytest.raises(UsageError, match="bf16' has no value; write bf16=value"):
             overrides(words)
 
 
@@ -350,8 +345,8 @@ def test_a_yaml_that_is_not_first_not_there_or_no_map_is_refused(tmp_path, args)
     for path, text in zip((x, listed, broken), yamls.values(), strict=True):
         Path(path).write_text(text)
     for argv, told in {
-        ("a=1",): "wants a YAML file first",
-        ("--config",): "wants a YAML file first",
+        ("a=1",): "expects a YAML file as its first argument, found 'a=1'",
+        ("--config",): "expects a YAML file as its first argument",
         ("missing.yaml",): "missing.yaml is missing",
         (x, "missing.yaml"): "missing.yaml is missing",
         (x, listed): "list.yaml holds a list, not a map",
@@ -360,13 +355,16 @@ def test_a_yaml_that_is_not_first_not_there_or_no_map_is_refused(tmp_path, args)
         (x, "seed=1", f"--config={x}"): "x.yaml' comes too late",
         (x, "seed=1", "--config", x): "'--config' comes too late",
     }.items():
-        with pytest.raises(SystemExit, match=told):
+        with pytest.raises(UsageError, match=told):
             main(list(argv))
 
 
 def test_without_a_model_it_says_so(tmp_path):
     (tmp_path / "x.yaml").write_text("stage: sft\n")
-    with pytest.raises(SystemExit, match="x.yaml: model_name_or_path is missing"):
+    with pytest.raises(UsageError, match="x.yaml: model_name_or_path is missing"):
+        main([str(tmp_path / "x.yaml")])
+    (tmp_path / "x.yaml").write_text("stage: sft\nmodel_name_or_path: a/b\n")
+    with pytest.raises(UsageError, match="x.yaml: output_dir is missing"):
         main([str(tmp_path / "x.yaml")])
 
 
@@ -386,7 +384,7 @@ def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
     assert wants_torchrun({}) and "--standalone" in torchrun_command(["x.yaml"])
     assert torchrun_command(["x.yaml"])[-5:] == ["--nproc_per_node", "1", "-m", "mimigenrec.sft.train", "x.yaml"]
     monkeypatch.setenv("NNODES", "2")
-    with pytest.raises(SystemExit, match="needs MASTER_ADDR"):
+    with pytest.raises(UsageError, match="needs MASTER_ADDR"):
         torchrun_command(["x.yaml"])
 
 
