@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mimigenrec.contract import prompt_ids, read_contract, row_messages
+from mimigenrec.decoding.adapter import identity
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
@@ -24,14 +25,14 @@ from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.arguments import SftConfig, overrides, read_arguments
 from mimigenrec.sft.callbacks import EmbeddingDropout
 from mimigenrec.sft.data import read_rows
-from mimigenrec.sft.make_base import BaseConfig
+from mimigenrec.sft.make_base import CHAT_TEMPLATES, BaseConfig
 from mimigenrec.sft.make_base import main as make_base
 from mimigenrec.sft.run import set_unfinished_aside
-from mimigenrec.sft.train import main, prepared_base, torchrun_command, train, wants_torchrun
+from mimigenrec.sft.train import main, prepared_base, support_of, torchrun_command, train, wants_torchrun
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as build
-from tests.conftest import make_model
+from tests.conftest import make_model, make_tokenizer
 
 BIN = Path(sys.executable).parent
 
@@ -74,6 +75,7 @@ def test_every_checkpoint_is_complete(ready, data):
         assert len(rec.recommend([["0", "1"]], k=3)[0]) == 3
         assert rec.contract.chat_template == rec.tokenizer.chat_template
         assert rec.contract.data_text() == read_contract(data).data_text()
+        assert rec.contract.support == "vocab"
     assert read_json(Path(ready["output_dir"]) / "manifest.json", "test")["config"]["learning_rate"] == 1e-2
 
 
@@ -262,6 +264,10 @@ def test_lora_with_trained_sid_rows_survives_the_export(args, data, tmp_path, to
     export = {"model_name_or_path": base, "adapter_name_or_path": args["output_dir"], "export_dir": str(merged)}
     export_model({**export, "finetuning_type": "lora", "infer_dtype": "float32"})
 
+    for folder in (Path(args["output_dir"]), Path(args["output_dir"]) / "checkpoint-20"):
+        told = read_json(folder / "base.json", "test")
+        assert told["base"] == str(Path(base).resolve()) and told["weights"] == identity(base)
+
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = read_rows(data / "sft" / "valid.json")
     prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
@@ -400,7 +406,8 @@ def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_pa
     keys |= {"dataset": "toy_train", "eval_dataset": "toy_valid", "dataset_dir": str(data.parent), "cutoff_len": 64}
     keys |= {"output_dir": str(tmp_path / "out"), "max_steps": 1, "logging_steps": 1, "eval_strategy": "steps"}
     keys |= {"train_on_prompt": True, "per_device_train_batch_size": 64, "report_to": "none"}
-    train(SftConfig(eval_support="trie"), keys)
+    train(SftConfig(), keys)
+    assert read_contract(tmp_path / "out").support == "trie"  # the end of a row is no part of an answer
 
     model, tokenizer = load_model(tmp_path / "sid").eval(), AutoTokenizer.from_pretrained(tmp_path / "sid")
     rows = [
@@ -415,6 +422,41 @@ def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_pa
     assert "eval_ndcg@10" in read_json(tmp_path / "out" / "eval_results.json", "test")
     rec = MIMIGenRec.from_pretrained(tmp_path / "out")
     assert len(rec.recommend([["0", "1"]], k=3)[0]) == 3 and rec.contract.wording == "compact"
+
+
+def test_the_support_is_what_training_gives_a_meaning_unless_it_is_asked_for(tokenizer):
+    assert support_of(SftConfig(), {}, tokenizer) == "vocab"
+    assert support_of(SftConfig(), {"train_on_prompt": True}, tokenizer) == "trie"
+    assert support_of(SftConfig(eval_support="vocab"), {"train_on_prompt": True}, tokenizer) == "vocab"
+    without_end = make_tokenizer(chat_template=CHAT_TEMPLATES["open"])
+    assert support_of(SftConfig(), {}, without_end) == "trie"
+    with pytest.raises(UserError, match="writes no end behind an answer"):  # before any step
+        support_of(SftConfig(eval_support="vocab"), {}, without_end)
+
+
+def test_what_llamafactory_refuses_is_one_message(ready):
+    with pytest.raises(UsageError, match="LLaMA-Factory refuses these settings: .*predict_with_generate"):
+        train(SftConfig(eval_ranking=0), {**ready, "do_predict": True})
+
+
+def test_other_data_than_ours_get_a_manifest_too(ready, data):
+    (data / "id2sid.json").unlink()
+    train(SftConfig(eval_ranking=0), {**ready, "max_steps": 1})
+    told = read_json(Path(ready["output_dir"]) / "manifest.json", "test")
+    assert told["ended"] and any(path.endswith("sft/train.json") for path in told["inputs"])
+    rows = read_json(data / "sft" / "train.json", "test")
+    (data / "sft" / "train.json").write_text(json.dumps(rows[1:]))
+    with pytest.raises(UserError, match="sft/train.json: .* then"):
+        train(SftConfig(eval_ranking=0), {**ready, "max_steps": 1})
+
+
+@pytest.mark.slow
+def test_a_process_of_torchrun_that_fails_leaves_one_message_and_no_launchers_traceback(tmp_path, ready):
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({**ready, "cutoff_len": 3}))
+    env = {**os.environ, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+    done = subprocess.run([BIN / "mimigenrec", "sft", tmp_path / "x.yaml"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "more than cutoff_len=3" in done.stderr
+    assert "ChildFailedError" not in done.stderr and done.stderr.count("Traceback") == 0
 
 
 @pytest.mark.slow
