@@ -38,6 +38,7 @@ class RecommendConfig:
     """Items for one history or for many, from a checkpoint alone."""
 
     model: Path = arg("checkpoint of mimigenrec sft or grpo; holds id2sid.json beside the model")
+    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
     history: str | None = arg("item ids of one user, oldest first, separated by commas", default=None)
     users: Path | None = arg("many users: JSONL with user and history, or an .inter file", default=None)
     unknown: Literal["popular", "skip", "error"] = arg(
@@ -74,7 +75,7 @@ def main(config: RecommendConfig) -> None:
     if not users:
         raise UserError(f"--users {config.users} holds no user; give one line per user")
     check_output(config.output)
-    recommender = MIMIGenRec.from_pretrained(config.model, device=config.device)
+    recommender = MIMIGenRec.from_pretrained(config.model, device=config.device, base=config.base)
     catalog = recommender.catalog
     allow, deny = (read_ids(path, catalog.sids) for path in (config.allow, config.deny))
     if allow is not None and allow.isdisjoint(catalog.sids):
