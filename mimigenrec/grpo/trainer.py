@@ -36,10 +36,11 @@ from mimigenrec.grpo.inside_trie import InsideTrie
 from mimigenrec.grpo.load_reward import checked
 from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
 from mimigenrec.grpo.shared_prefix import completion_logps, obstacle_to_sharing, whole_groups
-from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains
+from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains, stopped_at
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
 from mimigenrec.grpo.validation import validate
 from mimigenrec.sids.tokens import split_sid
+from mimigenrec.training import LookFirst, StopIfNotFinite, check_number, has_weights
 
 if not trl.__version__.startswith("0.24."):
     raise MissingPackage(
@@ -55,6 +56,8 @@ SEAMS = (
     "_prepare_inputs",  # the rows of a prompt stay together in a micro-batch
     "_compute_loss",  # rows that cannot change the loss are not computed; cross-entropy on the targets is added
     "_determine_best_metric",  # an evaluation that breaks the stop rule is never the best
+    "_maybe_log_save_evaluate",  # a norm of the gradient that is not finite ends the run
+    "_load_best_model",  # a best checkpoint that is not there is an error
 )
 
 
@@ -110,6 +113,12 @@ class BeamGRPOTrainer(GRPOTrainer):
         self._targets: Targets | None = None  # while a loss is computed that holds cross-entropy on them
         self.add_callback(SaveBetweenGenerations())
         self.add_callback(StopRule(args.stop_hr50_drop, args.stop_patience))
+        self.add_callback(StopIfNotFinite())
+        self.add_callback(LookFirst(self._has_ended))
+
+    def _has_ended(self, state) -> bool:
+        stopped = stopped_at(state.log_history, self.args.stop_hr50_drop, self.args.stop_patience)
+        return state.global_step >= state.max_steps or stopped is not None
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """In: every row G times in a row. Out: TRL's tensors of N rows, and what hints and ce_coef need beside.
@@ -182,7 +191,9 @@ class BeamGRPOTrainer(GRPOTrainer):
             rewards = self.accelerator.gather(torch.cat([group.scores for group in self._groups]))
         else:
             rewards = self._ask_rewards(inputs, prompts, completions, completion_ids_list)
-        silent = self._silent(rewards.view(-1, self.num_generations, rewards.shape[1]))
+        groups = rewards.view(-1, self.num_generations, rewards.shape[1])
+        silent = self._silent(groups)
+        self._check_spread(groups)
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["groups_without_signal"].append(silent.sum().item())
         metrics["groups_without_signal_share"].append(silent.float().mean().item())
@@ -199,6 +210,15 @@ class BeamGRPOTrainer(GRPOTrainer):
         """rewards (groups, G, rewards) -> (groups,) bool: are the weighted sums of a group all equal?"""
         total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)  # (groups, G)
         return torch.isclose(total.std(dim=1), torch.zeros(len(total), device=total.device))
+
+    def _check_spread(self, rewards: Tensor) -> None:
+        """rewards (groups, G, rewards). Raises UserError if their squares leave float32: there are no advantages then."""
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)
+        if not torch.isfinite(total.std(dim=1)).all():
+            raise UserError(
+                f"step {self.state.global_step + 1}: rewards of up to {rewards.nan_to_num().abs().max():.3g}, with their "
+                f"weights, differ by more than float32 can square, so there are no advantages; make them smaller"
+            )
 
     def _most(self, n: int) -> int:
         return int(self.accelerator.gather(torch.tensor([n], device=self.accelerator.device)).max())
@@ -269,6 +289,30 @@ class BeamGRPOTrainer(GRPOTrainer):
             self._metrics["train"]["ce_loss"].append(self.accelerator.gather(self._ce.detach()).mean().item())
             loss = loss + self.args.ce_coef * self._ce / self.current_gradient_accumulation_steps
         return loss
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """TRL's, Liger's loss included. Raises UserError if it is not finite, before there is a gradient of it."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        check_number("loss", loss.item(), self.state.global_step + 1, self.args)
+        return loss
+
+    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, *args, **kwargs):
+        if grad_norm is not None and not self.args.fp16:  # whose scaler leaves out a step with such a norm
+            check_number("norm of the gradient", float(grad_norm), self.state.global_step, self.args)
+        return super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        """transformers (4.57) ends with the last model, and a remark, where the best one is not there."""
+        name = Path(self.state.best_model_checkpoint).name
+        places = [
+            self.state.best_model_checkpoint,
+            str(Path(self.args.output_dir) / name),
+        ]  # output_dir may have moved
+        there = [place for place in places if has_weights(place)]
+        if not there:
+            raise UserError(f"the best model, {best}, is gone, so there is nothing to end with; put it back")
+        self.state.best_model_checkpoint = there[0]
+        super()._load_best_model()
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """HR and NDCG at 10 and 50 of the constrained search, over the rows of eval_dataset, shared by the processes.
