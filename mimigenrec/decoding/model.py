@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.contract import FILE as CONTRACT_FILE
@@ -23,8 +22,10 @@ from mimigenrec.contract import (
     read_contract,
     user_text,
 )
+from mimigenrec.decoding.adapter import is_adapter, load_adapter
 from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.decoding.weights import load_causal_lm
 from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.sids.tokens import write_index
@@ -43,10 +44,13 @@ class MIMIGenRec:
         self._take_up(catalog)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device=None, dtype=None) -> "MIMIGenRec":
+    def from_pretrained(
+        cls, folder: str | Path, device=None, dtype=None, base: str | Path | None = None
+    ) -> "MIMIGenRec":
         """A checkpoint of `mimigenrec sft` or `mimigenrec grpo`, merged or LoRA adapter.
 
         device   default: the first GPU, else the CPU          dtype   default: as stored
+        base     of a LoRA adapter, where it lies now; default: where it lay when the adapter was trained
         Raises FileNotFoundError if id2sid.json is missing, ValueError if tokenizer or model do not know its SIDs.
         """
         folder = Path(folder)
@@ -61,7 +65,7 @@ class MIMIGenRec:
             log.warning("%s has no %s: asking in our own wording, which may not be its own", folder, CONTRACT_FILE)
             contract = Contract.of("contract", tokenizer)
         check_template(contract, tokenizer, folder / CONTRACT_FILE)
-        model = load_model(folder, dtype=dtype)
+        model = load_model(folder, dtype=dtype, base=base)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, load_catalog(folder), contract, folder)
 
@@ -125,15 +129,16 @@ class MIMIGenRec:
         self.contract.write(folder)
 
 
-def load_model(folder: str | Path, dtype=None):
-    """A stock causal language model on the CPU; with adapter_config.json in the folder, base and adapter."""
-    dtype = dtype or "auto"
-    if (Path(folder) / "adapter_config.json").is_file():
-        from peft import PeftConfig, PeftModel
+def load_model(folder: str | Path, dtype=None, base: str | Path | None = None):
+    """A stock causal language model on the CPU; with adapter_config.json in the folder, base and adapter.
 
-        base = PeftConfig.from_pretrained(folder).base_model_name_or_path
-        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), folder)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    base   where the adapter's base lies now; default: where it lay when it was trained. See decoding/adapter.py
+    """
+    if is_adapter(folder):
+        return load_adapter(folder, base, dtype)
+    if base is not None:
+        raise UserError(f"--base {base} is for a LoRA adapter, and {folder} is a whole model; leave it out")
+    return load_causal_lm(folder, dtype=dtype or "auto")
 
 
 def copy_companions(source: str | Path, target: str | Path) -> list[str]:

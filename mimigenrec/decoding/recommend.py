@@ -28,6 +28,7 @@ class RecommendConfig:
     """Items for one history or for many, from a checkpoint alone."""
 
     model: Path = arg("checkpoint of mimigenrec sft or grpo; holds id2sid.json beside the model")
+    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
     history: str | None = arg("item ids of one user, oldest first, separated by commas", default=None)
     users: Path | None = arg("many users: JSONL with user and history, or an .inter file", default=None)
     output: Path | None = arg("JSONL to write; without it a table is printed", default=None)
@@ -45,7 +46,7 @@ def main(config: RecommendConfig) -> None:
     if (config.history is None) == (config.users is None):
         raise UserError("give either --history or --users")
     users = [("", split_ids(config.history))] if config.history is not None else list(read_users(config.users))
-    recommender = MIMIGenRec.from_pretrained(config.model, device=config.device)
+    recommender = MIMIGenRec.from_pretrained(config.model, device=config.device, base=config.base)
     allow, deny = (read_ids(path, recommender.catalog.sids) for path in (config.allow, config.deny))
     answers = recommender.recommend(
         [history for _, history in users],

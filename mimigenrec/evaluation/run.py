@@ -24,6 +24,7 @@ from mimigenrec.contract import (
     prompt_ids,
     read_contract,
 )
+from mimigenrec.decoding.adapter import base_place, is_adapter
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS
@@ -31,7 +32,6 @@ from mimigenrec.evaluation.predict import begin, merge, predict, processes, sear
 from mimigenrec.evaluation.result import write_result
 from mimigenrec.evaluation.rows import AskedRow, read_rows
 from mimigenrec.evaluation.table import one_result
-from mimigenrec.files import read_json
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import join_sid, read_index
 
@@ -45,8 +45,9 @@ logger = logging.getLogger(__name__)
 class EvaluateConfig:
     """HR, NDCG and MRR of a checkpoint on the rows of one split, from one constrained search per row."""
 
-    model: Path = arg("checkpoint folder: merged, or a LoRA adapter whose base is where adapter_config.json says")
+    model: Path = arg("checkpoint folder: whole, or a LoRA adapter, whose base is then needed too")
     output: Path = arg("folder for the results; started again on the same folder, an interrupted run goes on")
+    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
     data: Path | None = arg("folder written by preprocessing", default=None)
     test_file: Path | None = arg("instead of --data: a classic sft/test.json as it stands", default=None)
     index: Path | None = arg(
@@ -87,7 +88,7 @@ def main(config: EvaluateConfig) -> None:
         prompts = ask(recommender, test)
         check_support(recommender.tokenizer, config.support)
         if process.rank == 0:
-            files = [*checkpoint_files(checkpoint), *test.files]
+            files = [*checkpoint_files(checkpoint, config.base), *test.files]
             manifest = make_manifest(config, files, config.seed, contract=contract)
             settings = {key: manifest["config"][key] for key in HOW}
             hashes = {"/".join(Path(path).parts[-2:]): value for path, value in manifest["inputs"].items()}
@@ -196,7 +197,7 @@ def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
     for contract, folder in ((read_contract(config.model), config.model), (test.contract, test.folder)):
         if contract is not None:
             check_template(contract, tokenizer, folder)
-    model = load_model(config.model, dtype=config.dtype).to(device)
+    model = load_model(config.model, config.dtype, config.base).to(device)
     contract = read_contract(config.model) or test.contract or Contract.of("classic", tokenizer)
     return MIMIGenRec(model, tokenizer, test.catalog, contract, config.model)
 
@@ -212,12 +213,11 @@ def ask(recommender: MIMIGenRec, test: Asked) -> list[list[int] | None]:
     ]
 
 
-def checkpoint_files(checkpoint: Path) -> list[Path]:
+def checkpoint_files(checkpoint: Path, base: str | None = None) -> list[Path]:
     """What the scores depend on; with an adapter, its base's too where that is a folder."""
     folders = [checkpoint]
-    if (checkpoint / "adapter_config.json").is_file():
-        adapter = read_json(checkpoint / "adapter_config.json", made_by="peft")
-        folders.append(Path(adapter["base_model_name_or_path"]))
+    if is_adapter(checkpoint):
+        folders.append(Path(base_place(checkpoint, base)))
     return [path for folder in folders for pattern in CHECKPOINT_FILES for path in sorted(folder.glob(pattern))]
 
 
