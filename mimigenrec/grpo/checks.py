@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 import transformers
+from torch import Tensor
 from trl import GRPOConfig
 
 from mimigenrec.decoding.search import Support
@@ -75,11 +77,7 @@ def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
     """Raises ValueError, naming the setting to change."""
     G = args.num_generations
     check_whole_groups(args.per_device_train_batch_size * args.steps_per_generation, G)
-    if trie.n_sids < G:
-        raise UserError(
-            f"num_generations={G} asks for {G} different SIDs per prompt, the catalogue has {trie.n_sids}; set "
-            f"num_generations to {trie.n_sids} or less"
-        )
+    check_group_size(G, trie)
     if args.max_completion_length < trie.depth + 1:
         raise UserError(
             f"max_completion_length={args.max_completion_length} cannot hold a SID of {trie.depth} levels and EOS; "
@@ -103,6 +101,25 @@ def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
             raise UserError(f"use_liger_loss takes no other {name} than {only}; set one of them back")
     if args.hints and trie.depth < 2:
         raise UserError("hints: true gives the first levels of a target; SIDs of one level have none to give")
+
+
+def check_group_size(G: int, trie: SidTrie) -> None:
+    """Raises UserError if a catalogue has fewer SIDs than a group has rollouts."""
+    if trie.n_sids < G:
+        raise UserError(
+            f"num_generations={G} asks for {G} different SIDs per prompt, the catalogue has {trie.n_sids}; set "
+            f"num_generations to {trie.n_sids} or less"
+        )
+
+
+def check_spread(totals: Tensor, step: int = 0) -> None:
+    """totals (groups, G), weighted sums of rewards. Raises UserError if float32 cannot hold their squares: advantages
+    would be NaN, or 0 for everything."""
+    if not torch.isfinite(totals.std(dim=1)).all():
+        raise UserError(
+            f"step {step}: the rewards of a group differ by more than float32 can square (their weighted sums lie "
+            f"between {totals.min():.3g} and {totals.max():.3g}), so there are no advantages; make them smaller"
+        )
 
 
 def check_choices(args) -> None:

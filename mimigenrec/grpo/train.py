@@ -66,7 +66,7 @@ from mimigenrec.training import (
     state_of,
 )
 
-COMMAND = "mimigenrec grpo"
+COMMAND = "grpo"
 
 # Of our own settings and TRL's: paths, whose content is in the manifest, and what is written besides.
 OURS_FREE = FREE | {

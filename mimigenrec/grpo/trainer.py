@@ -28,6 +28,7 @@ from mimigenrec.grpo.checks import (
     check_arguments,
     check_groups,
     check_pool,
+    check_spread,
     check_whole_batch,
     warn_of_ranks_that_mean_nothing,
 )
@@ -192,8 +193,8 @@ class BeamGRPOTrainer(GRPOTrainer):
         else:
             rewards = self._ask_rewards(inputs, prompts, completions, completion_ids_list)
         groups = rewards.view(-1, self.num_generations, rewards.shape[1])
+        check_spread(self._totals(groups), self.state.global_step + 1)
         silent = self._silent(groups)
-        self._check_spread(groups)
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["groups_without_signal"].append(silent.sum().item())
         metrics["groups_without_signal_share"].append(silent.float().mean().item())
@@ -206,19 +207,14 @@ class BeamGRPOTrainer(GRPOTrainer):
         inputs = [{**row, "group_index": first + i // G, "rank_in_group": i % G} for i, row in enumerate(inputs)]
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
+    def _totals(self, rewards: Tensor) -> Tensor:
+        """rewards (groups, G, rewards) -> (groups, G), their weighted sums as TRL takes them."""
+        return (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)
+
     def _silent(self, rewards: Tensor) -> Tensor:
         """rewards (groups, G, rewards) -> (groups,) bool: are the weighted sums of a group all equal?"""
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)  # (groups, G)
-        return torch.isclose(total.std(dim=1), torch.zeros(len(total), device=total.device))
-
-    def _check_spread(self, rewards: Tensor) -> None:
-        """rewards (groups, G, rewards). Raises UserError if their squares leave float32: there are no advantages then."""
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)
-        if not torch.isfinite(total.std(dim=1)).all():
-            raise UserError(
-                f"step {self.state.global_step + 1}: rewards of up to {rewards.nan_to_num().abs().max():.3g}, with their "
-                f"weights, differ by more than float32 can square, so there are no advantages; make them smaller"
-            )
+        spread = self._totals(rewards).std(dim=1)
+        return torch.isclose(spread, torch.zeros_like(spread))
 
     def _most(self, n: int) -> int:
         return int(self.accelerator.gather(torch.tensor([n], device=self.accelerator.device)).max())
@@ -303,11 +299,8 @@ class BeamGRPOTrainer(GRPOTrainer):
 
     def _load_best_model(self) -> None:
         """transformers (4.57) ends with the last model, and a remark, where the best one is not there."""
-        name = Path(self.state.best_model_checkpoint).name
-        places = [
-            self.state.best_model_checkpoint,
-            str(Path(self.args.output_dir) / name),
-        ]  # output_dir may have moved
+        best = self.state.best_model_checkpoint
+        places = [best, str(Path(self.args.output_dir) / Path(best).name)]  # output_dir may have moved
         there = [place for place in places if has_weights(place)]
         if not there:
             raise UserError(f"the best model, {best}, is gone, so there is nothing to end with; put it back")
