@@ -112,12 +112,12 @@ def check_group_size(G: int, trie: SidTrie) -> None:
         )
 
 
-def check_spread(totals: Tensor, step: int = 0) -> None:
-    """totals (groups, G), weighted sums of rewards. Raises UserError if float32 cannot hold their squares: advantages
-    would be NaN, or 0 for everything."""
+def check_spread(totals: Tensor, where: str = "") -> None:
+    """totals (groups, G), weighted sums of rewards. Raises UserError if float32 cannot hold their spread, for which a
+    GPU adds up squares: advantages would be NaN, or 0 for everything."""
     if not torch.isfinite(totals.std(dim=1)).all():
         raise UserError(
-            f"step {step}: the rewards of a group differ by more than float32 can square (their weighted sums lie "
+            f"{where}the rewards of a group differ by more than float32 holds (their weighted sums lie "
             f"between {totals.min():.3g} and {totals.max():.3g}), so there are no advantages; make them smaller"
         )
 

@@ -193,7 +193,7 @@ class BeamGRPOTrainer(GRPOTrainer):
         else:
             rewards = self._ask_rewards(inputs, prompts, completions, completion_ids_list)
         groups = rewards.view(-1, self.num_generations, rewards.shape[1])
-        check_spread(self._totals(groups), self.state.global_step + 1)
+        check_spread(self._totals(groups), f"step {self.state.global_step + 1}: ")
         silent = self._silent(groups)
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["groups_without_signal"].append(silent.sum().item())
