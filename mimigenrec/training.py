@@ -174,7 +174,10 @@ class StopIfNotFinite(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if control.should_save or control.should_evaluate or control.should_training_stop:
-            check_finite(model, f"step {state.global_step} of this training, of which nothing is saved")
+            try:
+                check_finite(model, "the model")
+            except UserError as error:
+                raise diverged("the model's weights hold NaN or infinity", state.global_step, args) from error
 
     on_epoch_end = on_step_end
 
@@ -185,10 +188,14 @@ class StopIfNotFinite(TrainerCallback):
 
 
 def check_number(name: str, value: float | None, step: int, args) -> None:
-    """Raises UserError saying at which step a training diverged, and what to do, if value is NaN or infinite."""
+    """Raises UserError if value is NaN or infinite. step: that which is computed, from 1; args: TrainingArguments."""
     if value is not None and not math.isfinite(value):
-        raise UserError(
-            f"step {step}: the {name} is {float(value)}, so the training has diverged and nothing of this step is "
-            f"saved. Lower learning_rate (now {args.learning_rate:g}), or lengthen its warm-up, and start anew with "
-            f"{OVERWRITE}; whole checkpoints of earlier steps stay in {args.output_dir}"
-        )
+        raise diverged(f"the {name} is {float(value)}", step, args)
+
+
+def diverged(what: str, step: int, args) -> UserError:
+    return UserError(
+        f"step {step}: {what}, so the training has diverged and nothing of this step is saved. Lower learning_rate "
+        f"(now {args.learning_rate:g}), or lengthen its warm-up, and start anew with {OVERWRITE}; whole checkpoints "
+        f"of earlier steps stay in {args.output_dir}"
+    )

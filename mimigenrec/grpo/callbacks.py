@@ -18,15 +18,17 @@ LOG_FILE = "rl_log.jsonl"
 class RunLog(TrainerCallback):
     """One line per log event: {"step", "epoch", "loss", "reward", "eval_ndcg@10", ...}.
 
-    A resumed run first drops the lines behind the checkpoint it goes on from, so that no step stands there twice.
+    A resumed run first drops the lines behind the checkpoint it goes on from, and the summary of an end that was not
+    reached, so that nothing stands there twice.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             path = Path(args.output_dir) / LOG_FILE
-            kept = [event for event in read_jsonl(path) if event["step"] <= state.global_step] if path.exists() else []
+            events = read_jsonl(path) if path.exists() and state.log_history else []
+            kept = [event for event in events if event["step"] <= state.global_step and "train_runtime" not in event]
             with writing(path) as out:
-                out.writelines(json.dumps(event) + "\n" for event in (kept if state.log_history else []))
+                out.writelines(json.dumps(event) + "\n" for event in kept)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero:

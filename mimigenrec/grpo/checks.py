@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOConfig
 
 from mimigenrec.decoding.search import Support
@@ -65,12 +66,15 @@ def check_places(output_dir: str, model: str, *data: Path) -> None:
         raise UserError(f"output_dir {output_dir} is the data folder, which the run would write over; take another")
 
 
-def check_targets(model, names: Sequence[str]) -> None:
-    """Raises UserError for a lora_target that is no module of the model, as peft would below a traceback."""
-    modules = {name.rpartition(".")[2] for name, _ in model.named_modules() if name}
+def check_targets(model: str, names: Sequence[str]) -> None:
+    """Raises UserError for a lora_target that is no module of the model; peft would say so below a traceback."""
+    with torch.device("meta"):
+        shape = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    modules = {name.rpartition(".")[2] for name, _ in shape.named_modules() if name}
     for name in names:
-        if name != "all-linear" and name not in modules:
-            raise UserError(f"--lora_target {name!r} is no module of the model; choose from {sorted(modules)}")
+        if name not in modules and names != ["all-linear"]:
+            known = sorted(module for module in modules if not module.isdigit())
+            raise UserError(f"--lora_target {name!r} is no module of the model; choose from {', '.join(known)}")
 
 
 def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:

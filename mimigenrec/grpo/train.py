@@ -45,7 +45,7 @@ from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_finite
 from mimigenrec.files import read_json, write_json
 from mimigenrec.grpo.callbacks import RunLog, SelfContained, complete
-from mimigenrec.grpo.checks import check_model, check_places
+from mimigenrec.grpo.checks import check_model, check_places, check_targets
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.load_reward import PASSED, Reward, check_weights, load_rewards
 from mimigenrec.grpo.rollout import Rollout
@@ -114,6 +114,8 @@ def main(run: RunConfig, args: RLConfig) -> None:
     check_model(run.model)
     rl, folder = data_folders(run.data)
     check_places(args.output_dir, run.model, folder, rl)
+    if run.lora_r:
+        check_targets(run.model, run.lora_target)
     run = replace(run, support=choose_support(run.support, read_contract(run.model), run.model))
     index = find_index(run.model, run.index, folder)
     rewards = load_rewards(run.rewards, run.reward_args)
@@ -202,7 +204,7 @@ def finished(args) -> str | None:
     state = state_of(args.output_dir)
     if args.overwrite_output_dir or args.resume_from_checkpoint or state is None or not has_weights(args.output_dir):
         return None
-    if (step := stopped_at(state["log_history"], args.stop_hr50_drop, args.stop_patience)) is not None:
+    if (step := stopped_at(state.get("log_history", []), args.stop_hr50_drop, args.stop_patience)) is not None:
         return f"was ended by stop_hr50_drop at step {step}"
     return f"is finished at step {state['global_step']}" if is_over(state) else None
 

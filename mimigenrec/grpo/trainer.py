@@ -20,6 +20,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from mimigenrec.contract import check_support, prompt_ids
+from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import MissingPackage, UserError
@@ -41,7 +42,7 @@ from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains, stopped_at
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
 from mimigenrec.grpo.validation import validate
 from mimigenrec.sids.tokens import split_sid
-from mimigenrec.training import LookFirst, StopIfNotFinite, check_number, has_weights
+from mimigenrec.training import LookFirst, StopIfNotFinite, check_number, diverged, has_weights
 
 if not trl.__version__.startswith("0.24."):
     raise MissingPackage(
@@ -368,5 +369,8 @@ class BeamGRPOTrainer(GRPOTrainer):
         ):
             was_training = model.training
             model.eval()
-            yield model
+            try:
+                yield model
+            except NotFinite as error:
+                raise diverged("the model's scores are not finite", self.state.global_step + 1, self.args) from error
             model.train(was_training)
