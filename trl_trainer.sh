@@ -5,7 +5,7 @@
 # CONFIG is a YAML of `mimigenrec grpo`; what is set here and after the command wins over it.
 set -euo pipefail
 CATEGORY=${CATEGORY:-Industrial_and_Scientific}
-MODEL_PATH=${MODEL_PATH:?SFT checkpoint folder}
+MODEL_PATH=${MODEL_PATH:?set it to the folder of an SFT checkpoint}
 DATA_DIR=${DATA_DIR:-data/$CATEGORY}
 INDEX_PATH=${INDEX_PATH:-}
 OUTPUT_DIR=${OUTPUT_DIR:-rl_outputs/$CATEGORY-$(basename "$MODEL_PATH")-grpo}
@@ -16,12 +16,18 @@ ACCELERATE_CONFIG=${ACCELERATE_CONFIG:-}
 MAIN_PORT=${MAIN_PORT:-29503}
 PYTHON=${PYTHON:-python}
 
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+case $NUM_PROCESSES in '' | *[!0-9]* | 0) fail "NUM_PROCESSES is '$NUM_PROCESSES'; it must be 1 or more" ;; esac
+[ -z "$ACCELERATE_CONFIG" ] || [ -f "$ACCELERATE_CONFIG" ] || fail "ACCELERATE_CONFIG $ACCELERATE_CONFIG is missing"
 gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
-start=("$PYTHON" -m accelerate.commands.launch)
+start=("$PYTHON" -m mimigenrec.launch accelerate.commands.launch) # which ends without a traceback of its own
 if [ -n "$ACCELERATE_CONFIG" ]; then
   start+=(--config_file "$ACCELERATE_CONFIG" --main_process_port "$MAIN_PORT" --num_processes "$NUM_PROCESSES")
 elif [ "$gpus" -eq 0 ] && [ "$NUM_PROCESSES" -gt 1 ]; then # accelerate would start one process and say nothing
-  start=("$PYTHON" -m torch.distributed.run --nproc_per_node "$NUM_PROCESSES" --master_port "$MAIN_PORT")
+  start=("$PYTHON" -m mimigenrec.launch torch.distributed.run --nproc_per_node "$NUM_PROCESSES" --master_port "$MAIN_PORT")
 else
   [ "$gpus" -gt 0 ] || start+=(--cpu)
   [ "$NUM_PROCESSES" -eq 1 ] || start+=(--multi_gpu --main_process_port "$MAIN_PORT")

@@ -30,9 +30,12 @@ SIGNATURES = {
     "_prepare_inputs": ["self", "generation_batch"],
     "_compute_loss": ["self", "model", "inputs"],
     "_determine_best_metric": ["self", "metrics", "trial"],
+    "_maybe_log_save_evaluate": ["self", "tr_loss", "grad_norm"],
+    "_load_best_model": ["self"],
 }
 
-# Overridden: the first seven. Relied on: how a group lies in the batch, when rollouts are made, where metrics go.
+# Overridden: the first nine. Relied on: how a group lies in the batch, when rollouts are made, where metrics go,
+# and that a run which goes on takes a step before it looks (training.py).
 SOURCES = {
     "_generate_and_score_completions": "4c9b05583b0dbf38",
     "_generate_single_turn": "99d8f05f1ed7a18f",
@@ -41,6 +44,9 @@ SOURCES = {
     "_prepare_inputs": "0624c9a0c47736e3",
     "_compute_loss": "e076bc1215e230b8",
     "_determine_best_metric": "33beb538b68d7c57",
+    "_maybe_log_save_evaluate": "ea0658df128fd0bf",
+    "_load_best_model": "a832f4b1ffe03c9a",
+    "_inner_training_loop": "fb3e7f42af2bcd95",
     "_generate": "0551242bcc43b70e",
     "_get_train_sampler": "85ff49a7c24179c4",
     "get_train_dataloader": "b9ed70f2dd198ead",

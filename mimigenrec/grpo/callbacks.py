@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mimigenrec.decoding.adapter import write_base
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.grpo.checks import check_save_steps
@@ -17,15 +18,17 @@ LOG_FILE = "rl_log.jsonl"
 class RunLog(TrainerCallback):
     """One line per log event: {"step", "epoch", "loss", "reward", "eval_ndcg@10", ...}.
 
-    A resumed run first drops the lines behind the checkpoint it goes on from, so that no step stands there twice.
+    A resumed run first drops the lines behind the checkpoint it goes on from, and the summary of an end that was not
+    reached, so that nothing stands there twice.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             path = Path(args.output_dir) / LOG_FILE
-            kept = [event for event in read_jsonl(path) if event["step"] <= state.global_step] if path.exists() else []
+            events = read_jsonl(path) if path.exists() and state.log_history else []
+            kept = [event for event in events if event["step"] <= state.global_step and "train_runtime" not in event]
             with writing(path) as out:
-                out.writelines(json.dumps(event) + "\n" for event in (kept if state.log_history else []))
+                out.writelines(json.dumps(event) + "\n" for event in kept)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero:
@@ -34,15 +37,27 @@ class RunLog(TrainerCallback):
 
 
 class SelfContained(TrainerCallback):
-    """Copies id2sid.json, items.json, prompt_contract.json and the manifest from output_dir into each checkpoint."""
+    """Completes each checkpoint when it is written. base: see complete."""
+
+    def __init__(self, base: tuple[str, str] | None):
+        self.base = base
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            output = Path(args.output_dir)
-            checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            copy_companions(output, checkpoint)
-            manifest = read_json(output / "manifest.json", made_by="mimigenrec grpo")
-            write_json(checkpoint / "manifest.json", {**manifest, "step": state.global_step})
+            complete(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.base)
+
+
+def complete(output_dir: str, name: str, base: tuple[str, str] | None) -> None:
+    """Copies id2sid.json, items.json, prompt_contract.json and the manifest of output_dir into its checkpoint `name`.
+
+    base     of a LoRA adapter, the model that RL started from and its identity; base.json then says where that lies
+    """
+    output, checkpoint = Path(output_dir), Path(output_dir) / name
+    copy_companions(output, checkpoint)
+    manifest = read_json(output / "manifest.json", made_by="mimigenrec grpo", kind=dict)
+    write_json(checkpoint / "manifest.json", {**manifest, "step": int(name.rpartition("-")[2])})
+    if base:
+        write_base(checkpoint, *base)
 
 
 class SaveBetweenGenerations(TrainerCallback):

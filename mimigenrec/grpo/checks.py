@@ -6,37 +6,82 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOConfig
 
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.decoding.weights import check_complete
 from mimigenrec.errors import UserError
+from mimigenrec.files import read_json
 from mimigenrec.grpo.rollout import Rollout
+from mimigenrec.hub import is_folder
 
 log = logging.getLogger(__name__)
 
 
+# Texts that TRL 0.24 looks at only when a loss is computed.
+CHOICES = {
+    "scale_rewards": ("group", "batch", "none"),
+    "loss_type": ("grpo", "dapo", "bnpo", "dr_grpo"),
+    "importance_sampling_level": ("token", "sequence"),
+}
+
+# What validation gives.
+BEST = re.compile(r"(eval_)?(hr|ndcg)@(10|50)")
+
+
 def check_model(model: str) -> None:
-    """Raises FileNotFoundError or ValueError unless RL can start from it: a whole model, in a folder or on the hub."""
+    """Raises UserError unless RL can start from it: the folder of a whole model, as SFT writes it."""
+    if not is_folder(model, "--model"):
+        raise UserError(
+            f"--model {model} is no folder here. RL starts from the folder of an SFT checkpoint, with its "
+            f"id2sid.json and prompt_contract.json: train one with mimigenrec sft, or download it first"
+        )
     folder = Path(model)
-    if not folder.is_dir() and model.count("/") != 1:
-        raise FileNotFoundError(f"--model {model} is no folder here and no Hugging Face name like owner/model")
     if (folder / "adapter_config.json").is_file():
         raise UserError(
             f"--model {model} is a LoRA adapter; RL starts from a whole model. Merge it first with llamafactory-cli "
             f"export, copy id2sid.json, items.json and prompt_contract.json beside the result, and give that folder"
         )
+    check_complete(folder)
+    config = read_json(folder / "config.json", made_by="mimigenrec sft", kind=dict)
+    kinds = config.get("architectures")
+    if not isinstance(kinds, list) or not kinds or not hasattr(transformers, str(kinds[0])):
+        raise UserError(
+            f"{folder / 'config.json'}: architectures is {kinds}; it must name a class of transformers, as "
+            f'["Qwen2ForCausalLM"] does'
+        )
+
+
+def check_places(output_dir: str, model: str, *data: Path) -> None:
+    """Raises UserError if the run would write over what it reads."""
+    out = Path(output_dir).resolve()
+    if Path(model).resolve().is_relative_to(out):
+        raise UserError(f"output_dir {output_dir} holds --model {model}, which the run would write over; take another")
+    if out in [folder.resolve() for folder in data]:
+        raise UserError(f"output_dir {output_dir} is the data folder, which the run would write over; take another")
+
+
+def check_targets(model: str, names: Sequence[str]) -> None:
+    """Raises UserError for a lora_target that is no module of the model; peft would say so below a traceback."""
+    with torch.device("meta"):
+        shape = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    modules = {name.rpartition(".")[2] for name, _ in shape.named_modules() if name}
+    for name in names:
+        if name not in modules and names != ["all-linear"]:
+            known = sorted(module for module in modules if not module.isdigit())
+            raise UserError(f"--lora_target {name!r} is no module of the model; choose from {', '.join(known)}")
 
 
 def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
     """Raises ValueError, naming the setting to change."""
     G = args.num_generations
     check_whole_groups(args.per_device_train_batch_size * args.steps_per_generation, G)
-    if trie.n_sids < G:
-        raise UserError(
-            f"num_generations={G} asks for {G} different SIDs per prompt, the catalogue has {trie.n_sids}; set "
-            f"num_generations to {trie.n_sids} or less"
-        )
+    check_group_size(G, trie)
     if args.max_completion_length < trie.depth + 1:
         raise UserError(
             f"max_completion_length={args.max_completion_length} cannot hold a SID of {trie.depth} levels and EOS; "
@@ -55,18 +100,56 @@ def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
         )
     if args.use_liger_loss and support == "trie":
         raise UserError("use_liger_loss computes log-probabilities over the vocabulary only; set support: vocab")
+    for name, only in (("top_entropy_quantile", 1.0), ("importance_sampling_level", "token")):
+        if args.use_liger_loss and getattr(args, name) != only:
+            raise UserError(f"use_liger_loss takes no other {name} than {only}; set one of them back")
     if args.hints and trie.depth < 2:
         raise UserError("hints: true gives the first levels of a target; SIDs of one level have none to give")
 
 
+def check_group_size(G: int, trie: SidTrie) -> None:
+    """Raises UserError if a catalogue has fewer SIDs than a group has rollouts."""
+    if trie.n_sids < G:
+        raise UserError(
+            f"num_generations={G} asks for {G} different SIDs per prompt, the catalogue has {trie.n_sids}; set "
+            f"num_generations to {trie.n_sids} or less"
+        )
+
+
+def check_spread(totals: Tensor, where: str = "") -> None:
+    """totals (groups, G), weighted sums of rewards. Raises UserError if float32 cannot hold their spread, for which a
+    GPU adds up squares: advantages would be NaN, or 0 for everything."""
+    if not torch.isfinite(totals.std(dim=1)).all():
+        raise UserError(
+            f"{where}the rewards of a group differ by more than float32 holds (their weighted sums lie "
+            f"between {totals.min():.3g} and {totals.max():.3g}), so there are no advantages; make them smaller"
+        )
+
+
+def check_choices(args) -> None:
+    """Raises UserError for a text that TRL does not know. `true` and `false` of a YAML are TRL's own."""
+    written = str(args.scale_rewards).lower()
+    args.scale_rewards = {"true": "group", "false": "none"}.get(written, args.scale_rewards)
+    for name, known in CHOICES.items():
+        if getattr(args, name) not in known:
+            raise UserError(f"--{name} is {getattr(args, name)!r}; choose one of {', '.join(known)}")
+
+
+def check_best_metric(args) -> None:
+    """Raises UserError if the best model would be chosen by what validation does not give, or the worst be chosen."""
+    if not args.load_best_model_at_end and args.save_strategy != "best":
+        return
+    if not BEST.fullmatch(args.metric_for_best_model or ""):
+        raise UserError(
+            f"--metric_for_best_model is {args.metric_for_best_model!r}, which validation does not give; choose "
+            f"eval_ndcg@10, eval_ndcg@50, eval_hr@10 or eval_hr@50"
+        )
+    if args.greater_is_better is False:
+        raise UserError("--greater_is_better is false: of HR and NDCG the lowest is the worst; leave it out")
+
+
 def check_remedies(args) -> None:
     """Raises ValueError for values of RLConfig's own options that make no sense, alone or together."""
-    for name in ("ce_coef", "dynamic_sampling_rounds", "stop_hr50_drop", "min_gain"):
-        value = getattr(args, name)
-        if value is not None and not 0 <= value < float("inf"):
-            raise UserError(f"{name}={value} must be 0 or more")
-    if args.stop_patience < 1:
-        raise UserError(f"stop_patience={args.stop_patience} must be 1 or more evaluations")
     if args.hints and args.add_target:
         raise UserError(
             "hints and add_target are two answers to the same missing target: with the target added there is hardly "
@@ -83,11 +166,6 @@ def check_remedies(args) -> None:
                 f"min_gain={args.min_gain} needs stop_hr50_drop, which keeps the SFT checkpoint to go back to"
             )
         return
-    if args.min_gain and not re.fullmatch(r"(eval_)?(hr|ndcg)@(10|50)", args.metric_for_best_model or ""):
-        raise UserError(
-            f"min_gain={args.min_gain} is a gain in metric_for_best_model, and {args.metric_for_best_model} is none "
-            f"that validation gives; set it to eval_ndcg@10, ndcg@50, hr@10 or hr@50"
-        )
     if not args.eval_on_start:
         raise UserError(
             f"stop_hr50_drop={args.stop_hr50_drop} compares evaluations with the SFT checkpoint's: set eval_strategy: "

@@ -14,53 +14,113 @@
 What is ours, ce_coef to min_gain, is explained in docs/rl.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from trl import GRPOConfig
 
-from mimigenrec.cli import arg
+from mimigenrec.cli import arg, check_range
+from mimigenrec.errors import UserError
 from mimigenrec.extras import need, need_reporters
-from mimigenrec.grpo.checks import check_remedies, check_whole_groups
+from mimigenrec.grpo.checks import check_best_metric, check_choices, check_remedies, check_whole_groups
+
+# Of the numbers that are TRL's and transformers': outside of these they would be refused late, below a traceback, or
+# train on nothing without a word. All others must be finite.
+RANGES = {
+    "gradient_accumulation_steps": {"least": 1},
+    "eval_accumulation_steps": {"least": 1},
+    "eval_delay": {"least": 0},
+    "torch_empty_cache_steps": {"least": 1},
+    "weight_decay": {"least": 0},
+    "adam_beta1": {"least": 0, "below": 1},
+    "adam_beta2": {"least": 0, "below": 1},
+    "adam_epsilon": {"least": 0},
+    "max_grad_norm": {"least": 0},
+    "max_steps": {"least": -1},
+    "warmup_ratio": {"least": 0, "most": 1},
+    "warmup_steps": {"least": 0},
+    "logging_steps": {"above": 0},
+    "save_steps": {"above": 0},
+    "eval_steps": {"above": 0},
+    "save_total_limit": {"least": 1},
+    "seed": {"least": 0, "most": 2**32 - 1},
+    "data_seed": {"least": 0, "most": 2**32 - 1},
+    "dataloader_num_workers": {"least": 0},
+    "dataloader_prefetch_factor": {"least": 1},
+    "ddp_timeout": {"least": 1},
+    "ddp_bucket_cap_mb": {"least": 1},
+    "neftune_noise_alpha": {"above": 0},
+    "max_prompt_length": {"least": 1},
+    "generation_batch_size": {"least": 1},
+    "steps_per_generation": {"least": 1},
+    "temperature": {"above": 0},
+    "top_p": {"above": 0, "most": 1},
+    "top_k": {"least": 0},
+    "min_p": {"least": 0, "most": 1},
+    "repetition_penalty": {"above": 0},
+    "num_iterations": {"least": 1},
+    "epsilon": {"above": 0},
+    "epsilon_high": {"above": 0},
+    "delta": {"above": 1},  # a ratio of 1, that of the policy that rolled out, would be cut and have no gradient
+    "ref_model_mixup_alpha": {"least": 0, "most": 1},
+    "ref_model_sync_steps": {"least": 1},
+    "top_entropy_quantile": {"least": 0, "most": 1},
+    "num_completions_to_print": {"least": 1},
+}
 
 
 @dataclass
 class RLConfig(GRPOConfig):
     """Optimisation, logging, saving: the fields of TRL's GRPOConfig, with defaults for SIDs (see grpo/config.py)."""
 
-    num_generations: int = arg("G, rollouts per prompt", default=16)
-    num_train_epochs: float = arg("passes over the prompts", default=2.0)
-    learning_rate: float = arg("peak learning rate", default=1e-5)
-    beta: float = arg("weight of the KL to the SFT checkpoint; 0 loads no reference model", default=1e-3)
-    per_device_train_batch_size: int = arg("rollouts per forward and process", default=16)
+    num_generations: int = arg("G, rollouts per prompt", default=16, least=2)
+    num_train_epochs: float = arg("passes over the prompts", default=2.0, above=0)
+    learning_rate: float = arg("peak learning rate", default=1e-5, above=0)
+    beta: float = arg("weight of the KL to the SFT checkpoint; 0 loads no reference model", default=1e-3, least=0)
+    per_device_train_batch_size: int = arg("rollouts per forward and process", default=16, least=1)
     per_device_eval_batch_size: int | None = arg(
-        "prompts per search in evaluation (default: num_generations)", default=None
+        "prompts per search in evaluation (default: num_generations)", default=None, least=1
     )
-    max_completion_length: int | None = arg("tokens of a completion (default: deepest SID and EOS)", default=None)
+    max_completion_length: int | None = arg(
+        "tokens of a completion (default: deepest SID and EOS)", default=None, least=1
+    )
     eval_on_start: bool | None = arg(
         "measure the SFT checkpoint first (default: if eval_strategy is set)", default=None
     )
 
-    ce_coef: float = arg("weight of cross-entropy on the target's SID beside the RL loss; 0 is off", default=0.0)
+    ce_coef: float = arg(
+        "weight of cross-entropy on the target's SID beside the RL loss; 0 is off", default=0.0, least=0
+    )
     add_target: bool = arg("the target takes the place of the last rollout of a group that misses it", default=False)
     hints: bool = arg(
         "groups without signal are rolled out anew below the first tokens of their target, as few as give a signal",
         default=False,
     )
     dynamic_sampling_rounds: int = arg(
-        "how often groups still without signal are exchanged for other prompts that have one; 0 is off", default=0
+        "how often groups still without signal are exchanged for other prompts that have one; 0 is off",
+        default=0,
+        least=0,
     )
     stop_hr50_drop: float | None = arg(
-        "stop when HR@50 on valid is below the SFT checkpoint's by more than this (default: never)", default=None
+        "stop when HR@50 on valid is below the SFT checkpoint's by more than this (default: never)",
+        default=None,
+        least=0,
     )
-    stop_patience: int = arg("evaluations in a row that must be below it", default=2)
+    stop_patience: int = arg("evaluations in a row that must be below it", default=2, least=1)
     min_gain: float = arg(
         "with stop_hr50_drop: only a step whose metric_for_best_model is above the SFT checkpoint's by more than this "
         "is chosen; the best of many evaluations is above it by chance",
         default=0.0,
+        least=0,
     )
 
     def __post_init__(self):
+        """Raises UserError naming the setting to change, as TRL does for those it checks itself."""
+        for one in fields(self):
+            bounds = one.metadata.get("range") or RANGES.get(one.name, {})
+            check_range(f"--{one.name}", getattr(self, one.name), **bounds)
+        if self.max_steps == 0:
+            raise UserError("--max_steps is 0; give a number of steps, or -1 to train num_train_epochs")
         if self.per_device_eval_batch_size is None:
             self.per_device_eval_batch_size = self.num_generations
         if self.bf16 is None and not self.fp16:
@@ -78,4 +138,9 @@ class RLConfig(GRPOConfig):
         super().__post_init__()
         if measure_first is None:
             self.eval_on_start = self.eval_strategy != "no"
+        check_choices(self)
+        check_best_metric(self)
         check_remedies(self)
+        for name in ("use_liger_loss", "use_liger_kernel"):
+            if getattr(self, name):
+                need("liger_kernel", f"{name}: true")

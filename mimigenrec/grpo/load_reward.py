@@ -2,6 +2,9 @@
 
 file.function         file.py in ./rewards/, then in the rewards that come with mimigenrec
 pkg.mod:function      any importable module; the working directory counts
+
+A reward is its user's code: whatever it raises, and sys.exit in it, becomes one message with its file and line. Its
+own traceback is shown with MIMIGENREC_DEBUG=1.
 """
 
 import functools
@@ -10,14 +13,18 @@ import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from types import ModuleType
-from typing import Any, SupportsFloat
+from typing import Any
 
+from mimigenrec.cli import check_range
 from mimigenrec.errors import UserError
+from mimigenrec.grpo.users_code import RAISED, at, at_function, told
 
 Reward = Callable[..., list[float | None]]
+
+LARGEST = 3.4028234663852886e38  # of float32, in which advantages are computed
 
 # What the trainer fills in; everything else a reward names is a dataset column or a parameter from the YAML.
 PASSED = ("prompts", "completions", "completion_ids", "group_index", "rank_in_group", "trainer_state")
@@ -29,7 +36,12 @@ def load_rewards(names: Iterable[str], parameters: Mapping[str, Mapping[str, Any
     Raises ValueError if no name is given, one is given twice (their metrics could not be told apart), or parameters
     name no reward; and what load_reward raises.
     """
-    names, parameters = list(names), dict(parameters or {})
+    names, parameters = list(names), {} if parameters is None else parameters
+    if not isinstance(parameters, Mapping) or not all(isinstance(value, Mapping) for value in parameters.values()):
+        raise UserError(
+            f"reward_args is {parameters}; it must be a map of maps, for example "
+            '{"ranking_reward.hit_at_k_reward": {"k": 5}}'
+        )
     if not names:
         raise UserError("no reward given; name one or more with --rewards, for example ranking_reward.rule_reward")
     functions = [load_reward(name, parameters.get(name)) for name in names]
@@ -46,6 +58,14 @@ def load_rewards(names: Iterable[str], parameters: Mapping[str, Mapping[str, Any
     return functions
 
 
+def check_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:
+    """Raises UserError unless there is one weight per reward, and not all are 0. None or empty: 1 each."""
+    if weights and len(weights) != len(names):
+        raise UserError(f"reward_weights has {len(weights)} numbers for {len(names)} rewards; give one each")
+    if weights and not any(weights):
+        raise UserError("reward_weights are all 0, so no rollout is better than another; give one above 0")
+
+
 def load_reward(name: str, parameters: Mapping[str, Any] | None = None) -> Reward:
     """The function of that name with parameters bound as keyword arguments.
 
@@ -60,9 +80,12 @@ def load_reward(name: str, parameters: Mapping[str, Any] | None = None) -> Rewar
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UserError(f"reward {name!r}: {module.__file__} has no function {function_name!r}; it has {_has(module)}")
+    if inspect.iscoroutinefunction(function):
+        raise UserError(f"reward {name!r}{at_function(function)} is async, and nobody would await it; write def")
     _check_parameters(name, function, parameters or {})
     bound = functools.partial(function, **(parameters or {}))
     bound.__name__ = getattr(function, "__name__", function_name)  # TRL names the metric by it
+    bound.file = module.__file__
     return bound
 
 
@@ -72,25 +95,33 @@ def checked(reward: Reward) -> Reward:
     @functools.wraps(reward, updated=())
     def check(completions, **columns):
         state = columns.get("trainer_state")
-        where = f"reward {reward.__name__!r} at step {state.global_step if state else 0}"
+        who, when = f"reward {reward.__name__!r}", f"at step {state.global_step if state else 0}"
         try:
-            scores = list(reward(completions=completions, **columns))
-        except Exception as error:
+            answer = reward(completions=completions, **columns)
+            scores = list(answer) if _is_list(answer) else None
+        except RAISED as error:
             one = _first_that_raises(reward, completions, columns)
-            raise UserError(f"{where}, {one}: {type(error).__name__}: {error}") from error
+            raise UserError(f"{who}{at_function(reward, error)} {when}, {one}: {told(error)}") from error
+        where = f"{who}{at_function(reward)} {when}"
+        if scores is None:
+            raise UserError(
+                f"{where} returned {type(answer).__name__} {str(answer)[:60]!r}; it must return a list of numbers, "
+                f"one for each of the {len(completions)} completions"
+            )
         if len(scores) != len(completions):
             first = min(len(scores), len(completions) - 1)
             raise UserError(
                 f"{where} returned {len(scores)} scores for {len(completions)} completions; it must return one each, "
                 f"in order. The first without its own is {_show(first, completions, columns)}"
             )
-        for i, score in enumerate(scores):
-            if score is not None and not (isinstance(score, SupportsFloat) and math.isfinite(score)):
+        numbers = [None if score is None else _number(score) for score in scores]
+        for i, (score, number) in enumerate(zip(scores, numbers, strict=True)):
+            if score is not None and not abs(number) <= LARGEST:  # NaN neither
                 raise UserError(
-                    f"{where} gave {score!r} for {_show(i, completions, columns)}; return a finite number, or None "
-                    f"where it says nothing"
+                    f"{where} gave {score!r} for {_show(i, completions, columns)}; return a finite number of float32, "
+                    f"whose largest is 3.4e38, or None where it says nothing"
                 )
-        return scores
+        return numbers
 
     check.__name__ = reward.__name__
     return check
@@ -104,13 +135,22 @@ def reward_folders() -> list[Path]:
 
 
 def _load_file(module_name: str, name: str) -> ModuleType:
+    if Path(module_name).name != module_name or "\\" in module_name:
+        raise UserError(
+            f"reward {name!r} is a path; put the file into rewards/ and write file.function, or pkg.mod:function for "
+            f"a module that can be imported"
+        )
     for folder in reward_folders():
         path = folder / f"{module_name}.py"
         if module_name and path.is_file():
             spec = importlib.util.spec_from_file_location(f"rewards.{module_name}", path)
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module  # dataclasses look their module up there
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except RAISED as error:
+                del sys.modules[spec.name]
+                raise UserError(f"reward {name!r} cannot be loaded{at(error, str(path))}: {told(error)}") from error
             return module
     there = {str(folder): sorted(path.stem for path in folder.glob("*.py")) for folder in reward_folders()}
     raise FileNotFoundError(
@@ -120,12 +160,14 @@ def _load_file(module_name: str, name: str) -> ModuleType:
 
 
 def _import(module_name: str, name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise UserError(f"reward {name!r}: {module_name!r} is no name of a module; write pkg.mod:function")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a console script does not have it
     try:
         return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"reward {name!r}: cannot import {module_name!r} ({error})") from error
+    except RAISED as error:
+        raise UserError(f"reward {name!r}: cannot import {module_name!r}{at(error)}: {told(error)}") from error
 
 
 def _has(module: ModuleType) -> list[str]:
@@ -134,8 +176,12 @@ def _has(module: ModuleType) -> list[str]:
 
 
 def _check_parameters(name: str, function: Callable, parameters: Mapping[str, Any]) -> None:
-    known = inspect.signature(function).parameters
-    for key in parameters:
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:  # of some builtins
+        raise UserError(f"reward {name!r} does not tell its parameters; write a function that calls it") from error
+    for key, value in parameters.items():
+        check_range(f"reward_args, {name}: {key}", value)
         if key not in known or key in PASSED or known[key].default is inspect.Parameter.empty:
             settable = [p.name for p in known.values() if p.default is not p.empty and p.name not in PASSED]
             raise UserError(f"reward {name!r} has no parameter {key!r}; it has {settable or 'none'}")
@@ -147,9 +193,26 @@ def _first_that_raises(reward: Reward, completions: list, columns: dict) -> str:
         alone = {key: [value[i]] if _per_sample(value, completions) else value for key, value in columns.items()}
         try:
             reward(completions=[completions[i]], **alone)
-        except Exception:  # nothing is lost: the caller raises, chained to the first error, naming this sample
+        except RAISED:  # nothing is lost: the caller raises, chained to the first error, naming this sample
             return _show(i, completions, columns)
     return f"no single sample, only all {len(completions)} together"
+
+
+def _is_list(answer: Any) -> bool:
+    """A list, tuple, tensor, array or generator: one score after the other. A coroutine is closed, unawaited."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+    return isinstance(answer, Iterable) and not isinstance(answer, (str, bytes, Mapping, Set))
+
+
+def _number(score: Any) -> float:
+    """As float; NaN for what is none."""
+    if isinstance(score, (str, bytes)):
+        return math.nan
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # a tensor of several numbers, 10**400
+        return math.nan
 
 
 def _per_sample(value: Any, completions: list) -> bool:

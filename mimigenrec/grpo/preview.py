@@ -16,12 +16,12 @@ from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.cli import arg, start
-from mimigenrec.contract import load_tokenizer, prompt_ids
+from mimigenrec.contract import choose_support, load_tokenizer, prompt_ids, read_contract
 from mimigenrec.decoding.model import load_model
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.errors import UserError
-from mimigenrec.grpo.load_reward import checked, load_rewards
+from mimigenrec.grpo.checks import check_group_size, check_model, check_spread
+from mimigenrec.grpo.load_reward import check_weights, checked, load_rewards
 from mimigenrec.grpo.rollout import Rollout, roll_out
 from mimigenrec.grpo.train import checked_contract, data_folders, find_index, read_rows
 from mimigenrec.sids.tokens import join_sid, read_index
@@ -38,16 +38,19 @@ class PreviewConfig:
     reward_weights: list[float] = arg("one per reward (default: 1 each)", factory=list)
     index: Path | None = arg("id2sid.json (default: the data folder's, else the checkpoint's)", default=None)
     rollout: Rollout = arg("G beams of one search, G draws (all different: distinct), or half each", default="beam")
-    support: Support = arg("log-probabilities over the vocabulary or among the legal tokens", default="vocab")
-    groups: int = arg("rows of train.json to roll out, drawn with the seed", default=4)
-    num_generations: int = arg("G, rollouts per prompt", default=16)
-    temperature: float = arg("of the draws", default=1.0)
-    max_prompt_length: int = arg("longest prompt allowed, in tokens", default=512)
-    batch_size: int = arg("prompts in one search", default=8)
-    seed: int = arg("which rows, which draws", default=42)
+    support: Support | None = arg(
+        "log-probabilities over the vocabulary or among the legal tokens (default: the checkpoint's)", default=None
+    )
+    groups: int = arg("rows of train.json to roll out, drawn with the seed", default=4, least=1)
+    num_generations: int = arg("G, rollouts per prompt", default=16, least=2)
+    temperature: float = arg("of the draws", default=1.0, above=0)
+    max_prompt_length: int = arg("longest prompt allowed, in tokens", default=512, least=1)
+    batch_size: int = arg("prompts in one search", default=8, least=1)
+    seed: int = arg("which rows, which draws", default=42, least=0, most=2**32 - 1)
 
 
 def main(config: PreviewConfig) -> None:
+    check_model(config.model)
     set_seed(config.seed)
     G = config.num_generations
     rl, folder = data_folders(config.data)
@@ -56,23 +59,23 @@ def main(config: PreviewConfig) -> None:
     sids = read_index(index)
     check_same_catalogue(sids, index, config.model)
     checked_contract(folder, config.model, tokenizer)
+    support = choose_support(config.support, read_contract(config.model), config.model)
     trie = SidTrie.from_sids(sids, tokenizer)
+    check_weights(config.reward_weights, config.rewards)
     rewards = [checked(reward) for reward in load_rewards(config.rewards, config.reward_args)]
     weights = config.reward_weights or [1.0] * len(rewards)
-    if len(weights) != len(rewards):
-        raise UserError(f"reward_weights has {len(weights)} numbers for {len(rewards)} rewards; give one each")
-    if not 2 <= G <= trie.n_sids:
-        raise UserError(f"num_generations={G}: a group has 2 or more rollouts and at most {trie.n_sids} SIDs")
+    check_group_size(G, trie)
     targets = {join_sid(sid) for sid in sids.values()}
     rows = read_rows(rl / "train.json", targets, index, tokenizer, config.max_prompt_length)
     rows = random.Random(config.seed).sample(rows, min(config.groups, len(rows)))
     model = load_model(config.model).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = prompt_ids(tokenizer, [row["prompt"] for row in rows])
     sampling = {"temperature": config.temperature, "top_k": 0}
-    groups = roll_out(model, tokenizer, trie, prompts, G, config.rollout, config.support, sampling, config.batch_size)
+    groups = roll_out(model, tokenizer, trie, prompts, G, config.rollout, support, sampling, config.batch_size)
     texts = [tokenizer.batch_decode(group, skip_special_tokens=True) for group in groups]
     scores = ask_rewards(rewards, rows, texts, groups)  # (groups, G, rewards)
     total = (scores * torch.tensor(weights)).nansum(dim=-1)  # (groups, G)
+    check_spread(total)
     advantages = group_advantages(total)
     names = [reward.__name__ for reward in rewards]
     for i, row in enumerate(rows):

@@ -20,6 +20,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from mimigenrec.contract import check_support, prompt_ids
+from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import MissingPackage, UserError
@@ -28,6 +29,7 @@ from mimigenrec.grpo.checks import (
     check_arguments,
     check_groups,
     check_pool,
+    check_spread,
     check_whole_batch,
     warn_of_ranks_that_mean_nothing,
 )
@@ -36,10 +38,11 @@ from mimigenrec.grpo.inside_trie import InsideTrie
 from mimigenrec.grpo.load_reward import checked
 from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
 from mimigenrec.grpo.shared_prefix import completion_logps, obstacle_to_sharing, whole_groups
-from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains
+from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains, stopped_at
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
 from mimigenrec.grpo.validation import validate
 from mimigenrec.sids.tokens import split_sid
+from mimigenrec.training import LookFirst, StopIfNotFinite, check_number, diverged, has_weights
 
 if not trl.__version__.startswith("0.24."):
     raise MissingPackage(
@@ -55,6 +58,8 @@ SEAMS = (
     "_prepare_inputs",  # the rows of a prompt stay together in a micro-batch
     "_compute_loss",  # rows that cannot change the loss are not computed; cross-entropy on the targets is added
     "_determine_best_metric",  # an evaluation that breaks the stop rule is never the best
+    "_maybe_log_save_evaluate",  # a norm of the gradient that is not finite ends the run
+    "_load_best_model",  # a best checkpoint that is not there is an error
 )
 
 
@@ -110,6 +115,12 @@ class BeamGRPOTrainer(GRPOTrainer):
         self._targets: Targets | None = None  # while a loss is computed that holds cross-entropy on them
         self.add_callback(SaveBetweenGenerations())
         self.add_callback(StopRule(args.stop_hr50_drop, args.stop_patience))
+        self.add_callback(StopIfNotFinite())
+        self.add_callback(LookFirst(self._has_ended))
+
+    def _has_ended(self, state) -> bool:
+        stopped = stopped_at(state.log_history, self.args.stop_hr50_drop, self.args.stop_patience)
+        return state.global_step >= state.max_steps or stopped is not None
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """In: every row G times in a row. Out: TRL's tensors of N rows, and what hints and ce_coef need beside.
@@ -182,7 +193,9 @@ class BeamGRPOTrainer(GRPOTrainer):
             rewards = self.accelerator.gather(torch.cat([group.scores for group in self._groups]))
         else:
             rewards = self._ask_rewards(inputs, prompts, completions, completion_ids_list)
-        silent = self._silent(rewards.view(-1, self.num_generations, rewards.shape[1]))
+        groups = rewards.view(-1, self.num_generations, rewards.shape[1])
+        check_spread(self._totals(groups), f"step {self.state.global_step + 1}: ")
+        silent = self._silent(groups)
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["groups_without_signal"].append(silent.sum().item())
         metrics["groups_without_signal_share"].append(silent.float().mean().item())
@@ -195,10 +208,14 @@ class BeamGRPOTrainer(GRPOTrainer):
         inputs = [{**row, "group_index": first + i // G, "rank_in_group": i % G} for i, row in enumerate(inputs)]
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
+    def _totals(self, rewards: Tensor) -> Tensor:
+        """rewards (groups, G, rewards) -> (groups, G), their weighted sums as TRL takes them."""
+        return (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)
+
     def _silent(self, rewards: Tensor) -> Tensor:
         """rewards (groups, G, rewards) -> (groups,) bool: are the weighted sums of a group all equal?"""
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)  # (groups, G)
-        return torch.isclose(total.std(dim=1), torch.zeros(len(total), device=total.device))
+        spread = self._totals(rewards).std(dim=1)
+        return torch.isclose(spread, torch.zeros_like(spread))
 
     def _most(self, n: int) -> int:
         return int(self.accelerator.gather(torch.tensor([n], device=self.accelerator.device)).max())
@@ -270,6 +287,27 @@ class BeamGRPOTrainer(GRPOTrainer):
             loss = loss + self.args.ce_coef * self._ce / self.current_gradient_accumulation_steps
         return loss
 
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """TRL's, Liger's loss included. Raises UserError if it is not finite, before there is a gradient of it."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        check_number("loss", loss.item(), self.state.global_step + 1, self.args)
+        return loss
+
+    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, *args, **kwargs):
+        if grad_norm is not None and not self.args.fp16:  # whose scaler leaves out a step with such a norm
+            check_number("norm of the gradient", float(grad_norm), self.state.global_step, self.args)
+        return super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        """transformers (4.57) ends with the last model, and a remark, where the best one is not there."""
+        best = self.state.best_model_checkpoint
+        places = [best, str(Path(self.args.output_dir) / Path(best).name)]  # output_dir may have moved
+        there = [place for place in places if has_weights(place)]
+        if not there:
+            raise UserError(f"the best model, {best}, is gone, so there is nothing to end with; put it back")
+        self.state.best_model_checkpoint = there[0]
+        super()._load_best_model()
+
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """HR and NDCG at 10 and 50 of the constrained search, over the rows of eval_dataset, shared by the processes.
 
@@ -331,5 +369,8 @@ class BeamGRPOTrainer(GRPOTrainer):
         ):
             was_training = model.training
             model.eval()
-            yield model
+            try:
+                yield model
+            except NotFinite as error:
+                raise diverged("the model's scores are not finite", self.state.global_step + 1, self.args) from error
             model.train(was_training)

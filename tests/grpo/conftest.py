@@ -19,7 +19,7 @@ def sft(tmp_path_factory, tiny_model, tokenizer, toy) -> Path:
     write_index(folder / "id2sid.json", toy.sids)
     prompt = row_messages({"input": "<a_0><b_0><c_0>"})
     golden = ((prompt, prompt_ids(tokenizer, [prompt])[0]),)
-    replace(Contract.of("contract", tokenizer), golden=golden).write(folder)
+    replace(Contract.of("contract", tokenizer), golden=golden, support="vocab").write(folder)
     return folder
 
 
@@ -136,3 +136,27 @@ logging_steps: 1
 use_cpu: true
 disable_tqdm: true
 """  # of a command on the toy, without its rewards
+
+
+PLAIN = "rewards: [ranking_reward.rule_reward, ranking_reward.ndcg_rule_reward]" + SETTINGS
+
+
+@pytest.fixture
+def command(sft, rl_data, tmp_path):
+    """command(out, "key=value", ...) -> arguments of `mimigenrec grpo` for the toy checkpoint and data."""
+    (tmp_path / "run.yaml").write_text(PLAIN)
+
+    def make(out, *options):
+        folders = [f"model={sft}", f"data={rl_data}", f"output_dir={tmp_path / out}"]
+        return [str(tmp_path / "run.yaml"), *folders, *options]
+
+    return make
+
+
+def run(argv):
+    """`mimigenrec grpo` in this process."""
+    from mimigenrec.cli import parse
+    from mimigenrec.grpo.config import RLConfig
+    from mimigenrec.grpo.train import RunConfig, main
+
+    main(*parse(RunConfig, RLConfig, argv=argv))

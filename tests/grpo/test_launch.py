@@ -30,26 +30,55 @@ def test_the_variables_reach_the_command(said):
     words = said(1, names, "--beta", "0")
     expected = "-m mimigenrec.grpo.train c --model m --data d --index i --output_dir o --num_generations 8 --beta 0"
     assert words[-len(expected.split()) :] == expected.split()
-    assert words[:2] == ["-m", "accelerate.commands.launch"]
+    assert words[:3] == ["-m", "mimigenrec.launch", "accelerate.commands.launch"]
 
 
 def test_several_processes_without_a_gpu_go_through_torchrun(said):
     words = said(0, {"MODEL_PATH": "m", "NUM_PROCESSES": "2"})
-    assert words[:4] == ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    assert words[:5] == ["-m", "mimigenrec.launch", "torch.distributed.run", "--nproc_per_node", "2"]
     assert "accelerate.commands.launch" in said(2, {"MODEL_PATH": "m", "NUM_PROCESSES": "2"})
     assert "--cpu" in said(0, {"MODEL_PATH": "m"})
 
 
-def test_an_accelerate_config_is_passed_on(said):
-    words = said(8, {"MODEL_PATH": "m", "NUM_PROCESSES": "8", "ACCELERATE_CONFIG": "z.yaml"})
-    assert words[2:8] == ["--config_file", "z.yaml", "--main_process_port", "29503", "--num_processes", "8"]
+def test_an_accelerate_config_is_passed_on(said, tmp_path):
+    config = tmp_path / "z.yaml"
+    config.touch()
+    words = said(8, {"MODEL_PATH": "m", "NUM_PROCESSES": "8", "ACCELERATE_CONFIG": str(config)})
+    assert words[3:9] == ["--config_file", str(config), "--main_process_port", "29503", "--num_processes", "8"]
 
 
-def test_without_a_model_it_says_so(tmp_path):
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        ({}, "MODEL_PATH: set it to the folder of an SFT checkpoint"),
+        ({"MODEL_PATH": "m", "NUM_PROCESSES": "two"}, "error: NUM_PROCESSES is 'two'; it must be 1 or more"),
+        ({"MODEL_PATH": "m", "NUM_PROCESSES": "0"}, "error: NUM_PROCESSES is '0'; it must be 1 or more"),
+        ({"MODEL_PATH": "m", "ACCELERATE_CONFIG": "z.yaml"}, "error: ACCELERATE_CONFIG z.yaml is missing"),
+    ],
+)
+def test_a_variable_that_is_missing_or_wrong_is_named(variables, message):
+    environment = {"PATH": os.environ["PATH"], "PYTHON": "false", **variables}
     done = subprocess.run(
-        ["bash", str(ROOT / "trl_trainer.sh")], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+        ["bash", str(ROOT / "trl_trainer.sh")], env=environment, capture_output=True, text=True, cwd=ROOT
     )
-    assert done.returncode and "MODEL_PATH: SFT checkpoint folder" in done.stderr
+    assert done.returncode and message in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_stops_the_run_is_one_message_without_the_launchers_traceback(processes, tmp_path):
+    variables = {"MODEL_PATH": "/nowhere", "NUM_PROCESSES": processes, "PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", str(ROOT / "trl_trainer.sh")],
+        env={**os.environ, **variables, "CUDA_VISIBLE_DEVICES": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    messages = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert messages == ["error: --model '/nowhere' is not a folder here; correct the path"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)

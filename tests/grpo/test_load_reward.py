@@ -1,8 +1,11 @@
+import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from mimigenrec.grpo.load_reward import checked, load_reward, load_rewards
+from mimigenrec.errors import UserError
+from mimigenrec.grpo.load_reward import check_weights, checked, load_reward, load_rewards
 
 ROWS = {
     "completions": [[{"role": "assistant", "content": text}] for text in ("<a_1>", "<a_2>", "<a_3>")],
@@ -16,16 +19,28 @@ def mine(tmp_path, monkeypatch):
     """A working directory with rewards/mine.py and a package pkg/mod.py."""
     (tmp_path / "rewards").mkdir()
     (tmp_path / "rewards" / "mine.py").write_text(
-        "import math\n"
+        "import json, math, sys, torch\n"
         "def steady(completions, value=0.5, **columns):\n    return [value] * len(completions)\n"
         "def short(completions, **columns):\n    return [1.0] * (len(completions) - 1)\n"
         "def nan(completions, **columns):\n    return [1.0, math.nan, 1.0]\n"
-        "def text(completions, **columns):\n    return [1, '0.5', 1]\n"
         "def nothing(completions, **columns):\n    pass\n"
-        "def none(completions, **columns):\n    return [1.0, None, 1.0]\n"
         "def raises(completions, **columns):\n"
-        "    return [1 / (chat[0]['content'] != '<a_3>') for chat in completions]\n"
+        "    a = completions\n"
+        "    return [1 / (chat[0]['content'] != '<a_3>') for chat in a]\n"
         "def pairs(completions, **columns):\n    return [1 / (3 - len(completions))] * len(completions)\n"
+        "def inner(completions, **columns):\n    return json.loads('no')\n"
+        "def leaves(completions, **columns):\n    sys.exit(0)\n"
+        "def narrow(completions, trainer_state):\n    return [1.0]\n"
+        "def none(completions, **columns):\n    return [1.0, None, 1.0]\n"
+        "def text(completions, **columns):\n    return [1, '0.5', 1]\n"
+        "def big(completions, **columns):\n    return [1e308, 0, 0]\n"
+        "def huge(completions, **columns):\n    return [10**400, 0, 0]\n"
+        "def pair(completions, **columns):\n    return [torch.ones(2)] * 3\n"
+        "def one_text(completions, **columns):\n    return '111'\n"
+        "def a_map(completions, **columns):\n    return {0: 1.0, 1: 0.0, 2: 0.0}\n"
+        "def later(completions, **columns):\n"
+        "    async def answer():\n        return [1.0]\n"
+        "    return answer()\n"
     )
     (tmp_path / "pkg_of_mine").mkdir()
     (tmp_path / "pkg_of_mine" / "mod.py").write_text("def steady(completions, **columns):\n    return [2.0]\n")
@@ -99,18 +114,98 @@ def test_two_functions_of_one_name_keep_their_metrics_apart(mine):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("short", "'short' at step 7 returned 2 scores for 3 completions.*sample 2"),
-        ("nan", "'nan' at step 7 gave nan for sample 1 .*<a_2>"),
-        ("text", "'text' at step 7 gave '0.5' for sample 1 .*finite number"),
-        ("nothing", "'nothing' at step 7.*'NoneType' object is not iterable"),
-        ("raises", "'raises' at step 7, sample 2 .*<a_3>.*ZeroDivisionError"),
-        ("pairs", "'pairs' at step 7, no single sample, only all 3 together: ZeroDivisionError"),
+        ("short", r"'short' \(rewards/mine.py, line 4\) at step 7 returned 2 scores for 3 completions.*sample 2"),
+        ("nan", r"'nan' \(rewards/mine.py, line 6\) at step 7 gave nan for sample 1 .*<a_2>"),
+        ("text", "'text' .* gave '0.5' for sample 1 .*finite number"),
+        ("big", "'big' .* gave 1e[+]308 for sample 0 .*largest is 3.4e38"),
+        ("huge", "'huge' .* gave 1000.* for sample 0"),
+        ("pair", r"'pair' .* gave tensor\(\[1., 1.\]\) for sample 0"),
+        ("nothing", "'nothing' .* returned NoneType 'None'; it must return a list of numbers"),
+        ("one_text", "'one_text' .* returned str '111'"),
+        ("a_map", "'a_map' .* returned dict "),
+        ("later", "'later' .* returned coroutine "),
+        ("raises", r"'raises' \(rewards/mine.py, line 12\) at step 7, sample 2 .*<a_3>.*ZeroDivisionError"),
+        ("pairs", "'pairs' .* no single sample, only all 3 together: ZeroDivisionError"),
+        ("inner", r"'inner' \(rewards/mine.py, line 16\) .* JSONDecodeError"),  # its author's line, not json's
+        ("leaves", r"'leaves' \(rewards/mine.py, line 18\) .* it calls sys.exit\(0\)"),
+        ("narrow", r"'narrow' \(rewards/mine.py, line 19\) .* unexpected keyword argument 'reward_model'"),
     ],
 )
-def test_an_answer_that_cannot_be_used_names_reward_step_and_sample(mine, name, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.filterwarnings("error")  # of a coroutine that was never awaited
+def test_an_answer_that_cannot_be_used_names_reward_line_step_and_sample(mine, name, message):
+    with pytest.raises(UserError, match=message):
         checked(load_reward(f"mine.{name}"))(**ROWS)
 
 
 def test_none_means_says_nothing(mine):
     assert checked(load_reward("mine.none"))(**ROWS) == [1.0, None, 1.0]
+
+
+def test_a_tensor_a_generator_and_a_tuple_are_scores_too():
+    for answer in (torch.tensor([1.0, 0.0, 2.0]), (x for x in (1, 0, 2)), (True, False, 2.0)):
+
+        def reward(answer=answer, **columns):
+            return answer
+
+        assert checked(reward)(**ROWS) == [1.0, 0.0, 2.0]
+
+
+def test_ctrl_c_is_not_the_rewards_fault():
+    def slow(completions, **columns):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checked(slow)(**ROWS)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("def f(:\n", r"reward 'bad.f' cannot be loaded \(rewards/bad.py, line 1\): SyntaxError: "),
+        (
+            "x = 1\nimport package_of_nobody\n",
+            r"\(rewards/bad.py, line 2\): ModuleNotFoundError: No module named 'pack",
+        ),
+        ("\n\nopen('nowhere.txt')\n", r"\(rewards/bad.py, line 3\): FileNotFoundError: .*nowhere.txt"),
+        ("import sys\nsys.exit(0)\n", r"\(rewards/bad.py, line 2\): it calls sys.exit\(0\)"),
+        ("async def f(completions, **columns):\n    return []\n", r"'bad.f' \(rewards/bad.py, line 1\) is async"),
+        ("f = 3\n", "bad.py has no function 'f'"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_named_with_its_line(mine, text, message):
+    (mine / "rewards" / "bad.py").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_reward("bad.f")
+
+
+@pytest.mark.parametrize("name, text", [("syntax", "\ndef f(:\n"), ("leaves", "import sys\nsys.exit(0)\n")])
+def test_a_module_that_cannot_be_loaded_is_named_with_its_line(mine, name, text):
+    (mine / f"module_that_{name}.py").write_text(text)
+    with pytest.raises(UserError, match=rf"cannot import 'module_that_{name}' \(module_that_{name}.py, line 2\): "):
+        load_reward(f"module_that_{name}:f")
+
+
+@pytest.mark.parametrize("name", ["../outside.f", "sub/outside.f", "/tmp/outside.f", r"..\outside.f"])
+def test_a_path_reaches_nothing_outside_of_rewards(mine, name):
+    (mine / "outside.py").write_text("def f(completions, **columns):\n    return []\n")
+    with pytest.raises(UserError, match=f"reward {re.escape(repr(name))} is a path; put the file into rewards/"):
+        load_reward(name)
+    with pytest.raises(UserError, match="is no name of a module"):
+        load_reward("../outside:f")
+
+
+@pytest.mark.parametrize(
+    "args", [["mine.steady"], {"mine.steady": 3}, {"mine.steady": {"value": float("nan")}}, "mine.steady"]
+)
+def test_reward_args_of_another_form_are_refused(mine, args):
+    with pytest.raises(UserError, match="reward_args"):
+        load_rewards(["mine.steady"], args)
+
+
+def test_weights_are_one_each_and_not_all_nothing():
+    check_weights(None, ["a", "b"])
+    check_weights([0.0, 1.0], ["a", "b"])
+    with pytest.raises(UserError, match="1 numbers for 2 rewards"):
+        check_weights([1.0], ["a", "b"])
+    with pytest.raises(UserError, match="reward_weights are all 0"):
+        check_weights([0.0, 0.0], ["a", "b"])

@@ -47,7 +47,7 @@ def test_a_group_without_signal_is_told(sft, rl_data, capsys, tmp_path, monkeypa
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--num_generations", "8"], "num_generations=8.* at most 7 SIDs"),
+        (["--num_generations", "8"], "num_generations=8 .* the catalogue has 7"),
         (["--reward_weights", "1", "2"], "2 numbers for 1 rewards"),
     ],
 )

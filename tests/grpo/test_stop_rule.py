@@ -8,9 +8,10 @@ import torch
 
 from mimigenrec.cli import parse
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.stop_rule import breaks, stopped_at
-from mimigenrec.grpo.train import RunConfig, already_stopped, main, summary
+from mimigenrec.grpo.train import RunConfig, finished, main, summary
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index
 from tests.conftest import make_model, make_tokenizer
@@ -188,16 +189,39 @@ FLAGS = f"{STOP} metric_for_best_model=eval_ndcg@10 num_generations=4 per_device
 
 def test_a_run_that_was_stopped_and_is_started_again_changes_nothing(sft, rl_data, tmp_path, capsys):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "trainer_state.json").write_text(json.dumps({"log_history": log_of(0.5, 0.4, 0.4)}))
     flags = [f"model={sft}", f"data={rl_data}", f"output_dir={out}", "rewards=ranking_reward.rule_reward"]
-    run, args = parse(RunConfig, RLConfig, argv=[*flags, *FLAGS.split()])
+    main(*parse(RunConfig, RLConfig, argv=[*flags, *FLAGS.split(), "max_steps=1"]))
+    (out / "trainer_state.json").write_text(json.dumps({"log_history": log_of(0.5, 0.4, 0.4), "max_steps": 99}))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    run, args = parse(RunConfig, RLConfig, argv=[*flags, *FLAGS.split(), "max_steps=1"])
     main(run, args)
-    assert "was ended by stop_hr50_drop at step 20; overwrite_output_dir starts anew" in capsys.readouterr().out
-    assert [path.name for path in out.iterdir()] == ["trainer_state.json"]
-    assert already_stopped(RLConfig(str(out), use_cpu=True)) is None  # without the rule it goes on
+    assert "was ended by stop_hr50_drop at step 20: nothing to do; overwrite_output_dir" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     args.overwrite_output_dir = True
-    assert already_stopped(args) is None
+    assert finished(args) is None
+
+
+def test_a_run_killed_where_the_rule_had_ended_it_takes_no_step_more(harmful):
+    options = {"stop_hr50_drop": 0.1, "stop_patience": 2, "save_only_model": False, "save_total_limit": 3}
+    trainer = harmful(**options)
+    trainer.train()
+    step, best = trainer.state.global_step, trainer.state.best_model_checkpoint
+    again = harmful(**options, eval_on_start=True)
+    again.args.eval_on_start = False
+    again.train(resume_from_checkpoint=f"{trainer.args.output_dir}/checkpoint-{step}")
+    assert again.state.global_step == step < 12 and again.state.best_model_checkpoint == best
+    assert hrs(again) == hrs(trainer)
+
+
+def test_a_best_model_that_is_gone_ends_in_words_and_one_that_was_moved_is_found(harmful, tmp_path):
+    trainer = harmful()
+    (tmp_path / "out" / "checkpoint-3").mkdir(parents=True)
+    trainer.state.best_model_checkpoint = "elsewhere/checkpoint-3"
+    with pytest.raises(UserError, match="the best model, elsewhere/checkpoint-3, is gone"):
+        trainer._load_best_model()
+    trainer.model.save_pretrained(tmp_path / "out" / "checkpoint-3")
+    trainer._load_best_model()
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "out" / "checkpoint-3")
 
 
 def test_a_run_that_goes_on_from_the_sft_checkpoint_keeps_its_measure(sft, rl_data, tmp_path):

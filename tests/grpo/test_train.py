@@ -14,31 +14,15 @@ from transformers import AutoTokenizer
 from mimigenrec.cli import parse
 from mimigenrec.contract import Contract, read_contract
 from mimigenrec.decoding.model import MIMIGenRec
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.train import RunConfig, check_launch, last_checkpoint, latest, main, read_rows
+from mimigenrec.grpo.train import RunConfig, as_dataset, check_launch, latest, read_rows
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index
-from tests.grpo.conftest import SETTINGS
+from tests.grpo.conftest import run
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAIN = "rewards: [ranking_reward.rule_reward, ranking_reward.ndcg_rule_reward]" + SETTINGS
-
-
-@pytest.fixture
-def command(sft, rl_data, tmp_path):
-    """command(out, "key=value", ...) -> arguments of `mimigenrec grpo` for the toy checkpoint and data."""
-    (tmp_path / "run.yaml").write_text(PLAIN)
-
-    def make(out, *options):
-        folders = [f"model={sft}", f"data={rl_data}", f"output_dir={tmp_path / out}"]
-        return [str(tmp_path / "run.yaml"), *folders, *options]
-
-    return make
-
-
-def run(argv):
-    main(*parse(RunConfig, RLConfig, argv=argv))
 
 
 def weights(folder):
@@ -110,13 +94,6 @@ def test_killed_and_started_again_equals_never_stopped(command, tmp_path, monkey
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-def test_a_finished_run_started_again_changes_nothing(command, tmp_path):
-    run(command("out", "max_steps=1", "save_steps=1"))
-    before = weights(tmp_path / "out")
-    run(command("out", "max_steps=1", "save_steps=1"))
-    assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "out").items())
-
-
 def test_lora_saves_an_adapter_that_recommends(command, tmp_path):
     run(command("out", "max_steps=1", "lora_r=2"))
     assert (tmp_path / "out" / "adapter_config.json").is_file()
@@ -165,6 +142,13 @@ GOOD = {"prompt": [{"role": "user", "content": "?"}], "reward_model": {"ground_t
         ([], "train.json must be a list of rows and hold at least one"),
         ([GOOD, {"prompt": GOOD["prompt"]}], "train.json, row 1: needs 'prompt'"),
         ([{**GOOD, "prompt": []}], "row 0: needs 'prompt'"),
+        ({"rows": [GOOD]}, "train.json must hold a list, found"),
+        ([GOOD, "text"], "row 1: needs 'prompt'"),
+        ([GOOD, None], "row 1: needs 'prompt'"),
+        ([{**GOOD, "prompt": [{"content": "?"}]}], "row 0: needs 'prompt'.*role and content"),
+        ([{**GOOD, "reward_model": "<a_0><b_0><c_0>"}], "row 0: needs .* 'ground_truth'; found"),
+        ([GOOD, {**GOOD, "weight": 1}], r"row 1: has the columns \['prompt', 'reward_model', 'weight'\], row 0 has"),
+        ([{**GOOD, "rank_in_group": 1}], "the trainer fills in rank_in_group itself"),
         ([{**GOOD, "prompt": "text"}], "row 0: needs 'prompt'"),
         ([{**GOOD, "reward_model": {"ground_truth": None}}], "row 0: needs 'prompt'"),
         ([{**GOOD, "reward_model": {"ground_truth": "<a_0><b_0>"}}], "row 0: the target '<a_0><b_0>' is no SID of"),
@@ -173,6 +157,12 @@ GOOD = {"prompt": [{"role": "user", "content": "?"}], "reward_model": {"ground_t
 def test_rows_that_cannot_be_used_are_refused(command, data_with, train, message):
     with pytest.raises(ValueError, match=message):
         run(command("out", f"data={data_with(train)}"))
+
+
+def test_a_column_of_several_types_is_refused_with_its_file():
+    rows = [{**GOOD, "extra_info": {"index": index}} for index in (0, "one")]
+    with pytest.raises(UserError, match="x.json: a column holds values of several types"):
+        as_dataset(rows, "x.json")
 
 
 def numbered(*indexes, task="task1_sid_sft"):
@@ -186,11 +176,11 @@ def test_latest_rows_are_the_last_of_each_task_in_the_order_of_the_file():
     assert latest(rows, 0, "x.json") == latest(rows, 99, "x.json") == rows
 
 
-def test_latest_rows_of_rows_that_tell_no_index_or_a_negative_number_are_refused():
+def test_latest_rows_of_rows_that_tell_no_index_are_refused():
     with pytest.raises(ValueError, match="x.json, row 1: --latest_rows needs extra_info with task and index"):
         latest([*numbered(0), {"extra_info": {"task": "task1_sid_sft"}}], 1, "x.json")
-    with pytest.raises(ValueError, match="--latest_rows -1 must be"):
-        latest(numbered(0), -1, "x.json")
+    with pytest.raises(ValueError, match="x.json, row 0: --latest_rows needs"):
+        latest([{"extra_info": ["task", "index"]}], 1, "x.json")
 
 
 def test_latest_rows_train_on_these_alone(command, tmp_path):
@@ -252,12 +242,29 @@ def test_a_tokenizer_without_the_sids_is_refused(command, data_with, toy):
 
 
 def test_an_adapter_and_a_folder_that_is_not_there_are_refused_as_start(command, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+    with pytest.raises(UserError, match="--model 'saves/my/nowhere' is not a folder here"):
         run(command("out", "model=saves/my/nowhere"))
+    with pytest.raises(UserError, match="--model owner/model is no folder here. RL starts from the folder of an SFT"):
+        run(command("out", "model=owner/model"))
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="is a LoRA adapter.*llamafactory-cli export"):
         run(command("out", f"model={tmp_path / 'adapter'}"))
+
+
+def test_a_run_never_writes_over_what_it_reads(command, sft, rl_data):
+    for out in (sft, sft.parent):
+        with pytest.raises(UserError, match=f"output_dir {out} holds --model .*, which the run would write over"):
+            run(command(out))
+    with pytest.raises(UserError, match="is the data folder, which the run would write over"):
+        run(command(rl_data))
+
+
+def test_a_lora_target_may_be_one_name_and_must_be_one_of_the_model(command, tmp_path):
+    run(command("out", "max_steps=1", "lora_r=2", "lora_target=q_proj", "save_strategy=no"))
+    assert read_json(tmp_path / "out" / "adapter_config.json", "test")["target_modules"] == ["q_proj"]
+    with pytest.raises(UserError, match="--lora_target 'q_prj' is no module of the model; choose from .*q_proj"):
+        run(command("other", "lora_r=2", "lora_target=q_prj"))
 
 
 def test_accelerates_silent_single_process_is_refused():
@@ -267,16 +274,6 @@ def test_accelerates_silent_single_process_is_refused():
     check_launch({}, has_gpu=False)
     check_launch({**several, "WORLD_SIZE": "2"}, has_gpu=False)
     check_launch(several, has_gpu=True)
-
-
-def test_the_last_whole_checkpoint_is_taken(tmp_path):
-    for step, state in ((9, "{}"), (10, "{}"), (11, None), (12, '{"log_history": [')):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    args = RLConfig(str(tmp_path), use_cpu=True)
-    assert last_checkpoint(args) == str(tmp_path / "checkpoint-10")
-    assert last_checkpoint(RLConfig(str(tmp_path), use_cpu=True, overwrite_output_dir=True)) is None
 
 
 @pytest.mark.slow

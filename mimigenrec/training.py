@@ -1,0 +1,201 @@
+"""A run of `sft` or `grpo` in its output_dir: is it finished, is it the run that is asked for, do its numbers hold?
+
+transformers writes trainer_state.json of a checkpoint when the rest of it is there, and that of output_dir behind the
+final model. It is what tells a whole checkpoint and a finished run from what a kill left.
+"""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from mimigenrec.decoding.weights import WEIGHTS, check_finite, parts
+from mimigenrec.errors import UserError
+from mimigenrec.files import read_json
+from mimigenrec.manifest import check_same_run
+
+STATE = "trainer_state.json"
+OVERWRITE = "overwrite_output_dir: true"
+
+# What a folder of a checkpoint has besides WEIGHTS where an adapter, FSDP or DeepSpeed wrote it.
+OTHER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "pytorch_model_fsdp*", "global_step*")
+
+# Keys of transformers' TrainingArguments on which no weight depends; all others must be those of the run that goes on.
+FREE = frozenset(
+    """
+    output_dir overwrite_output_dir resume_from_checkpoint do_train do_eval do_predict save_total_limit
+    log_level log_level_replica log_on_each_node logging_dir logging_strategy logging_first_step logging_steps
+    logging_nan_inf_filter report_to run_name project trackio_space_id disable_tqdm skip_memory_metrics
+    include_tokens_per_second include_num_input_tokens_seen debug
+    push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision
+    push_to_hub_model_id push_to_hub_organization push_to_hub_token
+    no_cuda use_cpu use_mps_device local_rank tpu_num_cores ddp_backend ddp_timeout ddp_bucket_cap_mb
+    ddp_broadcast_buffers ddp_find_unused_parameters gradient_checkpointing gradient_checkpointing_kwargs
+    torch_empty_cache_steps per_device_eval_batch_size eval_accumulation_steps
+    dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory dataloader_persistent_workers
+    """.split()
+)
+
+log = logging.getLogger(__name__)
+
+
+def state_of(folder: str | Path) -> dict[str, Any] | None:
+    """Its trainer_state.json; None where it is missing or was not written to its end."""
+    path = Path(folder) / STATE
+    if not path.is_file():
+        return None
+    try:
+        state = json.loads(path.read_bytes())
+    except ValueError:
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def has_weights(folder: str | Path) -> bool:
+    return any(any(Path(folder).glob(name)) for name in (*WEIGHTS, *OTHER_WEIGHTS))
+
+
+def is_over(state: Mapping[str, Any]) -> bool:
+    """Whether max_steps are done. state: the content of a trainer_state.json."""
+    return state.get("global_step", 0) >= state.get("max_steps", math.inf)
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest whole checkpoint."""
+    whole = [folder for folder in checkpoints(output_dir) if state_of(folder) is not None and has_weights(folder)]
+    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    folders = (folder for folder in Path(output_dir).glob("checkpoint-*") if folder.is_dir())
+    return sorted(folder for folder in folders if folder.name.rpartition("-")[2].isdecimal())
+
+
+def remove_unfinished(output_dir: str | Path) -> None:
+    """Removes checkpoints that a kill or a full disk left without state or weights: nothing can go on from them, and
+    transformers, which deletes the oldest by its time, would keep one of them in place of a whole one."""
+    for folder in checkpoints(output_dir):
+        if state_of(folder) is None or not has_weights(folder):
+            log.warning("%s is half-written or half-deleted; removing it", folder)
+            shutil.rmtree(folder)
+
+
+def remove_run(output_dir: str | Path) -> None:
+    """Removes checkpoints, weights and state of the run before: nothing of it may pass for the one that begins."""
+    for folder in checkpoints(output_dir):
+        shutil.rmtree(folder)
+    for name in (STATE, "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "adapter_model*"):
+        for path in Path(output_dir).glob(name):
+            path.unlink()
+
+
+def check_run(output_dir: str | Path, now: Mapping[str, Any], free: Collection[str], overwrite: bool) -> None:
+    """Raises UserError if going on in output_dir, or replacing what it holds, would mix two runs.
+
+    now         the manifest of the run that is asked for, with its "command"
+    free        keys of its config that may differ
+    overwrite   whether overwrite_output_dir is set: it replaces a run of the same command, and nothing else
+    """
+    folder = Path(output_dir)
+    if not (checkpoints(folder) or has_weights(folder) or (folder / STATE).is_file()):
+        return
+    command, path = now["command"], folder / "manifest.json"
+    if not path.is_file():
+        raise UserError(
+            f"output_dir {folder} holds a model or checkpoints and no manifest.json, so nothing tells of which run "
+            f"they are; take another folder"
+        )
+    before = read_json(path, made_by=f"mimigenrec {command}", kind=dict)
+    made_by = before.get("command", command)
+    if made_by != command:
+        raise UserError(f"output_dir {folder} holds what mimigenrec {made_by} made; take another folder")
+    if not overwrite:
+        check_same_run(folder, before, now, free, OVERWRITE)
+
+
+def model_files(folder: str | Path) -> list[Path]:
+    """The files of a model that say what it answers: weights, shape and tokenizer, those that are there."""
+    folder = Path(folder)
+    weights = [path for name in WEIGHTS if (folder / name).is_file() for path in parts(folder / name)]
+    others = ("adapter_model.safetensors", "adapter_config.json", "config.json", "tokenizer.json")
+    return [*weights, *(folder / name for name in others if (folder / name).is_file())]
+
+
+class LookFirst(TrainerCallback):
+    """Ends a run that goes on from its own end, before transformers (4.57) takes a step and only then looks.
+
+    ended   whether no step is left; by default, whether max_steps are done
+    """
+
+    def __init__(self, ended: Callable[[Any], bool] = lambda state: state.global_step >= state.max_steps):
+        self.ended, self.over = ended, False
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        self.over = self.ended(state)
+        if self.over:
+            train_dataloader.set_sampler([])
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.over:  # what an epoch's end brings was done before the checkpoint was written
+            control.should_evaluate = control.should_save = control.should_log = False
+            control.should_training_stop = True
+
+
+class SinceResume(TrainerCallback):
+    """Keeps out of the logs what transformers (4.57) computes wrongly for a run that went on from a checkpoint: the
+    loss and the speed since then, divided by the steps of the whole run."""
+
+    WRONG = ("train_loss", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second")
+
+    def __init__(self):
+        self.first = 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.first = state.global_step
+        state.compute_steps(args, state.max_steps)  # those of the checkpoint would hold: logging_steps may differ
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.first and "train_loss" in logs:
+            for told in (logs, state.log_history[-1]):
+                for name in self.WRONG:
+                    told.pop(name, None)
+
+
+class StopIfNotFinite(TrainerCallback):
+    """Stops a run that diverged, with its step, before anything of that step is saved."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        args.logging_nan_inf_filter = False  # with it, transformers logs a loss of NaN as 0.0
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if control.should_save or control.should_evaluate or control.should_training_stop:
+            try:
+                check_finite(model, "the model")
+            except UserError as error:
+                raise diverged("the model's weights hold NaN or infinity", state.global_step, args) from error
+
+    on_epoch_end = on_step_end
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        check_number("loss", logs.get("loss"), state.global_step, args)
+        if not args.fp16:  # whose scaler leaves out a step with such a norm
+            check_number("gradient norm", logs.get("grad_norm"), state.global_step, args)
+
+
+def check_number(name: str, value: float | None, step: int, args) -> None:
+    """Raises UserError if value is NaN or infinite. step: that which is computed, from 1; args: TrainingArguments."""
+    if value is not None and not math.isfinite(value):
+        raise diverged(f"the {name} is {float(value)}", step, args)
+
+
+def diverged(what: str, step: int, args) -> UserError:
+    return UserError(
+        f"step {step}: {what}, so the training has diverged and nothing of this step is saved. Lower learning_rate "
+        f"(now {args.learning_rate:g}), or lengthen its warm-up, and start anew with {OVERWRITE}; whole checkpoints "
+        f"of earlier steps stay in {args.output_dir}"
+    )
