@@ -116,7 +116,7 @@ def rows_to_stop_by(valid: Sequence[History], items: Container[str], network: Ne
 def no_numbers(method: str, row: int) -> str:
     """What to say where a trained network ranks by NaN or infinity, by which any order looks like a result."""
     return (
-        f"{method} scores the items of row {row} by NaN or infinity: its weights are damaged, or training went astray; "
+        f"{method} scores the items of row {row} by NaN or infinity: its weights are damaged, or training diverged; "
         f"train it again, with a lower --learning_rate"
     )
 
