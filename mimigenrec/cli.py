@@ -172,16 +172,12 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
     """
     from transformers import HfArgumentParser  # loads torch
 
-    class Parser(HfArgumentParser):
+    class Parser(OneMessageParser, HfArgumentParser):
         def add_argument(self, *names, range: dict | None = None, **kwargs):
             """The metadata of a field, of which argparse knows no range."""
             if range:
                 kwargs["help"] += f" ({_in_words(range)})"
             return super().add_argument(*names, **kwargs)
-
-        def error(self, message: str) -> NoReturn:
-            """argparse puts the usage before it: here a hundred lines, with the message below them."""
-            self.exit(2, f"error: {message}\n{self.prog} --help lists what it takes\n")
 
     parser = Parser(configs, allow_abbrev=False, description=configs[0].__doc__)
     parser.add_argument(
@@ -213,6 +209,12 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
     except ValueError as error:  # a dataclass of TRL or transformers checks itself when it is made
         parser.error(str(error))
     return tuple(filled)
+
+
+class OneMessageParser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """argparse puts the usage before it: here a hundred lines, with the message below them."""
+        self.exit(2, f"error: {message}\n{self.prog} --help lists what it takes\n")
 
 
 class UniqueKeys(yaml.SafeLoader):

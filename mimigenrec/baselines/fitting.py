@@ -4,14 +4,17 @@
     training.jsonl   {"epoch", "loss", "ndcg@10", "seconds"} a line
 
 An epoch depends on the state before it, the seed and its number alone, so a run that was killed ends where it would
-have ended, on a CPU to the bit; with more epochs or patience a finished one goes on, with fewer one is ended.
+have ended, on a CPU to the bit. With more epochs or patience a finished one goes on. With fewer it cannot go back.
 """
 
 import hashlib
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Container, Sequence
+import zipfile
+from _pickle import UnpicklingError  # the class of torch.load's error; nothing is unpickled here
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,9 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.logs import JsonlWriter, read_jsonl
+from mimigenrec.manifest import check_same_run
+
+FREE = ("device", "epochs", "patience")  # where and how long: no epoch depends on them
 
 log = logging.getLogger(__name__)
 
@@ -37,31 +43,38 @@ def fit(
     network: Network,
     seed: int,
     folder: Path,
-    depends_on: Any,
+    depends_on: Mapping[str, Any],
+    overwrite: bool = False,
 ) -> None:
     """Trains in place; at the end the model holds the weights of its best epoch.
 
     loss         of a batch of examples, nats, to be minimised
     ndcg         NDCG@10 on valid of the model as it is; higher is better
-    depends_on   what else the result depends on, as JSON: names a training in the folder that can be gone on with
-    raises       ValueError if nothing is to be learnt, the loss is no number any more, or the folder holds another
-                 training
+    depends_on   what else the result depends on, by name, as JSON
+    overwrite    starts over where the folder holds a training that cannot be gone on with
+    raises       UserError if nothing is to be learnt, the loss or a weight is no number any more, or the folder holds
+                 another training, or one that went further
     """
-    if min(network.epochs, network.patience, network.batch_size) < 1:
-        raise UserError(
-            f"--epochs {network.epochs}, --patience {network.patience} and --batch_size {network.batch_size} must be "
-            f"at least 1"
-        )
     if not examples:
         raise UserError("train holds no sequence of two items that have a SID; there is nothing to learn")
     optimizer = torch.optim.Adam(model.parameters(), lr=network.learning_rate, weight_decay=network.weight_decay)
-    state = {"epoch": 0, "best": -1.0, "best_epoch": 0, "best_model": None}
-    free = {"device": None, "epochs": None, "patience": None}  # where and how long: no epoch depends on them
-    state["settings"] = _hash({**asdict(network), **free}, seed, examples, depends_on)
-    state = _load(folder / "training.pt", state, model, optimizer)
+    state = {"epoch": 0, "best": -1.0, "best_epoch": 0, "best_model": None, "waited": 0}
+    state["settings"] = {
+        **{name: value for name, value in asdict(network).items() if name not in FREE},
+        "seed": seed,
+        "torch": str(torch.__version__),
+        "examples": _hash(examples),
+        **{name: value if isinstance(value, str | bool) else _hash(value) for name, value in depends_on.items()},
+    }
+    if there := _to_go_on_with(folder / "training.pt", state["settings"], network, overwrite):
+        model.load_state_dict(there.pop("model"))
+        optimizer.load_state_dict(there.pop("optimizer"))
+        state = there
+        log.info("going on after epoch %d, from %s", state["epoch"], folder / "training.pt")
     with _curve(folder / "training.jsonl", state["epoch"]) as curve:
         while state["epoch"] < network.epochs and state["epoch"] - state["best_epoch"] < network.patience:
             started, epoch = time.perf_counter(), state["epoch"] + 1
+            state["waited"] = max(state["waited"], state["epoch"] - state["best_epoch"])
             mean = _epoch(model, optimizer, examples, loss, network.batch_size, seed, epoch)
             model.eval()
             with torch.no_grad():
@@ -79,9 +92,17 @@ def fit(
 
 
 def device_of(network: Network) -> str:
-    if network.device != "auto":
-        return network.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Raises UserError if torch does not know the device, or this machine lacks it."""
+    if network.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=network.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"--device {network.device!r} cannot be used here ({reason}); take auto, cpu or cuda"
+        ) from error
+    return network.device
 
 
 def rows_to_stop_by(valid: Sequence[History], items: Container[str], network: Network) -> Sequence[History]:
@@ -92,8 +113,19 @@ def rows_to_stop_by(valid: Sequence[History], items: Container[str], network: Ne
     return rows
 
 
+def no_numbers(method: str, row: int) -> str:
+    """What to say where a trained network ranks by NaN or infinity, by which any order looks like a result."""
+    return (
+        f"{method} scores the items of row {row} by NaN or infinity: its weights are damaged, or training diverged; "
+        f"train it again, with a lower --learning_rate"
+    )
+
+
 def _epoch(model, optimizer, examples, loss, batch_size: int, seed: int, epoch: int) -> float:
-    """Mean loss of the batches, in an order drawn from the seed and the epoch's number."""
+    """Mean loss of the batches, in an order drawn from the seed and the epoch's number.
+
+    Raises UserError if the loss or a weight is no number any more: ranks by such scores would look like results.
+    """
     torch.manual_seed(seed * 1_000_003 + epoch)
     batches = torch.randperm(len(examples)).split(batch_size)
     model.train()
@@ -106,14 +138,20 @@ def _epoch(model, optimizer, examples, loss, batch_size: int, seed: int, epoch: 
         optimizer.step()
         total += value.item()
         bar.set_postfix(loss=f"{value.item():.4g}")
-    if not torch.isfinite(torch.tensor(total)):
+    if not math.isfinite(total):
         raise UserError(f"the loss is not a number any more in epoch {epoch}; lower --learning_rate")
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise UserError(f"weights are not numbers any more after epoch {epoch}; lower --learning_rate")
     return total / len(batches)
 
 
 def _curve(path: Path, done: int) -> JsonlWriter:
-    """The log, cut back to the epochs that the state has seen."""
-    kept = [line for line in read_jsonl(path) if line["epoch"] <= done] if path.is_file() else []
+    """The log, cut back to the epochs that the state has seen. Raises UserError naming a line that is none of ours."""
+    lines = read_jsonl(path) if path.is_file() else []
+    for line in lines:
+        if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
+            raise UserError(f"{path}: {str(line)[:80]!r} tells of no epoch; delete the file, which is a log alone")
+    kept = [line for line in lines if line["epoch"] <= done]
     path.unlink(missing_ok=True)
     writer = JsonlWriter(path)
     for line in kept:
@@ -121,8 +159,8 @@ def _curve(path: Path, done: int) -> JsonlWriter:
     return writer
 
 
-def _hash(*settings: Any) -> str:
-    return hashlib.sha256(json.dumps([*settings, torch.__version__]).encode()).hexdigest()
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def _save(path: Path, state: dict, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -130,14 +168,39 @@ def _save(path: Path, state: dict, model: nn.Module, optimizer: torch.optim.Opti
         torch.save({**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, out)
 
 
-def _load(path: Path, fresh: dict, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """The state in the file, put into model and optimizer; `fresh` where there is none."""
+def _to_go_on_with(path: Path, settings: dict[str, Any], network: Network, overwrite: bool) -> dict | None:
+    """The state in the file; None where there is none, or where one that does not serve may be overwritten.
+
+    Raises UserError if the file is damaged, of other settings, or further than epochs and patience allow.
+    """
     if not path.is_file():
-        return fresh
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["settings"] != fresh["settings"]:
-        raise UserError(f"{path} is of other data, settings or versions; choose another --output or delete the file")
-    model.load_state_dict(state.pop("model"))
-    optimizer.load_state_dict(state.pop("optimizer"))
-    log.info("going on after epoch %d, from %s", state["epoch"], path)
+        return None
+    try:
+        state = _read(path)
+        check_same_run(path, {"config": state["settings"]}, {"config": settings}, free=(), overwrite="--overwrite")
+        if state["epoch"] > network.epochs or state["waited"] >= network.patience:
+            raise UserError(
+                f"{path} is at epoch {state['epoch']}, further than --epochs {network.epochs} and --patience "
+                f"{network.patience} lead; raise them, take another folder, or --overwrite to start anew"
+            )
+    except UserError:
+        if overwrite:
+            return None
+        raise
+    return state
+
+
+def _read(path: Path) -> dict:
+    """Raises UserError if the file is not as `_save` writes it."""
+    remedy = "delete it to train anew, or take another folder"
+    try:
+        with open(path, "rb") as file:  # torch.save writes a zip archive, whose end says what it holds
+            if not zipfile.is_zipfile(file):
+                raise EOFError
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise UserError(f"{path} is damaged, or no state of a training ({type(error).__name__}); {remedy}") from error
+    keys = {"epoch", "best", "best_epoch", "best_model", "waited", "settings", "model", "optimizer"}
+    if not isinstance(state, dict) or not keys <= state.keys():
+        raise UserError(f"{path} is no state of a training by this version; {remedy}")
     return state

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from mimigenrec.baselines.popularity import Popularity
+from mimigenrec.cli import check_range
 from mimigenrec.interactions.inter_file import History
 
 
@@ -22,7 +23,10 @@ class ItemKNN:
     """similar: (N, N) sparse, row i the nearest neighbours of item i, never i itself; items in popularity's order."""
 
     def __init__(self, items: Iterable[str], train: Sequence[History], neighbours: int = 100, shrink: float = 0.0):
-        """neighbours: how many of each item count."""
+        """neighbours: how many of each item count, >= 1; shrink: >= 0. Raises UserError for others, which give scores
+        that are no similarities."""
+        check_range("neighbours", neighbours, least=1)
+        check_range("shrink", shrink, least=0)
         self.popularity = Popularity(items, train)
         self.place = {item: i for i, (item, _) in enumerate(self.popularity.order)}
         had = csr_array(self._had(train), dtype=np.float64)

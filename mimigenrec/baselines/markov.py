@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from mimigenrec.baselines.popularity import Popularity, Ranked
+from mimigenrec.cli import check_range
 from mimigenrec.interactions.inter_file import History
 
 
@@ -15,7 +16,8 @@ class Markov:
     """Counts (last item of the history -> target) over the train rows, one count a row."""
 
     def __init__(self, items: Iterable[str], train: Sequence[History], back_off: int = 0):
-        """back_off: how many items before the last are asked, before popularity."""
+        """back_off: how many items before the last are asked, before popularity; >= 0."""
+        check_range("back_off", back_off, least=0)
         self.popularity = Popularity(items, train)
         self.asked = 1 + back_off
         place = {item: i for i, (item, _) in enumerate(self.popularity.order)}  # popularity, then id

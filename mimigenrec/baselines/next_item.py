@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mimigenrec.baselines.caser import Caser
-from mimigenrec.baselines.fitting import device_of, fit, rows_to_stop_by
+from mimigenrec.baselines.fitting import device_of, fit, no_numbers, rows_to_stop_by
 from mimigenrec.baselines.gru4rec import GRU4Rec
-from mimigenrec.baselines.network import Network
+from mimigenrec.baselines.network import Network, check_network
 from mimigenrec.baselines.popularity import Ranked
 from mimigenrec.baselines.sasrec import SASRec
 from mimigenrec.baselines.sequences import numbers, padded, user_sequences, windows
@@ -39,6 +39,7 @@ class NextItem:
 
     def __init__(self, method: str, counts: dict[str, int], network: Network, seed: int = 0):
         """counts: item id -> how often it is in train; the items it ranks, at most those."""
+        check_network(method, network)
         self.method, self.network, self.counts = method, network, counts
         self.items = list(counts)
         self.number = {item: i for i, item in enumerate(self.items, 1)}
@@ -57,9 +58,10 @@ class NextItem:
         seed: int,
         folder: str | Path,
         exclude_seen: bool = False,
+        overwrite: bool = False,
     ) -> "NextItem":
         """Fitted on the train rows, stopped by NDCG@10 of the valid rows, saved in the folder, which also holds the
-        training to go on with. Raises as fitting.fit and rows_to_stop_by do."""
+        training to go on with. overwrite, and what is raised: as fitting.fit and rows_to_stop_by have it."""
         sequences = user_sequences(train)
         met = Counter(item for sequence in sequences for item in sequence)
         recommender = cls(method, {item: met[item] for item in items}, network, seed)
@@ -73,7 +75,13 @@ class NextItem:
             network,
             seed,
             Path(folder),
-            depends_on=[method, recommender.items, [[row.items, row.target] for row in asked], exclude_seen],
+            depends_on={
+                "method": method,
+                "items": recommender.items,
+                "valid rows": [[row.items, row.target] for row in asked],
+                "exclude_seen": exclude_seen,
+            },
+            overwrite=overwrite,
         )
         recommender.save(folder)
         return recommender
@@ -95,7 +103,7 @@ class NextItem:
         ranks: list[int] = []
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
-            scores = self._scores([row.items for row in part], exclude_seen)
+            scores = self._scores([row.items for row in part], exclude_seen, start)
             target = torch.tensor([self.number.get(row.target, 0) for row in part], device=scores.device)
             own = scores.gather(1, (target - 1).clamp(min=0)[:, None])
             rank = (scores > own).sum(1) + 1
@@ -138,17 +146,34 @@ class NextItem:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> "NextItem":
+        """Raises FileNotFoundError, and UserError if network.json or network.safetensors is damaged."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         made_by = "`mimigenrec baseline --method sasrec`, gru4rec or caser"
-        about = read_json(Path(folder) / "network.json", made_by)
-        network = Network(**{**about["network"], "device": device})
-        recommender = cls(about["method"], about["counts"], network)
-        recommender.model.load_state_dict(load_file(Path(folder) / "network.safetensors"))
+        described, weights = Path(folder) / "network.json", Path(folder) / "network.safetensors"
+        about = read_json(described, made_by, kind=dict)
+        try:
+            network = Network(**{**about["network"], "device": device})
+            recommender = cls(about["method"], about["counts"], network)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{described} does not describe a network ({error!r}); it comes from {made_by}") from error
+        if not weights.is_file():
+            raise FileNotFoundError(f"{weights} is missing; it comes from {made_by}")
+        try:
+            recommender.model.load_state_dict(load_file(weights))
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).strip().replace("\n", " ")[:200]
+            raise UserError(
+                f"{weights} does not hold the network of {described} ({reason}); train it again"
+            ) from error
         return recommender
 
-    def _scores(self, histories: Sequence[Sequence[str]], exclude_seen: bool = False) -> Tensor:
-        """(B, N); -inf for an item of the history with exclude_seen."""
+    def _scores(self, histories: Sequence[Sequence[str]], exclude_seen: bool = False, first: int = 0) -> Tensor:
+        """(B, N); -inf for an item of the history with exclude_seen.
+
+        Raises UserError naming the row whose scores are no numbers; first is the number of the first row.
+        """
         known = [numbers(history, self.number) for history in histories]
         rows = padded([row[-self.network.max_history :] or [1] for row in known], self.device)
         last = (rows > 0).sum(1) - 1
@@ -157,6 +182,8 @@ class NextItem:
         empty = torch.tensor([not row for row in known], device=scores.device)
         counts = torch.tensor(list(self.counts.values()), dtype=scores.dtype, device=scores.device)
         scores = torch.where(empty[:, None], counts, scores)
+        if len(bad := (~scores.isfinite()).any(1).nonzero()):
+            raise UserError(no_numbers(self.method, first + int(bad[0])))
         if exclude_seen:
             for i, row in enumerate(known):
                 scores[i, [number - 1 for number in row]] = float("-inf")
@@ -165,7 +192,7 @@ class NextItem:
     def _best(self, histories, k: int, exclude_seen: bool) -> Iterator[tuple[list[int], list[float]]]:
         for start in range(0, len(histories), BATCH):
             with torch.no_grad():
-                scores = self._scores(histories[start : start + BATCH], exclude_seen)
+                scores = self._scores(histories[start : start + BATCH], exclude_seen, start)
             values, places = torch.sort(scores, dim=1, descending=True, stable=True)
             for value, place in zip(values[:, :k].tolist(), places[:, :k].tolist(), strict=True):
                 yield place, value

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mimigenrec.baselines.network import Network
-from mimigenrec.errors import UserError
 
 
 class SASRec(nn.Module):
@@ -45,8 +44,6 @@ class Block(nn.Module):
     def __init__(self, network: Network):
         super().__init__()
         width = network.width
-        if width % network.heads:
-            raise UserError(f"--width {width} is not a multiple of --heads {network.heads}")
         self.heads, self.drop = network.heads, network.dropout
         self.query, self.key_value, self.out = (
             nn.Linear(width, width),

@@ -6,6 +6,7 @@ source  Rajput et al. 2023, arXiv:2305.05065: T5 trained from scratch. Without t
 Token ids: 0 padding and start of the decoder, 1 the end of a SID and of a history, then the SID tokens by name.
 """
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, T5Config, T5ForConditionalGeneration
 
-from mimigenrec.baselines.fitting import device_of, fit, rows_to_stop_by
-from mimigenrec.baselines.network import Network
+from mimigenrec.baselines.fitting import device_of, fit, no_numbers, rows_to_stop_by
+from mimigenrec.baselines.network import Network, check_network
 from mimigenrec.baselines.sequences import padded, user_sequences
 from mimigenrec.catalog import Catalog
 from mimigenrec.decoding.processor import TrieLogitsProcessor
@@ -32,8 +33,7 @@ FINISHED = -1e8  # generate() fills up with rows scored near -1e9 where the trie
 
 class Tiger:
     def __init__(self, catalog: Catalog, network: Network, seed: int = 0):
-        if network.width % network.heads:
-            raise UserError(f"--width {network.width} is not a multiple of --heads {network.heads}")
+        check_network("tiger", network)
         self.catalog, self.network = catalog, network
         self.number = {token: i for i, token in enumerate(distinct_tokens(catalog.sids), 2)}
         self.tokens = {item: [self.number[token] for token in sid] for item, sid in catalog.sids.items()}
@@ -56,7 +56,13 @@ class Tiger:
         self.trie = self._trie().to(self.device)
 
     def train(
-        self, train: Sequence[History], valid: Sequence[History], seed: int, folder: str | Path, exclude_seen: bool
+        self,
+        train: Sequence[History],
+        valid: Sequence[History],
+        seed: int,
+        folder: str | Path,
+        exclude_seen: bool,
+        overwrite: bool = False,
     ) -> None:
         """Every position of every sequence is a row. Stopped by NDCG@10 of SIDs on the valid rows."""
         examples = []
@@ -73,8 +79,13 @@ class Tiger:
             return float(expected_ndcg(sid_places(lists, targets), 10).mean())
 
         known = [[item, list(sid)] for item, sid in self.catalog.sids.items()]
-        depends_on = [known, [[row.items, row.target] for row in asked], exclude_seen]
-        fit(self.model, examples, self.loss, ndcg, self.network, seed, Path(folder), depends_on)
+        depends_on = {
+            "method": "tiger",
+            "items": known,
+            "valid rows": [[row.items, row.target] for row in asked],
+            "exclude_seen": exclude_seen,
+        }
+        fit(self.model, examples, self.loss, ndcg, self.network, seed, Path(folder), depends_on, overwrite)
         self.model.save_pretrained(folder)
         write_index(Path(folder) / "id2sid.json", self.catalog.sids)
 
@@ -100,7 +111,7 @@ class Tiger:
         at_once = max(1, ROWS_AT_ONCE // beams)
         for start in range(0, len(histories), at_once):
             part = slice(start, start + at_once)
-            for found, own in zip(self.search(histories[part], beams), seen[part], strict=True):
+            for found, own in zip(self.search(histories[part], beams, start), seen[part], strict=True):
                 groups = [
                     {"sid": join_sid(sid), "items": items, "score": score}
                     for sid, score in found
@@ -109,8 +120,11 @@ class Tiger:
                 yield groups[:k]
 
     @torch.no_grad()
-    def search(self, histories: Sequence[Sequence[str]], beams: int) -> list[list[tuple[Sid, float]]]:
-        """The best SIDs of each history with their log-probabilities; fewer than `beams` if there are no more."""
+    def search(self, histories: Sequence[Sequence[str]], beams: int, first: int = 0) -> list[list[tuple[Sid, float]]]:
+        """The best SIDs of each history with their log-probabilities; fewer than `beams` if there are no more.
+
+        Raises UserError naming the row whose scores are no numbers; first is the number of the first row.
+        """
         sources = [self.source(history) for history in histories]
         asked = [i for i, source in enumerate(sources) if len(source) > 1]
         lists: list[list[tuple[Sid, float]]] = [[] for _ in histories]
@@ -131,6 +145,8 @@ class Tiger:
             output_scores=True,
         )
         scores = out.sequences_scores.tolist()
+        if bad := [asked[n // beams] for n, score in enumerate(scores) if not math.isfinite(score)]:
+            raise UserError(no_numbers("tiger", first + bad[0]))
         for n, written in enumerate(out.sequences[:, 1:].tolist()):
             if scores[n] > FINISHED:
                 sid = tuple(self.names[token] for token in written if token not in (PAD, END))

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import re
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -41,7 +42,7 @@ def problems_of(stages: Iterable[Stage]) -> list[str]:
                 with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
                     ask(stage, path)
             except SystemExit as stop:  # argparse has said why, and exits
-                problems.append(f"{key}: {told.getvalue().rpartition('error: ')[2].strip() or stop}")
+                problems.append(f"{key}: {_message(told.getvalue()) or stop}")
             except (ImportError, OSError, ValueError, TypeError) as error:
                 problems.append(f"{key}: {error}")
     return [problem.replace(f"{path}: ", "") for problem in problems]
@@ -56,7 +57,12 @@ def ask(stage: Stage, path: Path) -> None:
         checks.check_extras(args)
         return
     parsed = parse(*filter(is_dataclass, get_type_hints(module.main).values()), argv=[str(path)])
-    if stage.key == "preprocess":
+    if stage.key == "preprocess" or stage.key.startswith("baselines: "):
         module.check(*parsed)
     if stage.key == "grpo":
         module.load_rewards(parsed[0].rewards, parsed[0].reward_args)
+
+
+def _message(told: str) -> str:
+    """What stopped a command, without the line below it that points at its --help."""
+    return re.sub(r"\n.* --help lists what it takes\s*$", "", told.rpartition("error: ")[2]).strip()

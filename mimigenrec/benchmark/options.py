@@ -16,7 +16,9 @@ from typing import Any
 
 import yaml
 
+from mimigenrec.cli import UniqueKeys
 from mimigenrec.errors import UserError
+from mimigenrec.files import read_text
 from mimigenrec.grpo.load_reward import reward_folders
 
 WHY = {  # a key that the benchmark sets -> where it is told instead
@@ -26,6 +28,7 @@ WHY = {  # a key that the benchmark sets -> where it is told instead
     "seed": "seeds, at the top, lists them",
     "k": "evaluate: {k: ...} holds for all methods",
     "limit": "evaluate: {limit: ...} holds for all methods",
+    "overwrite": "changed: rerun, at the top, makes stages anew",
 }
 Options = dict[str, Any]
 
@@ -42,6 +45,7 @@ def merged(key: str, user: Options | str | None, ours: Options) -> Options:
     Raises ValueError for an option of ours in the user's map, and what `given` raises.
     """
     file, own = _file_and_map(key, user)
+    ours = {"overwrite": None} | ours
     for name in own:
         if name in ours:
             why = WHY.get(name, "the stages hand each other their folders")
@@ -87,8 +91,8 @@ def _file(key: str, path: Any) -> Options:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{key}: {path} is missing; it takes a map of options or a YAML file")
     try:
-        file = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        file = yaml.load(read_text(path), Loader=UniqueKeys) or {}
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{key}: {path} is not YAML: {error}") from error
     if not isinstance(file, dict):
         raise UserError(f"{key}: {path} holds {type(file).__name__}, not a map of keys to values")

@@ -42,6 +42,8 @@ def plan(config: "BenchmarkConfig") -> list[Stage]:
 
 
 def check(config: "BenchmarkConfig") -> None:
+    if not isinstance(config.baselines, dict):
+        raise UserError(f"baselines: found {config.baselines!r}; it takes a map of names to options")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise UserError(f"seeds: {config.seeds} must hold at least one seed, and none twice")
     for name in config.baselines:

@@ -5,13 +5,11 @@ passed over, so the same command goes on after a kill. A stage that fails takes 
 others; the report shows it, and the command ends with status 1.
 """
 
-import fcntl
 import json
 import logging
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,10 +18,11 @@ from tqdm import tqdm
 
 from mimigenrec.benchmark.check import check_options
 from mimigenrec.benchmark.plan import RESULT, plan, report_stage
-from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of, log_tail, reason_of, run, standing
+from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of, reason_of, run, shown, standing
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import LOGS
+from mimigenrec.lock import alone
 
 OPTIONS = "a map, or {config: x.yaml, key: value}, where config may list several files and a later one wins"
 
@@ -35,7 +34,9 @@ class BenchmarkConfig:
     data_dir: Path = arg("folder that holds C/C.train.inter and the rest, or C.train.inter itself; C is --category")
     category: str = arg("name of the data set, the first part of its file names")
     output_dir: Path = arg("folder for all that the stages write")
-    seeds: list[int] = arg("one run each of every method that has a seed", factory=lambda: [42])
+    seeds: list[int] = arg(
+        "one run each of every method that has a seed", factory=lambda: [42], least=0, most=2**32 - 1
+    )
     split: Literal["valid", "test"] = arg("rows that the methods are measured on", default="test")
     baselines: dict = arg("name -> options of `mimigenrec baseline`; method is the name if not given", factory=dict)
     preprocess: dict | str | None = arg(f"options of `mimigenrec preprocess`: {OPTIONS}", default=None)
@@ -60,7 +61,10 @@ class BenchmarkConfig:
         for name in ("preprocess", "base", "add_sids", "sft", "grpo", "evaluate", "report"):
             value = getattr(self, name)
             if isinstance(value, str) and value.startswith("{"):  # a map, from a YAML or a flag
-                setattr(self, name, json.loads(value))
+                try:
+                    setattr(self, name, json.loads(value))
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{name}: {value[:80]!r} is no JSON map ({error}); correct it") from error
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -70,28 +74,13 @@ def main(config: BenchmarkConfig) -> None:
     if config.plan:
         print("\n".join(describe(standings(stages, facts, memory))))
         return
-    with alone(config.output_dir / ".lock") as lock:
+    with alone(config.output_dir / ".lock", "another benchmark, or a stage that one left running,") as lock:
         there = standings(stages, facts, memory)
         if config.changed == "refuse":
             check_unchanged(there, config.output_dir)
         failed = run_all(stages, facts, there, memory, lock)
         failed |= make_report(config, stages, failed, memory, lock)
     tell_failures(failed, memory)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[int]:
-    """Holds a lock, whose file descriptor a stage shares: one that outlives the benchmark keeps the next one out."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another benchmark, or a stage that one left running, is at work in {path.parent}; wait for it or "
-                f"end it first (fuser {path} tells its process)"
-            ) from error
-        yield handle.fileno()
 
 
 def standings(stages: Sequence[Stage], facts: Mapping[str, Facts], memory: Path) -> dict[str, Standing]:
@@ -200,16 +189,16 @@ def costs_of(stages: Sequence[Stage], memory: Path) -> dict[str, dict[str, float
 
 
 def tell_failures(failed: Mapping[str, str], memory: Path) -> None:
-    """Exits with status 1, naming what failed, the end of its log and where that is; returns if nothing did."""
+    """Raises UserError naming what failed, what the end of its log says and where that is, if anything did."""
     if not failed:
         return
-    lines = [f"{len(failed)} stages failed:"]
+    lines = [f"{len(failed)} stage{'s' if len(failed) > 1 else ''} failed:"]
     for name, reason in failed.items():
         lines.append(f"\n{name}: {reason}")
         log = memory / name / "log.txt"
         if log.is_file() and not reason.startswith("it needs"):
-            lines += [f"  {line}" for line in log_tail(log)] + [f"  the whole log is {log}"]
-    sys.exit("\n".join(lines))
+            lines += [f"  {line}" for line in shown(log)] + [f"  the whole log is {log}"]
+    raise UserError("\n".join(lines))
 
 
 if __name__ == "__main__":

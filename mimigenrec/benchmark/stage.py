@@ -29,6 +29,8 @@ from mimigenrec.files import read_json, sha256, write_json, writing
 
 TAIL = 12  # lines of a log that are shown
 LONGEST = 300  # characters of a reason
+OUR_FAULT = "is a fault of mimigenrec"  # cli.py's word for an error that keeps its traceback
+COST = dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_gb", "starts", "measured"), (int, float))
 Facts = dict[str, Any]
 
 
@@ -68,7 +70,7 @@ def facts_of(stages: Iterable[Stage]) -> dict[str, Facts]:
 def standing(stage: Stage, facts: Facts, memory: Path) -> Standing:
     """memory: the folder of stages/.
 
-    Raises FileExistsError if the stage's folder holds files and nothing tells what made them.
+    Raises UserError if the stage's folder holds files and nothing tells what made them.
     """
     path = memory / stage.name / "stage.json"
     if not path.is_file():
@@ -78,7 +80,7 @@ def standing(stage: Stage, facts: Facts, memory: Path) -> Standing:
                 f"or choose another output_dir"
             )
         return Standing("to do")
-    before = read_json(path, made_by="mimigenrec benchmark")
+    before = _read(path, {**dict.fromkeys(facts, object), "state": str})
     changes = [change for part in facts for change in differing(part, before[part], facts[part])]
     if changes:
         return Standing("changed", changes)
@@ -89,7 +91,7 @@ def standing(stage: Stage, facts: Facts, memory: Path) -> Standing:
 
 def differing(name: str, before: Any, now: Any) -> list[str]:
     """["options: epochs was 2, is 3", ...]"""
-    if not isinstance(before, Mapping):
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
         return [] if before == now else [f"{name} was {before}, is {now}"]
     keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
     if name == "inputs":
@@ -157,32 +159,54 @@ def run(stage: Stage, facts: Facts, memory: Path, fresh: bool, lock: int | None 
 
 
 def log_tail(log: Path, lines: int = TAIL) -> list[str]:
-    """The last lines that are not empty."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+    """The last lines of its last start that are not empty."""
+    text = log.read_text(encoding="utf-8", errors="replace").rpartition("\n== ")[2]
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
 def reason_of(code: int, log: Path) -> str:
     """Why a stage failed, in one line: the error that its log ends with, else its last line."""
     lines = log_tail(log, 50)
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line.lstrip())]
+    errors = [line for line in lines if re.match(r"error: |[\w.]*(Error|Exception|Interrupt)\b", line.lstrip())]
+    errors = [line.strip().removeprefix("error: ") for line in errors if OUR_FAULT not in line]
     told = f"status {code}" if code >= 0 else f"ended by signal {-code}" + (", out of memory?" if code == -9 else "")
     return f"{told}: {(errors or lines)[-1].strip()[:LONGEST]}"
 
 
+def shown(log: Path) -> list[str]:
+    """What a reader needs of a log beside the reason: what a longer message goes on to say, or a traceback's end."""
+    lines = log_tail(log, 50)
+    starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
+    if not starts or OUR_FAULT in lines[starts[-1]]:
+        return lines[-TAIL:]
+    return lines[starts[-1] + 1 :][:TAIL]
+
+
 def cost_of(stage: Stage, memory: Path) -> dict[str, float] | None:
     path = memory / stage.name / "cost.json"
-    return read_json(path, made_by="mimigenrec benchmark") if path.is_file() else None
+    return _read(path, COST) if path.is_file() else None
 
 
 def _cost_so_far(place: Path) -> dict[str, float]:
     path = place / "cost.json"
     begun = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_gb": 0.0, "starts": 0, "measured": 0}
     if (place / "stage.json").is_file() and path.is_file():
-        if read_json(place / "stage.json", made_by="mimigenrec benchmark")["state"] != "done":
-            begun = read_json(path, made_by="mimigenrec benchmark")
+        if _read(place / "stage.json", {"state": str})["state"] != "done":
+            begun = _read(path, COST)
     begun["starts"] += 1
     return begun
+
+
+def _read(path: Path, keys: Mapping[str, Any]) -> Facts:
+    """One of a stage's own files. keys: what it must hold, and of which type. Raises UserError if it does not."""
+    content = read_json(path, made_by="mimigenrec benchmark", kind=dict)
+    for key, kind in keys.items():
+        if not isinstance(content.get(key), kind) or key not in content:
+            raise UserError(
+                f"{path}: {key} is {content.get(key, 'missing')!r}; it comes from mimigenrec benchmark. Delete "
+                f"{path.parent} and what the stage wrote, and run the benchmark again"
+            )
+    return content
 
 
 def _hash(facts: Facts) -> str:

@@ -183,6 +183,6 @@ def exit_unless_imports(command: str, *names: str) -> None:
         time.sleep(WAIT)
         sys.exit(1)
     sys.exit(
-        f"mimigenrec {command} cannot start: {found}.\n    {found.reason}\nRun this, then start again:\n"
+        f"error: mimigenrec {command} cannot start: {found}.\n    {found.reason}\nRun this, then start again:\n"
         f"    {found.command}\n`mimigenrec env` shows the rest."
     )

@@ -10,11 +10,10 @@ import json
 import os
 import platform
 import sys
-from argparse import ArgumentParser
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from mimigenrec.cli import arg, one_message
+from mimigenrec.cli import OneMessageParser, arg, one_message
 from mimigenrec.environment.chain import CHAIN, STAGES, Diagnosis, diagnose, failure, pip_install
 from mimigenrec.environment.devices import nvidia_driver, torch_devices
 from mimigenrec.environment.requirements import extras, misfits
@@ -146,7 +145,7 @@ def gpu_lines(environment: Environment) -> list[str]:
 
 def read_flags() -> EnvConfig:
     """By argparse alone: cli.parse is transformers', which may be what cannot be imported."""
-    parser = ArgumentParser(description=EnvConfig.__doc__, allow_abbrev=False)
+    parser = OneMessageParser(description=EnvConfig.__doc__, allow_abbrev=False)
     for field in fields(EnvConfig):
         parser.add_argument(f"--{field.name}", action="store_true", help=field.metadata["help"])
     return EnvConfig(**vars(parser.parse_args()))

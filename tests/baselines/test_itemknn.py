@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mimigenrec.baselines.itemknn import ItemKNN
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History
 
 TRAIN = [  # u had 1 2 3 (in two rows), v had 1 2, w had 1 4
@@ -60,3 +61,11 @@ def test_it_agrees_with_the_definition_on_random_users():
                 if int(i) != item
             )
             assert found[str(item)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("neighbours", 0), ("neighbours", -1), ("shrink", -1000.0), ("shrink", math.nan)]
+)
+def test_numbers_that_give_no_similarities_are_refused(name, value):
+    with pytest.raises(UserError, match=f"{name} is {value}; it must be at least"):
+        scores(["1"], **{name: value})

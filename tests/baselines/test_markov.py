@@ -1,6 +1,9 @@
 """First-order Markov on a handful of rows whose order can be seen."""
 
+import pytest
+
 from mimigenrec.baselines.markov import Markov
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History
 
 STEPS = [("1", "2"), ("1", "3"), ("1", "3"), ("1", "10"), ("2", "1"), ("2", "1"), ("2", "9"), ("1", "77")]
@@ -43,3 +46,8 @@ def test_back_off_goes_no_further_than_told_and_unknown_items_lead_nowhere():
     assert popular == ["1", "3", "2", "9", "10"]
     assert order(1, ["2", "404", "404"]) == popular
     assert order(2, ["2", "404", "404"]) == ["1", "9", "3", "2", "10"]
+
+
+def test_a_back_off_below_none_is_refused():
+    with pytest.raises(UserError, match="back_off is -1; it must be at least 0"):
+        Markov(ITEMS, TRAIN, back_off=-1)

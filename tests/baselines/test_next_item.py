@@ -1,13 +1,17 @@
 """SASRec, GRU4Rec and Caser learn a world whose answers are known; a killed training goes on as if it had not been."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mimigenrec.baselines import fitting
+from mimigenrec.baselines.network import check_network
 from mimigenrec.baselines.next_item import MODELS, NextItem, strangers
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.logs import read_jsonl
 from tests.baselines.conftest import ITEMS, SMALL, N
@@ -114,11 +118,50 @@ def test_more_epochs_go_on_from_a_finished_training_as_if_they_had_been_asked_fo
     assert len(read_jsonl(tmp_path / "parts" / "training.jsonl")) == 4
 
 
-def test_a_folder_of_another_training_is_refused(circle, tmp_path):
-    train("sasrec", circle, tmp_path, replace(SMALL, epochs=1))
-    for method, network in (("sasrec", replace(SMALL, epochs=1, loss="bce")), ("gru4rec", replace(SMALL, epochs=1))):
-        with pytest.raises(ValueError, match="training.pt is of other data, settings"):
-            train(method, circle, tmp_path, network)
+def test_a_folder_of_another_training_is_refused_with_what_differs(circle, tmp_path):
+    network = replace(SMALL, epochs=1)
+    train("sasrec", circle, tmp_path, network)
+    rows, valid = circle
+    for method, data, now, said in (
+        ("sasrec", circle, replace(network, loss="bce"), "loss: ce then, bce now"),
+        ("gru4rec", circle, network, "method: sasrec then, gru4rec now"),
+        ("sasrec", (rows[:-1], valid), network, r"examples: \w+ then, \w+ now"),
+    ):
+        with pytest.raises(ValueError, match=rf"training.pt holds a run with other settings or data \({said}\)"):
+            train(method, data, tmp_path, now)
+
+
+def test_a_training_that_went_further_is_not_passed_off_as_a_shorter_one(circle, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.4, 0.4, 0.6, 0.1])
+    monkeypatch.setattr(NextItem, "ndcg", lambda *_: next(scores))
+    train("sasrec", circle, tmp_path, replace(SMALL, epochs=5, patience=3))
+    for shorter in (replace(SMALL, epochs=4, patience=3), replace(SMALL, epochs=5, patience=2)):
+        with pytest.raises(ValueError, match="at epoch 5, further than --epochs"):
+            train("sasrec", circle, tmp_path, shorter)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no more", b"cut", b"not a state"])
+def test_a_damaged_training_is_named_and_may_be_overwritten(content, circle, tmp_path):
+    network, path = replace(SMALL, epochs=1), tmp_path / "training.pt"
+    whole = train("sasrec", circle, tmp_path, network)
+    if content == b"not a state":
+        torch.save([1, 2], path)
+    else:
+        path.write_bytes(path.read_bytes()[:5000] if content == b"cut" else content)
+    with pytest.raises(UserError, match="training.pt is (damaged|no state).*delete it"):
+        train("sasrec", circle, tmp_path, network)
+    rows, valid = circle
+    again = NextItem.train("sasrec", ITEMS, rows, valid, network, 0, tmp_path, overwrite=True)
+    assert same(again, whole)
+
+
+def test_a_log_that_is_none_of_ours_is_named(circle, tmp_path):
+    network = replace(SMALL, epochs=1)
+    train("sasrec", circle, tmp_path, network)
+    for line in ("[1, 2]", '{"step": 3}'):
+        (tmp_path / "training.jsonl").write_text(line + "\n")
+        with pytest.raises(UserError, match="training.jsonl: .* tells of no epoch; delete the file"):
+            train("sasrec", circle, tmp_path, network)
 
 
 def test_saved_and_loaded_it_scores_the_same(sasrec):
@@ -176,7 +219,7 @@ def test_a_history_longer_than_is_read_counts_with_its_latest_items(sasrec):
 def test_ndcg_is_that_of_the_ranks_by_hand(sasrec, monkeypatch):
     recommender, _ = sasrec
     scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
-    monkeypatch.setattr(recommender, "_scores", lambda histories, exclude_seen: scores)
+    monkeypatch.setattr(recommender, "_scores", lambda *_: scores)
     rows = [History(0, "u", (), "0"), History(1, "u", (), "2"), History(2, "u", (), "404")]
     assert recommender.ndcg(rows, exclude_seen=False) == pytest.approx((1 + 0.5 + 0) / 3)
 
@@ -199,16 +242,72 @@ def test_nothing_to_learn_or_to_stop_by_is_said(circle, tmp_path):
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="--width 16 is not a multiple of --heads 3"):
-        NextItem("sasrec", {"1": 1}, replace(SMALL, heads=3))
+    for method in ("sasrec", "tiger"):
+        with pytest.raises(UserError, match="--width 16 is not a multiple of --heads 3"):
+            check_network(method, replace(SMALL, heads=3))
+    check_network("gru4rec", replace(SMALL, heads=3))  # which has none
 
 
-@pytest.mark.parametrize("key", ["epochs", "patience", "batch_size"])
-def test_no_epochs_patience_or_batch_is_refused(key, circle, tmp_path):
-    with pytest.raises(ValueError, match=f"--{key} 0"):
-        train("sasrec", circle, tmp_path, replace(SMALL, **{key: 0}))
+def test_a_window_beyond_the_history_is_refused():
+    with pytest.raises(UserError, match="--window 500 is more than --max_history 5"):
+        NextItem("caser", {"1": 1}, replace(SMALL, window=500))
+    check_network("sasrec", replace(SMALL, window=500))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(circle, tmp_path):
-    with pytest.raises(ValueError, match="lower --learning_rate"):
-        train("gru4rec", circle, tmp_path, replace(SMALL, learning_rate=float("inf"), epochs=3))
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, 0) for key in "epochs patience batch_size width layers heads max_history window filters".split()),
+        *(("valid_rows", -1), ("dropout", 1.0), ("dropout", -0.1), ("learning_rate", 0.0), ("weight_decay", -1.0)),
+        *((key, float("nan")) for key in ("dropout", "learning_rate", "weight_decay")),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(key, value):
+    with pytest.raises(UserError, match=f"--{key} is {value}; it must be"):
+        NextItem("sasrec", {"1": 1}, replace(SMALL, **{key: value}))
+
+
+@pytest.mark.parametrize("device", ["toaster", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(UserError, match=f"--device '{device}' cannot be used here"):
+        NextItem("sasrec", {"1": 1}, replace(SMALL, device=device))
+
+
+def test_a_loss_or_weight_that_is_no_number_stops_the_run(tmp_path):
+    losses = {  # the root has no slope at 0, so that weights are lost while the loss is still a number
+        "the loss is not a number any more in epoch 1": lambda weight: weight.sum() * float("nan"),
+        "weights are not numbers any more after epoch 1": lambda weight: (0 * weight).sqrt().sum(),
+    }
+    for said, loss in losses.items():
+        model = torch.nn.Linear(1, 1)
+        with pytest.raises(UserError, match=f"{said}; lower --learning_rate"):
+            fitting.fit(model, [1], lambda _, w=model.weight, f=loss: f(w), lambda: 1.0, SMALL, 0, tmp_path, {})
+    assert not (tmp_path / "training.pt").exists()
+
+
+def test_scores_that_are_no_numbers_are_not_ranked(sasrec):
+    _, folder = sasrec
+    loaded = NextItem.load(folder, device="cpu")
+    with torch.no_grad():
+        loaded.model.items.weight[3] = float("nan")
+    for ask in (loaded.score, lambda rows: loaded.top_k(rows, 3), lambda rows: list(loaded.rank_all(rows))):
+        with pytest.raises(UserError, match="sasrec scores the items of row 1 by NaN or infinity"):
+            ask([[], ["1", "2"]])
+
+
+@pytest.mark.parametrize("file", ["network.json", "network.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "other"])
+def test_a_damaged_network_is_named(file, damage, sasrec, tmp_path):
+    for name in ("network.json", "network.safetensors"):
+        shutil.copy(sasrec[1] / name, tmp_path)
+    path = tmp_path / file
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    elif file == "network.json":
+        path.write_text('{"method": "bert4rec"}')
+    else:
+        save_file({"items.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises((UserError, FileNotFoundError), match=file):
+        NextItem.load(tmp_path)

@@ -99,3 +99,11 @@ def test_train_without_two_items_that_have_sids_and_valid_without_targets_are_re
     for train, valid, said in ((bad, good, "no sequence of two items that have a SID"), (good, bad, "none of the 1")):
         with pytest.raises(ValueError, match=said):
             Tiger(toy, SMALL).train(train, valid, 0, tmp_path, exclude_seen=False)
+
+
+def test_scores_that_are_no_numbers_are_not_ranked(toy):
+    tiger = Tiger(toy, SMALL)
+    with torch.no_grad():
+        next(tiger.model.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="tiger scores the items of row 1 by NaN or infinity"):
+        list(tiger.lists([[], ["0"]], 3))

@@ -1,15 +1,22 @@
 """The baseline command: known numbers on real rows, the model's candidates, the common filter."""
 
 import json
+import shutil
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
 from mimigenrec.baselines.network import Network
-from mimigenrec.baselines.train import COUNTING, BaselineConfig, main, read_catalog, to_groups
+from mimigenrec.baselines.train import COUNTING, DEFAULTS, BaselineConfig, main, read_catalog, to_groups
 from mimigenrec.cli import parse
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.result import read_result
-from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.files import sha256, write_json
+from mimigenrec.interactions.inter_file import History, read_inter, write_inter
+from mimigenrec.lock import alone
+from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import write_index
 from tests.conftest import shared
 
@@ -128,7 +135,17 @@ def test_a_target_without_a_sid_stays_and_is_a_miss(raw_toy, tmp_path):
 
 @pytest.mark.parametrize("method", ["popularity", "sasrec", "tiger"])
 def test_rows_of_a_data_folder_are_asked_where_it_is_given(method, raw_toy, tmp_path, toy):
-    data = tmp_path / "data"
+    data = data_folder(tmp_path / "data", toy)
+    fields = {"method": method, "data_dir": raw_toy, "category": "toy", "data": data}
+    result = run(tmp_path / "o", **fields)
+    row = result.rows[0]
+    assert (row["user"], row["row"], row["target"], row["target_sid"]) == ("u9", 5, "1", "<a_0><b_0><c_1>")
+    read = {str(data / part / "valid.json") for part in ("sft", "rows")} & set(result.manifest["inputs"])
+    assert len(read) == (0 if method == "popularity" else 2)
+
+
+def data_folder(data, toy):
+    """What preprocessing writes, one row a split."""
     for name, content in (
         ("id2sid.json", {item: list(sid) for item, sid in toy.sids.items()}),
         ("sft/test.json", [{"system": "", "instruction": "", "input": "", "output": "<a_0><b_0><c_1>"}]),
@@ -138,12 +155,7 @@ def test_rows_of_a_data_folder_are_asked_where_it_is_given(method, raw_toy, tmp_
     ):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_text(json.dumps(content))
-    fields = {"method": method, "data_dir": raw_toy, "category": "toy", "data": data}
-    result = run(tmp_path / "o", **fields)
-    row = result.rows[0]
-    assert (row["user"], row["row"], row["target"], row["target_sid"]) == ("u9", 5, "1", "<a_0><b_0><c_1>")
-    read = {str(data / part / "valid.json") for part in ("sft", "rows")} & set(result.manifest["inputs"])
-    assert len(read) == (0 if method == "popularity" else 2)
+    return data
 
 
 def test_tiger_may_write_other_sids_than_its_lists_tell(raw_toy, tmp_path):
@@ -177,6 +189,156 @@ def test_tiger_may_write_other_sids_than_its_lists_tell(raw_toy, tmp_path):
 def test_a_folder_that_is_the_category_itself_serves_too(raw_toy, tmp_path):
     inside = {"method": "popularity", "data_dir": raw_toy / "toy", "category": "toy", "k": 7}
     assert len(run(tmp_path / "out", **inside).rows) == 8
+
+
+def test_the_number_of_rows_is_never_counted_from_the_end(capsys):
+    known = ["--method", "sasrec", "--data_dir", "d", "--category", "c", "--output", "o"]
+    for flag, value in (("limit", "-3"), ("valid_rows", "-1"), ("k", "0"), ("seed", "-1"), ("back_off", "-1")):
+        with pytest.raises(SystemExit) as stopped:
+            parse(BaselineConfig, Network, argv=[*known, f"--{flag}", value])
+        assert stopped.value.code == 2 and f"--{flag} is {value}; it must be at least" in capsys.readouterr().err
+
+
+def test_train_rows_of_another_set_are_refused_and_mostly_unknown_ones_are_told(raw_toy, tmp_path, caplog):
+    raw = tmp_path / "toy"
+    shutil.copytree(raw_toy / "toy", raw)
+    fields = {"method": "popularity", "data_dir": tmp_path, "category": "toy", "k": 5}
+    strange = [History(i, "u", ("x",), f"y{i}") for i in range(9)]
+    write_inter(raw / "toy.train.inter", strange)
+    with pytest.raises(
+        UserError, match="none of the 10 items of .*toy.train.inter is among the 8 of .*toy.index.json"
+    ):
+        run(tmp_path / "o", **fields)
+    assert not (tmp_path / "o").exists()
+    write_inter(raw / "toy.train.inter", [*strange, History(9, "u", ("0",), "1")])
+    run(tmp_path / "o", **fields)
+    assert "only 2 of the 12 items" in caplog.text
+
+
+def test_data_built_from_other_train_rows_are_refused(raw_toy, tmp_path, toy):
+    data = data_folder(tmp_path / "data", toy)
+    train = raw_toy / "toy" / "toy.train.inter"
+    for hashed, refused in ((sha256(train), False), ("0" * 64, True)):
+        write_json(data / "manifest.json", {"inputs": {"raw/toy/toy.train.inter": hashed}})
+        fields = {"method": "popularity", "data_dir": raw_toy, "category": "toy", "data": data}
+        with pytest.raises(UserError, match="was built from raw/toy/toy.train.inter") if refused else nullcontext():
+            run(tmp_path / "o", **fields)
+
+
+def test_a_setting_that_the_method_does_not_read_is_told(raw_toy, tmp_path, caplog):
+    fields = {"data_dir": raw_toy, "category": "toy", "k": 5}
+    run(tmp_path / "a", DEFAULTS, method="itemknn", shrink=3.0, **fields)
+    assert "no effect" not in caplog.text
+    run(tmp_path / "b", Network(width=8), method="markov", shrink=3.0, **fields)
+    assert "--shrink 3.0 has no effect: markov" in caplog.text and "--width 8 has no effect: markov" in caplog.text
+
+
+def content_of(folder):
+    """{name: (bytes, when they were written)}"""
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir() if path.name[0] != "."
+    }
+
+
+@pytest.mark.parametrize("method", ["popularity", "sasrec", "tiger"])
+def test_a_finished_run_is_left_as_it_is(method, raw_toy, tmp_path, capsys):
+    fields = {"method": method, "category": "toy", "k": 5}
+    run(tmp_path / "o", data_dir=raw_toy, **fields)
+    before = content_of(tmp_path / "o")
+    shutil.copytree(raw_toy, tmp_path / "moved")
+    run(tmp_path / "o", data_dir=tmp_path / "moved", **fields)
+    assert content_of(tmp_path / "o") == before
+    assert "o is finished: nothing to do; --overwrite" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["popularity", "sasrec", "tiger"])
+def test_a_run_of_other_settings_or_data_is_shown_and_replaced_only_on_demand(method, raw_toy, tmp_path):
+    fields = {"method": method, "data_dir": tmp_path, "category": "toy", "k": 5}
+    shutil.copytree(raw_toy / "toy", tmp_path / "toy")
+    run(tmp_path / "o", **fields)
+    before = content_of(tmp_path / "o")
+    with pytest.raises(
+        UserError, match=r"o holds a run with other settings or data \(k: 5 then, 3 now\).*--overwrite"
+    ):
+        run(tmp_path / "o", **{**fields, "k": 3})
+    rows = list(read_inter(tmp_path / "toy" / "toy.train.inter"))
+    write_inter(tmp_path / "toy" / "toy.train.inter", rows[:-1])
+    with pytest.raises(UserError, match="toy/toy.train.inter: .* then, .* now"):
+        run(tmp_path / "o", **fields)
+    assert content_of(tmp_path / "o") == before
+    replaced = run(tmp_path / "o", overwrite=True, **fields)
+    assert replaced.rows == run(tmp_path / "anew", **fields).rows
+
+
+def test_overwriting_keeps_a_training_that_is_the_same_and_leaves_nothing_of_another(raw_toy, tmp_path, monkeypatch):
+    fields = {"data_dir": raw_toy, "category": "toy", "k": 5, "overwrite": True}
+    run(tmp_path, method="sasrec", **fields)
+    monkeypatch.setattr("mimigenrec.baselines.fitting._epoch", None)
+    run(tmp_path, method="sasrec", **{**fields, "k": 3})
+    monkeypatch.undo()
+    run(tmp_path, method="gru4rec", **fields)
+    assert [line["epoch"] for line in read_jsonl(tmp_path / "training.jsonl")] == [1, 2]
+    run(tmp_path, method="tiger", **fields)
+    assert not (tmp_path / "network.json").exists() and (tmp_path / "model.safetensors").exists()
+    run(tmp_path, method="popularity", **fields)
+    left = {path.name for path in tmp_path.iterdir() if path.name[0] != "."}
+    assert left == {
+        "manifest.json",
+        "final_result.json",
+        *(f"metrics.{kind}" for kind in ("json", "tsv", "md", "png")),
+    }
+
+
+def test_more_epochs_train_a_finished_network_on_and_fewer_are_refused(raw_toy, tmp_path):
+    fields = {"method": "gru4rec", "data_dir": raw_toy, "category": "toy", "k": 5}
+    longer = replace(QUICK, epochs=4)
+    whole = run(tmp_path / "whole", longer, **fields)
+    run(tmp_path / "parts", QUICK, **fields)
+    parts = run(tmp_path / "parts", longer, **fields)
+    assert parts.rows == whole.rows and parts.manifest["network"]["epochs"] == 4
+    with pytest.raises(UserError, match="epochs: 4 then, 2 now"):
+        run(tmp_path / "parts", QUICK, **fields)
+
+
+@pytest.mark.parametrize("method", ["markov", "caser"])
+def test_an_interrupted_run_goes_on_and_one_of_other_settings_does_not(method, raw_toy, tmp_path, monkeypatch):
+    fields = {"method": method, "data_dir": raw_toy, "category": "toy", "k": 5}
+    whole = run(tmp_path / "whole", **fields)
+    monkeypatch.setattr("mimigenrec.evaluation.result.draw_bars", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", **fields)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="seed: 42 then, 7 now"):
+        run(tmp_path / "parts", seed=7, **fields)
+    assert run(tmp_path / "parts", **fields).rows == whole.rows
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_start_that_came_to_nothing_stands_in_nobodys_way(raw_toy, tmp_path):
+    fields = {"data_dir": raw_toy, "category": "toy", "k": 5}
+    with pytest.raises(UserError, match="toaster"):
+        run(tmp_path, replace(QUICK, device="toaster"), method="sasrec", **fields)
+    run(tmp_path, method="markov", **fields)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("manifest", [None, {"config": {"model": "saves/sft"}}, {"config": {"method": "rqvae"}}])
+def test_a_folder_of_something_else_is_never_written_to(manifest, overwrite, raw_toy, tmp_path):
+    (tmp_path / "model.safetensors").write_text("precious")
+    if manifest:
+        write_json(tmp_path / "manifest.json", manifest)
+    before = content_of(tmp_path)
+    with pytest.raises(UserError, match=r"holds (manifest.json, )?model.safetensors.*Take another folder"):
+        run(tmp_path, method="tiger", data_dir=raw_toy, category="toy", overwrite=overwrite)
+    assert content_of(tmp_path) == before
+
+
+def test_two_at_once_do_not_meet_in_one_folder(raw_toy, tmp_path):
+    with alone(tmp_path / ".lock", "another"), pytest.raises(UserError, match="another baseline is at work in"):
+        run(tmp_path, method="markov", data_dir=raw_toy, category="toy")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -7,9 +7,16 @@ from mimigenrec.benchmark.stage import Stage
 
 COMMAND = """
 import os, signal, sys, time, pathlib, yaml
+from mimigenrec.cli import one_message
+from mimigenrec.errors import UserError
 options = yaml.safe_load(open(sys.argv[1]))
 if options.get("deaf"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with one_message():
+    if options.get("refuse"):
+        raise UserError(options["refuse"])
+    if options.get("bug"):
+        raise KeyError("ours")
 out = pathlib.Path(options["output"])
 out.mkdir(parents=True, exist_ok=True)
 (out / "pid").write_text(str(os.getpid()))

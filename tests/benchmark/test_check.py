@@ -27,7 +27,12 @@ def test_options_that_all_commands_take_give_no_problem(toy_config):
 
 def test_every_slip_is_told_at_once_and_where_it_stands(toy_config):
     config = toy_config(
-        baselines={"sasrec": {"epoch": 3}, "other": {"method": "marcov"}},
+        baselines={
+            "sasrec": {"epoch": 3},
+            "other": {"method": "marcov"},
+            "caser": {"window": 9, "max_history": 5},
+            "markov": {"back_off": -1},
+        },
         preprocess={"tasks": ["task1_sid_stf"]},
         base="owner/model",
         add_sids={"init": "nose"},
@@ -40,6 +45,8 @@ def test_every_slip_is_told_at_once_and_where_it_stands(toy_config):
     for start, part in [
         ("preprocess: ", "'task1_sid_stf' is not a task"),
         ("baselines: sasrec: ", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("baselines: caser: ", "--window 9 is more than --max_history 5"),
+        ("baselines: markov: ", "--back_off is -1; it must be at least 0"),
         ("baselines: other: ", "'method' wants one of popularity"),
         ("add_sids: ", "'init' wants one of noise"),
         ("sft: ", "'learnig_rate' is neither a key of LLaMA-Factory"),
@@ -49,7 +56,7 @@ def test_every_slip_is_told_at_once_and_where_it_stands(toy_config):
     ]:
         [line] = [line for line in told if line.startswith(start)]
         assert part in line, line
-    assert len(told) == 8
+    assert len(told) == 10
 
 
 @pytest.mark.parametrize(

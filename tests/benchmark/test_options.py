@@ -38,7 +38,12 @@ def test_ours_wins_over_the_file_and_none_is_left_out(file, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("seed", "seeds, at the top"), ("k", "evaluate: {k: ...}"), ("output_dir", "hand each other their folders")],
+    [
+        ("seed", "seeds, at the top"),
+        ("k", "evaluate: {k: ...}"),
+        ("output_dir", "hand each other their folders"),
+        ("overwrite", "changed: rerun"),
+    ],
 )
 def test_what_the_benchmark_sets_is_refused_in_a_map_with_the_reason(name, why):
     with pytest.raises(ValueError, match=f"sft: '{name}' is set by the benchmark") as refused:
@@ -77,3 +82,10 @@ def test_the_files_of_rewards_are_found_once_each_and_those_here_first(tmp_path,
     own = tmp_path / "rewards" / "ranking_reward.py"
     own.write_text("")
     assert reward_files(["ranking_reward.rule_reward", "ranking_reward.ndcg", "pkg.mod:function"]) == [own]
+    for content, said in (
+        (b"epochs: 1\nepochs: 2\n", "'epochs' is given twice"),
+        (b"note: \xe9\n", "line 1: not UTF-8"),
+    ):
+        (tmp_path / "list.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match=f"list.yaml.*{said}"):
+            given("grpo", str(tmp_path / "list.yaml"))

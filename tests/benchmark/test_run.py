@@ -12,7 +12,7 @@ import yaml
 
 from mimigenrec.benchmark import run
 from mimigenrec.benchmark.run import (
-    alone,
+    BenchmarkConfig,
     check_unchanged,
     costs_of,
     describe,
@@ -24,7 +24,10 @@ from mimigenrec.benchmark.run import (
     tell_failures,
 )
 from mimigenrec.benchmark.stage import facts_of
+from mimigenrec.cli import parse
+from mimigenrec.errors import UserError
 from mimigenrec.evaluation.result import read_result
+from mimigenrec.lock import alone
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def go(tmp_path):
     def start(stages, memory=tmp_path / "stages"):
         facts = facts_of(stages)
         there = standings(stages, facts, memory)
-        with alone(tmp_path / ".lock") as lock:
+        with alone(tmp_path / ".lock", "another benchmark") as lock:
             return run_all(stages, facts, there, memory, lock), there
 
     return start
@@ -60,7 +63,7 @@ def test_what_needs_a_failed_stage_is_not_run_and_the_rest_is(make_stage, go, tm
     assert not (tmp_path / "out/grpo/2").exists() and (tmp_path / "out/markov/metrics.json").is_file()
     printed = capsys.readouterr().out
     assert "sft/2: failed, status 1" in printed and "grpo/2: not run, it needs sft/2" in printed
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(UserError) as stopped:
         tell_failures(failed, tmp_path / "stages")
     assert "3 stages failed" in str(stopped.value) and "sft/2/log.txt" in str(stopped.value)
     assert str(stopped.value).count("Traceback") == 1  # the tail of the log of the one that ran
@@ -76,6 +79,19 @@ def test_a_method_of_which_nothing_is_left_is_told_as_a_whole(make_stage):
     stages += [make_stage("markov", method="markov")]
     failed = {"sft/1": "a", "sft/2": "b", "markov": "c"}
     assert lost_of(stages, failed) == {"sft": ["seed 1: a", "seed 2: b"], "markov": "c"}
+
+
+def test_a_stage_that_refuses_is_told_in_its_own_words_without_a_traceback(make_stage, go, tmp_path):
+    failed, _ = go([make_stage("sft/1", method="sft", refuse="no luck\nwith x; take y"), make_stage("rl", bug=True)])
+    assert failed["sft/1"] == "status 1: no luck" and failed["rl"] == "status 1: KeyError: 'ours'"
+    with pytest.raises(UserError) as stopped:
+        tell_failures(failed, tmp_path / "stages")
+    told, _, ours = str(stopped.value).partition("\n\nrl: ")
+    assert told == (
+        "2 stages failed:\n\nsft/1: status 1: no luck\n  with x; take y\n"
+        f"  the whole log is {tmp_path}/stages/sft/1/log.txt"
+    )
+    assert "Traceback" in ours and "is a fault of mimigenrec" in ours
 
 
 def test_a_second_start_runs_nothing_and_a_plan_says_so(make_stage, go, capsys):
@@ -112,17 +128,17 @@ def test_costs_are_sums_over_seeds_and_stages_and_the_largest_peak(make_stage, t
 
 def test_a_stage_that_outlives_a_killed_benchmark_keeps_the_next_one_out(tmp_path):
     path = tmp_path / "out" / ".lock"
-    with alone(path) as lock:
+    with alone(path, "another") as lock:
         stage = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(lock,))
-        with pytest.raises(RuntimeError, match="is at work in"), alone(path):
+        with pytest.raises(UserError, match="another is at work in"), alone(path, "another"):
             pass
     try:
-        with pytest.raises(RuntimeError, match="a stage that one left running"), alone(path):
+        with pytest.raises(UserError, match="another is at work in"), alone(path, "another"):
             pass
     finally:
         stage.kill()
         stage.wait()
-    with alone(path):
+    with alone(path, "another"):
         pass
 
 
@@ -132,8 +148,10 @@ def test_every_method_is_measured_and_a_seed_that_fails_is_shown(toy_config, tmp
     config = toy_config(baselines={name: toy_config().baselines[name] for name in ("first", "sasrec")})
     (out / "results/test/sasrec").mkdir(parents=True)
     (out / "results/test/sasrec/2").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(SystemExit, match="1 stages failed:\n\nbaseline/test/sasrec/2: status 1: FileExistsError"):
+    reason = f"status 1: {out}/results/test/sasrec/2: a file of that name is there already"
+    with pytest.raises(UserError, match=f"1 stage failed:\n\nbaseline/test/sasrec/2: {reason}") as stopped:
         main(config)
+    assert "Traceback" not in str(stopped.value) and "the whole log is" in str(stopped.value)
     first, second = (read_result(out / "results/test" / name).rows for name in ("first", "sasrec/1"))
     keys = ("row", "user", "history", "target")
     assert [[row[key] for key in keys] for row in first] == [[row[key] for key in keys] for row in second]
@@ -141,7 +159,7 @@ def test_every_method_is_measured_and_a_seed_that_fails_is_shown(toy_config, tmp
     told = json.loads((out / "report/test/report.json").read_text())
     methods = {method["name"]: method for method in told["methods"]}
     assert list(methods) == ["first", "sasrec"]
-    assert methods["sasrec"]["failed"][0].startswith("seed 2: status 1: FileExistsError")
+    assert methods["sasrec"]["failed"][0].startswith(f"seed 2: {reason}")
     assert methods["first"]["cost"]["cpu_seconds"] > 0.5 and methods["sasrec"]["training_seconds"] is not None
     assert "sasrec" in (out / "report/test/report.html").read_text()
 
@@ -151,6 +169,22 @@ def test_every_method_is_measured_and_a_seed_that_fails_is_shown(toy_config, tmp
     main(config)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines] == ["done", "done", "done", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["--seeds", "1", "-2"], "--seeds is -2; it must be at least 0"),
+        (["--seeds", "one"], "one"),
+        (["--sft", "{lr: 1}"], "sft: '{lr: 1}' is no JSON map"),
+        (["--changed", "maybe"], "maybe"),
+        (["--basselines", "{}"], "did you mean --baselines?"),
+    ],
+)
+def test_a_slip_in_the_benchmarks_own_settings_is_refused(changes, named, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(BenchmarkConfig, argv=["--data_dir", "d", "--category", "c", "--output_dir", "o", *changes])
+    assert stopped.value.code == 2 and named in capsys.readouterr().err
 
 
 def test_a_slip_costs_no_stage(toy_config, tmp_path):

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from mimigenrec.benchmark.stage import cost_of, facts_of, log_tail, reason_of, run, standing
+from mimigenrec.errors import UserError
 
 
 def go(stage, memory, fresh=False):
@@ -110,8 +111,19 @@ def test_files_that_nothing_tells_of_are_refused(make_stage, memory):
     stage = make_stage("sft/1")
     stage.folder.mkdir(parents=True)
     (stage.folder / "model.safetensors").write_text("")
-    with pytest.raises(FileExistsError, match=r"sft/1 holds files, but .*stage.json.* is missing; move them away"):
+    with pytest.raises(UserError, match=r"sft/1 holds files, but .*stage.json.* is missing; move them away"):
         standing_of(stage, memory)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"state": 3}', "\x00"])
+@pytest.mark.parametrize("file", ["stage.json", "cost.json"])
+def test_what_is_remembered_and_damaged_is_named(file, content, make_stage, memory):
+    stage = make_stage("sft/1", fail=1)
+    go(stage, memory)
+    (memory / "sft/1" / file).write_text(content)
+    with pytest.raises(UserError, match=f"sft/1/{file}.* comes from mimigenrec benchmark"):
+        standing_of(stage, memory)
+        cost_of(stage, memory)
 
 
 def test_ending_the_benchmark_ends_its_stage_and_counts_its_time(make_stage, memory):

@@ -112,7 +112,7 @@ def test_one_process_of_a_machine_says_why_all_of_them_end(monkeypatch, rank, sp
         exit_unless_imports("sft", "nowhere")
     assert (stopped.value.code != 1) == speaks
     if speaks:
-        assert "mimigenrec sft cannot start: nowhere cannot be imported" in stopped.value.code
+        assert stopped.value.code.startswith("error: mimigenrec sft cannot start: nowhere cannot be imported")
         assert "pip install nowhere\n`mimigenrec env` shows the rest." in stopped.value.code
 
 

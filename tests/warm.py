@@ -1,0 +1,119 @@
+"""One process that has loaded everything, and a child forked from it for each command: milliseconds in place of the
+ten seconds that a command takes to load torch, TRL and LLaMA-Factory.
+
+    python tests/warm.py     stdin   {"argv", "cwd", "env", "limit", ...} a line
+                             stdout  {"status", "stdout", "stderr", "seconds"} a line, in the same order
+
+argv       after "mimigenrec"; run by mimigenrec.cli.main
+env        variables over those of this process
+limit      seconds, after which the child is killed and its status is null
+interrupt  a path: once it is there, the child gets SIGINT, as from Ctrl-C
+broken     "module:function", in whose place the child has one that raises KeyError('planted')
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def load() -> None:
+    import llamafactory.hparams
+    import llamafactory.train.tuner
+    import torch
+    import trl.trainer.grpo_trainer  # noqa: F401
+
+    from mimigenrec.cli import COMMANDS
+
+    for module, _ in COMMANDS.values():
+        importlib.import_module(module)
+    for name in ("mimigenrec.baselines.next_item", "mimigenrec.baselines.tiger", "mimigenrec.rendering"):
+        importlib.import_module(name)
+    torch.set_num_threads(1)
+
+
+def run(asked: dict) -> dict:
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (Path(folder) / name for name in ("out", "err"))
+        child = os.fork()
+        if child == 0:
+            be_the_command(asked, out, err)
+        status = wait_for(child, asked)
+        told = [path.read_text(errors="replace") if path.is_file() else "" for path in (out, err)]
+    seconds = round(time.perf_counter() - started, 2)
+    return {"status": status, "stdout": told[0], "stderr": told[1], "seconds": seconds}
+
+
+def be_the_command(asked: dict, out: Path, err: Path) -> None:
+    """Never returns."""
+    status = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
+        os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
+        sys.stdout = open(1, "w", closefd=False)
+        os.chdir(asked["cwd"])
+        os.environ.update(asked.get("env", {}))
+        if asked.get("broken"):
+            module, _, function = asked["broken"].partition(":")
+            setattr(importlib.import_module(module), function, broken)
+        sys.argv, sys.path[0] = ["mimigenrec", *asked["argv"]], asked["cwd"]
+
+        from mimigenrec.cli import main
+
+        main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+    except BaseException:  # as the interpreter does
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def broken(*_, **__):
+    raise KeyError("planted")
+
+
+def wait_for(child: int, asked: dict) -> int | None:
+    """The exit status; None for a child that was killed, by us or by a signal."""
+    end, interrupt = time.monotonic() + asked.get("limit", 30), asked.get("interrupt")
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+        if interrupt and Path(asked["cwd"], interrupt).exists():
+            os.kill(child, signal.SIGINT)
+            interrupt = None
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints while it is loaded is no answer
+    load()
+    print(json.dumps({"status": 0}), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), file=answers, flush=True)
+    os._exit(0)  # what is loaded takes seconds to be put away
+
+
+if __name__ == "__main__":
+    main()
