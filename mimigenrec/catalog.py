@@ -2,17 +2,20 @@
 
 items.json      {"17": {"title": "...", "description": "...", "popularity": 12}, ...}
                 written by preprocessing beside id2sid.json and copied into every checkpoint, so that a checkpoint can
-                name what it recommends. `popularity` counts how often the item is the target of a train row.
+                name what it recommends. It lists every item of item.json, those without a text and a SID too: rows of
+                item vectors are counted by it. `popularity` counts how often the item is the target of a train row.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
+from mimigenrec.sids.items import id_order
 from mimigenrec.sids.tokens import Sid, join_sid, read_index
 
 log = logging.getLogger(__name__)
@@ -20,12 +23,22 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Catalog:
-    """Items by id. Items may lack a title, a description or a SID; a key is there only with a non-empty value."""
+    """Items by id. Items may lack a title, a description or a SID; a key is there only with a non-empty value.
+
+    known   ids of item.json, which may have none of the three; () where only the others are known
+    """
 
     sids: dict[str, Sid]
     titles: dict[str, str] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
     popularity: Mapping[str, int] = field(default_factory=dict)
+    known: Collection[str] = ()
+
+    @property
+    def items(self) -> list[str]:
+        """Every id, those with a SID first, in the order of the index."""
+        more = sorted(self.known, key=id_order)
+        return list(dict.fromkeys([*self.sids, *self.titles, *self.descriptions, *more]))
 
     @cached_property
     def items_of(self) -> dict[Sid, list[str]]:
@@ -38,27 +51,39 @@ class Catalog:
         return groups
 
 
-def id_order(item: str) -> tuple[int, int | str]:
-    """Sort key for item ids: numbers by value before other names, so that 9 comes before 10."""
-    return (0, int(item)) if item.isdecimal() else (1, item)
-
-
 def load_catalog(folder: str | Path) -> Catalog:
-    """id2sid.json and, where it is there, items.json of a data folder or a checkpoint."""
+    """id2sid.json and, where it is there, items.json of a data folder or a checkpoint.
+
+    Raises UserError naming the item of items.json whose entry cannot be read.
+    """
     folder = Path(folder)
     catalog = Catalog(sids=read_index(folder / "id2sid.json"))
-    if (folder / "items.json").is_file():
-        for item, known in read_json(folder / "items.json", made_by="preprocess_data_sft_rl.py").items():
+    path = folder / "items.json"
+    if path.is_file():
+        entries = read_json(path, made_by="preprocessing", kind=dict, unique=True)
+        for item, entry in entries.items():
+            _check_entry(path, item, entry)
             for name, values in (("title", catalog.titles), ("description", catalog.descriptions)):
-                if known.get(name):
-                    values[item] = known[name]
-            if known.get("popularity"):
-                catalog.popularity[item] = known["popularity"]
+                if entry.get(name):
+                    values[item] = entry[name]
+            if entry.get("popularity"):
+                catalog.popularity[item] = entry["popularity"]
+        catalog.known = list(entries)
     return catalog
 
 
+def _check_entry(path: Path, item: str, entry: Any) -> None:
+    if not isinstance(entry, dict):
+        raise UserError(
+            f"{path}: item {item!r} needs a map with 'title' and so on, found {entry!r:.80}; preprocess again"
+        )
+    for name, kind in (("title", str), ("description", str), ("popularity", int)):
+        if not isinstance(entry.get(name), kind | None):
+            raise UserError(f"{path}: {name} of item {item!r} is {entry[name]!r:.80}; preprocess again")
+
+
 def write_items(path: str | Path, catalog: Catalog) -> None:
-    items = dict.fromkeys([*catalog.sids, *catalog.titles, *catalog.descriptions])
+    """Every item that the catalogue knows, whatever it lacks."""
     write_json(
         path,
         {
@@ -67,7 +92,7 @@ def write_items(path: str | Path, catalog: Catalog) -> None:
                 "description": catalog.descriptions.get(item, ""),
                 "popularity": catalog.popularity.get(item, 0),
             }
-            for item in items
+            for item in catalog.items
         },
         indent=None,
     )

@@ -8,25 +8,33 @@ and `MIMIGenRec.reload()` of a running process takes it up. Titles and descripti
 beside it, if --index has one. The vectors come from the encoder that made those of the catalogue (`mimigenrec embed`).
 A new item may only have tokens that the index, or --tokens, has already, so a trained model can name it; --new_tokens
 lifts that, and the model must then learn them. sids/new_items.py says which SID a new item gets.
+
+OUTPUT.assigned.json, the manifest with what was done and the hash of the output, is written before the output: a run
+that was interrupted does its work again, and one that is finished does nothing. Another file at --output, or one with
+other SIDs, is replaced with --overwrite alone, unless it is --index itself.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from mimigenrec.catalog import load_catalog, write_items
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json, write_json
-from mimigenrec.manifest import make_manifest
-from mimigenrec.sids.items import plain_text, read_item_texts
+from mimigenrec.files import read_json, read_lines, sha256, write_json
+from mimigenrec.manifest import check_same_run, differences, make_manifest
+from mimigenrec.sids.items import plain_text, read_item_texts, read_items
 from mimigenrec.sids.new_items import assign_new
 from mimigenrec.sids.quantiser import Codebooks
-from mimigenrec.sids.tokens import Sid, distinct_tokens, read_index, read_new_tokens, write_index
+from mimigenrec.sids.tokens import Sid, distinct_tokens, index_text, read_index, read_new_tokens, write_index
 from mimigenrec.sids.vectors import read_about, read_vectors
+
+PATHS = ("index", "codebooks", "items", "vectors", "remove", "tokens")
+FREE = (*PATHS, "output", "overwrite")  # the SIDs depend on the content of the files alone
 
 
 @dataclass
@@ -38,14 +46,22 @@ class AssignConfig:
     output: Path = arg("index to write; may be the same file as --index")
     items: Path | None = arg("item.json of the new items alone", default=None)
     vectors: Path | None = arg("their vectors, as mimigenrec embed makes them from --items", default=None)
-    remove: Path | None = arg("text file, one id of a removed item a line", default=None)
-    collisions: Literal["leave", "reassign"] = arg("a new item whose nearest SID is taken", default="leave")
+    remove: Path | None = arg("text file, one id of a removed item per line", default=None)
+    collisions: Literal["leave", "reassign"] = arg(
+        "what to do with a new item whose nearest SID is taken", default="leave"
+    )
     tokens: Path | None = arg("new_tokens.json of the model, if it knows more tokens than the index has", default=None)
     new_tokens: bool = arg("allow tokens that the model does not know", default=False)
+    overwrite: bool = arg("replace an output of other files or settings, or that of a finished run", default=False)
 
 
 def main(config: AssignConfig) -> None:
+    record = config.output.with_suffix(".assigned.json")
     old = read_index(config.index)
+    manifest = make_manifest(config, [path for name in PATHS if (path := getattr(config, name))], None)
+    if is_finished(config, manifest, record):
+        print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
+        return
     codebooks = Codebooks.load(config.codebooks)
     gone = read_removed(config.remove, old) if config.remove else set()
     items, vectors = read_new(config, codebooks, old)
@@ -56,9 +72,6 @@ def main(config: AssignConfig) -> None:
     sids = kept | new
     if not sids:
         raise UserError(f"{config.remove} removes every item of {config.index} and none is new; nothing is left")
-    if config.output.name == "id2sid.json" and config.index.with_name("items.json").is_file():
-        write_texts(config, sids)
-    write_index(config.output, sids)
     taken = set(kept.values())
     facts = {
         "kept": len(kept),
@@ -66,11 +79,44 @@ def main(config: AssignConfig) -> None:
         "new": len(new),
         "new_that_share_a_sid": sum(sid in taken for sid in new.values()) + len(new) - len(set(new.values())),
         "new_tokens": sorted(set(distinct_tokens(sids)) - set(tokens)),
+        "output_sha256": hashlib.sha256(index_text(sids).encode()).hexdigest(),
     }
-    inputs = [path for path in (config.index, config.codebooks, config.items, config.vectors, config.remove) if path]
-    write_json(Path(config.output).with_suffix(".assigned.json"), make_manifest(config, inputs, None, **facts))
+    if config.output.name == "id2sid.json" and config.index.with_name("items.json").is_file():
+        write_texts(config, sids, gone)
+    write_json(record, {**manifest, **facts})
+    write_index(config.output, sids)
     print(f"{config.output}: {facts['kept']} items kept, {facts['removed']} removed, {facts['new']} new")
     print(f"new items that share a SID: {facts['new_that_share_a_sid']}; new tokens: {len(facts['new_tokens'])}")
+
+
+def is_finished(config: AssignConfig, manifest: Mapping[str, Any], record: Path) -> bool:
+    """Whether --output is what this run would write. Raises UserError if it is anything else but --index.
+
+    In place the index that was read is no more: the run is the same if all other files and settings are, and the
+    output is what the record says. Any other run in place goes on from the index as it now is.
+    """
+    if config.overwrite or not config.output.exists():
+        return False
+    before = read_json(record, made_by="mimigenrec sid-assign", kind=dict) if record.is_file() else {}
+    written = before.get("output_sha256") == sha256(config.output)
+    if config.index.exists() and config.output.samefile(config.index):
+        pair = [{**one, "inputs": without(one.get("inputs", {}), config.index)} for one in (before, manifest)]
+        return written and not differences(*pair, FREE)
+    if not before:
+        raise UserError(
+            f"{config.output} is there already, and nothing says that this command wrote it; take another --output, "
+            f"or --overwrite to replace it"
+        )
+    check_same_run(config.output, before, manifest, FREE, "--overwrite")
+    if not written:
+        raise UserError(
+            f"{config.output} is not as this command wrote it; take another --output, or --overwrite to replace it"
+        )
+    return True
+
+
+def without(inputs: Mapping[str, str], index: Path) -> dict[str, str]:
+    return {path: hashed for path, hashed in inputs.items() if Path(path).parts[-2:] != index.parts[-2:]}
 
 
 def read_new(config: AssignConfig, codebooks: Codebooks, old: Mapping[str, Sid]) -> tuple[list[str], np.ndarray]:
@@ -98,25 +144,26 @@ def read_new(config: AssignConfig, codebooks: Codebooks, old: Mapping[str, Sid])
     return items, read_vectors(config.vectors, items)
 
 
-def write_texts(config: AssignConfig, sids: Mapping[str, Sid]) -> None:
+def write_texts(config: AssignConfig, sids: Mapping[str, Sid], gone: set[str]) -> None:
     """items.json beside --output: what lies beside --index, less the removed items, with the texts of new ones."""
     catalog = load_catalog(config.index.parent)
-    new = read_json(config.items, made_by="--items") if config.items else {}
+    new = read_items(config.items) if config.items else {}
     for name, texts in (("title", catalog.titles), ("description", catalog.descriptions)):
-        texts |= {item: plain_text(known.get(name)) for item, known in new.items()}
-        for gone in texts.keys() - sids.keys():
-            del texts[gone]
+        texts |= {item: text for item, fields in new.items() if (text := plain_text(fields.get(name)))}
+        for item in gone & texts.keys():
+            del texts[item]
+    catalog.known = [item for item in [*catalog.known, *new] if item not in gone]
     catalog.sids = dict(sids)
     write_items(config.output.with_name("items.json"), catalog)
 
 
 def read_removed(path: str | Path, old: Mapping[str, Sid]) -> set[str]:
-    """Ids, one a line. Raises ValueError naming the line of an id that the index does not have."""
+    """Ids, one per line. Raises UserError naming the line of an id that the index does not have."""
     gone = set()
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(path):
         item = line.strip()
         if item and item not in old:
-            raise UserError(f"{path}, line {number}: item {item!r} is not in the index; one id of it a line")
+            raise UserError(f"{path}, line {number}: item {item!r} is not in the index; give one id of it per line")
         gone |= {item} - {""}
     return gone
 

@@ -8,7 +8,7 @@ the pipeline as a .npy file of the same shape (sids/vectors.py).
 Source: Hu, Koren and Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets", in the package implicit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.kmeans import EXTRA
-from mimigenrec.sids.vectors import check_output, write_vectors
+from mimigenrec.sids.vectors import check_output, is_finished, write_vectors
+
+FREE = ("items", "train", "output", "overwrite")  # the vectors depend on the content of the files alone
 
 
 @dataclass
@@ -30,21 +32,25 @@ class AlsConfig:
     items: Path = arg("C.item.json, for the item ids")
     train: Path = arg("C.train.inter")
     output: Path = arg("C.emb-NAME.npy to write; C.emb-NAME.json says what it holds")
-    dim: int = arg("numbers a vector", default=64)  # implicit's default is 100; tables of SIDs are small
-    iterations: int = arg("turns of users and items", default=15)  # implicit's
-    regularisation: float = arg("weight of the squared factors", default=0.01)  # implicit's
-    alpha: float = arg("confidence of one interaction", default=40.0)  # Hu et al. 2008
-    seed: int = arg("of the factors at the start", default=42)
+    dim: int = arg("numbers per vector", default=64, least=1)  # implicit's default is 100; tables of SIDs are small
+    iterations: int = arg("turns of users and items", default=15, least=1)  # implicit's
+    regularisation: float = arg("weight of the squared factors", default=0.01, least=0)  # implicit's
+    alpha: float = arg("confidence of one interaction", default=40.0, above=0)  # Hu et al. 2008
+    seed: int = arg("random seed of the factors at the start", default=42, least=0, most=2**32 - 1)
+    overwrite: bool = arg("replace an output of other settings or rows, or one that is finished", default=False)
 
 
 def main(config: AlsConfig) -> None:
     check_output(config.output, config.items)
     items = list(read_item_texts(config.items, "{title}"))
+    manifest = make_manifest(config, [config.items, config.train], config.seed)
+    if is_finished(config.output, manifest, FREE, config.overwrite):
+        print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
+        return
     pairs = train_pairs(config.train, items)
     vectors = als(pairs, len(items), config)
     unseen = len(items) - len(np.unique(pairs[:, 1]))
     model = f"als dim={config.dim} alpha={config.alpha} seed={config.seed}"
-    manifest = make_manifest(config, [config.items, config.train], config.seed)
     facts = {"encoder": "als", "model": model, "normalised": False, "items_without_train_row": unseen}
     write_vectors(config.output, vectors, items, **facts, manifest=manifest)
     print(f"{config.output}: {len(items)} items, {config.dim} numbers each, {unseen} without a train row are zeros")
@@ -65,7 +71,7 @@ def train_pairs(path: str | Path, items: Sequence[str]) -> np.ndarray:
 
 
 def als(pairs: np.ndarray, items: int, config: AlsConfig) -> np.ndarray:
-    """(items, dim) float32; one thread, so that one seed gives one result."""
+    """(items, dim) float32; one thread, so that one seed gives one result. Raises UserError if it diverges."""
     try:
         from implicit.als import AlternatingLeastSquares
     except ImportError as error:
@@ -84,10 +90,23 @@ def als(pairs: np.ndarray, items: int, config: AlsConfig) -> np.ndarray:
             num_threads=1,
             use_gpu=False,
         )
-        model.fit(matrix)
+        model.fit(matrix, callback=_check_factors(model))
     vectors = np.array(model.item_factors, dtype=np.float32)
     vectors[np.setdiff1d(np.arange(items), pairs[:, 1])] = 0
     return vectors
+
+
+def _check_factors(model) -> Callable:
+    """What implicit calls after each iteration. Raises UserError naming the first whose factors are not finite."""
+
+    def check(iteration: int, *_) -> None:
+        if not (np.isfinite(model.item_factors).all() and np.isfinite(model.user_factors).all()):
+            raise UserError(
+                f"the factors became NaN or infinite in iteration {iteration + 1} of {model.iterations}; set "
+                f"--alpha and --regularisation nearer to their defaults"
+            )
+
+    return check
 
 
 if __name__ == "__main__":

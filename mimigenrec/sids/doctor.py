@@ -20,13 +20,15 @@ import numpy as np
 from mimigenrec.cli import arg, start
 from mimigenrec.contract import load_tokenizer
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json, write_json, writing
+from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids import purity, structure
+from mimigenrec.sids.items import read_items
 from mimigenrec.sids.report_page import OVERALL, write_markdown, write_page
 from mimigenrec.sids.report_pictures import draw_tree
 from mimigenrec.sids.tokens import Sid, read_index
+from mimigenrec.sids.vectors import read_vectors
 from mimigenrec.sids.verdicts import failed_gates, give_verdicts, parse_gate, worst
 
 GROUPS_SHOWN, TITLES_SHOWN, CELLS_SHOWN, WORDS_SHOWN = 5, 3, 8, 4
@@ -39,23 +41,23 @@ class DoctorConfig:
     index: str = arg("index.json or id2sid.json to judge")
     output: str = arg("folder for the report")
     items: str | None = arg("C.item.json: identical texts, categories, what the codes mean", default=None)
-    embeddings: str | None = arg("C.emb-<name>.npy, row i of item id i: do alike items start alike?", default=None)
+    embeddings: str | None = arg("C.emb-NAME.npy of --items: do alike items start alike?", default=None)
     train: str | None = arg("C.train.inter: are items bought in a row alike in SID?", default=None)
     test: str | None = arg("C.test.inter: how many targets share a SID?", default=None)
     earlier: str | None = arg("an index to compare with: how many items changed their SID?", default=None)
     tokenizer: str | None = arg("tokenizer or checkpoint folder: is each SID token one id?", default=None)
-    sizes: list[int] = arg("codes per level of the codebooks, to count those that no item has", factory=list)
-    neighbours: int = arg("nearest neighbours asked of each item", default=10)
-    queries: int = arg("with more items, so many are drawn and asked for their neighbours", default=20_000)
+    sizes: list[int] = arg("codes per level of the codebooks, to count those that no item has", factory=list, least=1)
+    neighbours: int = arg("nearest neighbours asked of each item", default=10, least=1)
+    queries: int = arg("most items that are asked for their neighbours; more are drawn from", default=20_000, least=1)
     fail_on: list[str] = arg("conditions that fail the run, such as 'collisions>0.05'", factory=list)
     title: str | None = arg("heading of the report; default: the index's file name", default=None)
-    seed: int = arg("of the draw of items", default=42)
+    seed: int = arg("random seed of the draw of items", default=42, least=0, most=2**32 - 1)
 
 
 def main(config: DoctorConfig) -> None:
     gates = [parse_gate(text) for text in config.fail_on]
     sids = read_index(config.index)
-    known = read_items(config.items, sids) if config.items else {}
+    known = items_of(config, sids)
     details = measure(config, sids, known)
     figures = flatten(details)
     verdicts = give_verdicts(figures)
@@ -99,11 +101,12 @@ def measure(config: DoctorConfig, sids: Mapping[str, Sid], known: Mapping[str, M
     if config.items:
         texts = {item: f"{_title(fields)}\n{_text(fields.get('description'))}" for item, fields in known.items()}
         found["texts"] = purity.text_figures(sids, texts)
-        category = purity.category_purity(codes, [category_path(known.get(item, {})) for item in sids])
+        paths = [category_path(known.get(item, {}), f"{config.items}: item {item!r}") for item in sids]
+        category = purity.category_purity(codes, paths)
         if category:
             found["category"] = category
     if config.embeddings:
-        vectors = purity.read_vectors(config.embeddings, list(sids))
+        vectors = purity.unit_rows(vectors_of(config.embeddings, sids, known))
         rng = np.random.default_rng(config.seed)
         found["neighbours"] = purity.neighbour_purity(codes, vectors, config.neighbours, config.queries, rng)
     if config.train:
@@ -115,14 +118,34 @@ def measure(config: DoctorConfig, sids: Mapping[str, Sid], known: Mapping[str, M
     return found
 
 
-def read_items(path: str, sids: Mapping[str, Sid]) -> dict[str, dict[str, Any]]:
-    """item.json. Raises ValueError if it is not a map of maps or knows no item of the index."""
-    known = read_json(path, made_by="the data set, one entry per item id")
-    if not isinstance(known, dict) or not all(isinstance(fields, dict) for fields in known.values()):
-        raise UserError(f"{path} must map item ids to maps of title, description, brand and categories")
+def items_of(config: DoctorConfig, sids: Mapping[str, Sid]) -> dict[str, dict[str, Any]]:
+    """item.json in row order, {} without --items. Raises UserError if it is of another data set or lacking."""
+    if not config.items:
+        if config.embeddings:
+            raise UserError("--embeddings needs --items: its rows are in the order of the ids of that item.json")
+        return {}
+    known = read_items(config.items)
     if not any(item in known for item in sids):
-        raise UserError(f"{path} knows no item of the index (the first is {next(iter(sids))!r}); other data set?")
+        raise UserError(
+            f"{config.items} knows no item of the index (the first is {next(iter(sids))!r}); other data set?"
+        )
     return known
+
+
+def vectors_of(path: str, sids: Mapping[str, Sid], known: Mapping[str, Any]) -> np.ndarray:
+    """(items of the index, dim) float32. known: all items of item.json, in row order.
+
+    Raises UserError as read_vectors does, and for an item of the index that has no row.
+    """
+    row_of = {item: row for row, item in enumerate(known)}
+    vectors = read_vectors(path, list(known))
+    lacking = [item for item in sids if item not in row_of]
+    if lacking:
+        raise UserError(
+            f"item.json, and so {path}, lacks {len(lacking)} items of the index, {lacking[0]!r} first; give the "
+            f"item.json of all items, and vectors made from it"
+        )
+    return vectors[[row_of[item] for item in sids]]
 
 
 def _title(fields: Mapping[str, Any]) -> str:
@@ -134,13 +157,18 @@ def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
-def category_path(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Broad to narrow, () for none; "A,B,C", ["A", "B", "C"] or a list of such lists, of which the first counts."""
+def category_path(fields: Mapping[str, Any], where: str = "item") -> tuple[str, ...]:
+    """Broad to narrow, () for none; "A,B,C", ["A", "B", "C"] or a list of such lists, of which the first counts.
+
+    where   names the item in the error for anything else
+    """
     value = fields.get("categories") or ()
     if isinstance(value, str):
         value = value.split(",")
-    if value and isinstance(value[0], list):
+    if isinstance(value, list) and value and isinstance(value[0], list):
         value = value[0]
+    if value and not isinstance(value, list) or any(isinstance(part, (list, dict)) for part in value):
+        raise UserError(f"{where} has categories {fields['categories']!r:.80}; give a text, a list of texts, or lists")
     return tuple(name.strip() for name in map(str, value) if name.strip())
 
 

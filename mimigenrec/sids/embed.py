@@ -6,7 +6,8 @@
 
 The output and its side-car are described in sids/vectors.py. Texts go through in chunks, each kept in a folder
 beside the output until all are there; a run that is started again with the same texts and settings goes on from the
-chunks it finds. Under `accelerate launch` every process takes its share of the chunks on its own GPU.
+chunks it finds, and one that is finished does nothing. Vectors or chunks of other texts or settings are replaced with
+--overwrite alone. Under `accelerate launch` every process takes its share of the chunks on its own GPU.
 
 New items go to the same space: the same encoder and settings, and for tfidf --fitted with the file that the
 catalogue's run left beside its vectors (C.emb-tfidf.encoder.safetensors).
@@ -16,22 +17,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from mimigenrec.cli import arg, start
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json, writing
-from mimigenrec.manifest import make_manifest
+from mimigenrec.manifest import check_same_run, differences, make_manifest
 from mimigenrec.sids import encoders
 from mimigenrec.sids.encoders import Encode
 from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.tfidf import Tfidf
-from mimigenrec.sids.vectors import check_output, check_vectors, write_vectors
+from mimigenrec.sids.vectors import check_output, check_vectors, is_finished, read_array, side_car, write_vectors
 
 TEMPLATE = "{title}\\n{description}\\n{brand}\\n{categories}"
 ENCODERS = {
@@ -41,6 +43,17 @@ ENCODERS = {
     "minilm": encoders.minilm,
 }
 CHUNK = 1024  # texts encoded between two writes
+USED_BY = {"model": ("hf", "sentence-transformers", "served"), "url": ("served",), "fitted": ("tfidf",)}
+USED_BY["prompt"] = ("minilm", *USED_BY["model"])
+FREE = (
+    "items",
+    "fitted",
+    "output",
+    "overwrite",
+    "batch_size",
+    "url",
+)  # no vector depends on them; files by their hash
+WEIGHTS = ("*.safetensors", "*.bin", "*.json")
 
 
 @dataclass
@@ -55,33 +68,38 @@ class EmbedConfig:
         default="tfidf",
     )
     model: str | None = arg("folder or name of the model (hf, sentence-transformers, served)", default=None)
-    url: str | None = arg("of the server (served), up to /v1", default=None)
-    template: str = arg("text of an item; fields title, description, brand, categories", default=TEMPLATE)
-    prompt: str = arg("stands before every text, as some models want it (E5: 'passage: ')", default="")
+    url: str | None = arg("address of the server (served), up to /v1", default=None)
+    template: str = arg("text of an item; fields {title}, {description}, {brand}, {categories}", default=TEMPLATE)
+    prompt: str = arg("text put before every item text, as some models want it (E5: 'passage: ')", default="")
     pooling: Literal["mean", "cls", "last"] = arg("which hidden states make the vector (hf)", default="mean")
     normalise: bool = arg("scale vectors to length 1", default=True)
-    max_tokens: int = arg("of a text; the rest is cut", default=512)  # what BERT-like encoders take
-    batch_size: int = arg("texts per forward or request", default=32)  # sentence-transformers'
+    max_tokens: int = arg("tokens per text; the rest is cut", default=512, least=1)  # what BERT-like encoders take
+    batch_size: int = arg("texts per forward or request", default=32, least=1)  # sentence-transformers'
     dtype: Literal["float32", "bfloat16", "float16"] = arg("weights of the model (hf)", default="float32")
-    dim: int = arg("numbers a vector (tfidf), at most", default=384)  # MiniLM's
+    dim: int = arg("most numbers per vector (tfidf)", default=384, least=1)  # MiniLM's
     fitted: Path | None = arg("what tfidf learnt from the catalogue, to encode new items", default=None)
-    seed: int = arg("of the SVD (tfidf)", default=42)
+    seed: int = arg("random seed of the SVD (tfidf)", default=42, least=0, most=2**32 - 1)
+    overwrite: bool = arg("replace an output of other settings or items, or one that is finished", default=False)
 
 
 def main(config: EmbedConfig) -> None:
+    check_flags(config)
     check_output(config.output, config.items)
     texts = read_item_texts(config.items, config.template.replace("\\n", "\n"))
-    model, encode = load_encoder(config, list(texts.values()))
-    folder = Path(f"{config.output}.partial")
-    vectors = in_chunks(
-        encode, list(texts.values()), folder, settings={**asdict(config), "output": None, "space": model}
-    )
+    manifest = make_manifest(config, [config.items, *files_of(config)], config.seed)
+    if is_finished(config.output, manifest, FREE, config.overwrite):
+        if _processes()[0] == 0:
+            print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
+        return
+    folder, learnt = Path(f"{config.output}.partial"), config.output.with_suffix(".encoder.safetensors")
+    check_learnt(config, folder, learnt)
+    model, encode, tfidf = load_encoder(config, list(texts.values()))
+    run = {**manifest, "config": {**manifest["config"], "space": model}}  # a library may make another of the same data
+    vectors = in_chunks(encode, texts, folder, run, config)
     if vectors is None:
         return  # another process writes
-    vectors = np.asarray(vectors, dtype=np.float32)
-    check_vectors(vectors, list(texts), f"what encoder {config.encoder} gave")
     if config.normalise:
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        vectors = scaled(vectors)
     zero = [item for item, vector in zip(texts, vectors, strict=True) if not vector.any()]
     facts = {
         "encoder": config.encoder,
@@ -93,53 +111,105 @@ def main(config: EmbedConfig) -> None:
         "items_without_text": sum(not text for text in texts.values()),
         "zero_vectors": len(zero),
     }
-    inputs = [path for path in (config.items, config.fitted) if path]
-    write_vectors(config.output, vectors, list(texts), **facts, manifest=make_manifest(config, inputs, config.seed))
+    if tfidf and not config.fitted:
+        tfidf.save(learnt)
+    write_vectors(config.output, vectors, list(texts), **facts, manifest=manifest)
     shutil.rmtree(folder)
     print(f"{config.output}: {vectors.shape[0]} items, {vectors.shape[1]} numbers each, by {model}")
     if zero:
         print(f"{len(zero)} items have a vector of zeros (no text or no known word), {zero[0]!r} first")
 
 
-def load_encoder(config: EmbedConfig, texts: Sequence[str]) -> tuple[str, Encode]:
-    """A name that tells two vector spaces apart, and the function texts -> (n, dim)."""
+def check_flags(config: EmbedConfig) -> None:
+    """Raises UserError for a flag that the encoder would not look at."""
+    for name, encoders_of_it in USED_BY.items():
+        if getattr(config, name) and config.encoder not in encoders_of_it:
+            raise UserError(
+                f"--{name} is for --encoder {', '.join(encoders_of_it)}, and --encoder is {config.encoder}; leave one "
+                f"of the two out"
+            )
+
+
+def files_of(config: EmbedConfig) -> list[Path]:
+    """Files on which the encoder depends: what tfidf learnt, the files of a model's folder."""
+    if config.encoder not in ("hf", "sentence-transformers") or not config.model or not Path(config.model).is_dir():
+        return [config.fitted] if config.fitted else []
+    return sorted(path for pattern in WEIGHTS for path in Path(config.model).rglob(pattern))
+
+
+def scaled(vectors: np.ndarray) -> np.ndarray:
+    """(items, dim) -> the same at length 1, float32; rows of zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+
+
+def check_learnt(config: EmbedConfig, folder: Path, learnt: Path) -> None:
+    """Raises UserError if what tfidf learnt elsewhere, which new items need, would be replaced."""
+    known = side_car(config.output).exists() or folder.exists() or config.overwrite
+    if config.encoder == "tfidf" and not config.fitted and learnt.exists() and not known:
+        raise UserError(
+            f"{learnt} is there without the vectors that it belongs to, and SIDs may depend on it; take another "
+            f"--output, or --overwrite to replace it"
+        )
+
+
+def load_encoder(config: EmbedConfig, texts: Sequence[str]) -> tuple[str, Encode, Tfidf | None]:
+    """A name that tells two vector spaces apart, the function texts -> (n, dim), and what tfidf learnt."""
     if config.encoder == "minilm":
-        return encoders.MINILM, encoders.minilm(config)
+        return encoders.MINILM, encoders.minilm(config), None
     if config.encoder != "tfidf":
-        return str(config.model), ENCODERS[config.encoder](config)
-    if config.fitted:
-        tfidf = Tfidf.load(config.fitted)
-    else:
-        tfidf = Tfidf.fit(texts, config.dim, config.seed)
-        if _processes()[0] == 0:
-            tfidf.save(Path(config.output).with_suffix(".encoder.safetensors"))
+        return str(config.model), ENCODERS[config.encoder](config), None
+    tfidf = Tfidf.load(config.fitted) if config.fitted else Tfidf.fit(texts, config.dim, config.seed)
     learnt = hashlib.sha256(tfidf.components.tobytes() + json.dumps(tfidf.words).encode()).hexdigest()
-    return f"tfidf {learnt[:16]}", tfidf.encode
+    return f"tfidf {learnt[:16]}", tfidf.encode, tfidf
 
 
-def in_chunks(encode: Encode, texts: Sequence[str], folder: Path, settings: dict) -> np.ndarray | None:
-    """All texts, chunk by chunk through files in `folder`; chunks already there for these texts are not made again.
+def in_chunks(
+    encode: Encode, texts: Mapping[str, str], folder: Path, run: Mapping[str, Any], config: EmbedConfig
+) -> np.ndarray | None:
+    """All texts (by item), chunk by chunk through files in `folder`; chunks already there are not made again.
 
-    Every process makes its share. The first gets (texts, dim) once all have finished, the others None.
+    run      the manifest; chunks of another run are refused, or replaced with config.overwrite
+    Every process makes its share. The first gets (items, dim) float32 once all have finished, the others None.
+    Raises UserError naming the item whose vector is not finite, before its chunk is kept.
     """
     rank, processes, wait = _processes()
-    known = json.dumps([settings, hashlib.sha256("\0".join(texts).encode()).hexdigest()], sort_keys=True, default=str)
+    items, name = list(texts), f"what encoder {config.encoder} gave"
     if rank == 0:
-        key = folder / "settings.json"
-        if not key.is_file() or read_json(key, "this command") != known:
-            shutil.rmtree(folder, ignore_errors=True)
-            write_json(key, known)
+        _check_chunks(folder, run, config.overwrite)
     wait()
-    starts = range(0, len(texts), CHUNK)
+    starts = range(0, len(items), CHUNK)
     for first in tqdm(starts[rank::processes], desc="chunks", disable=None if rank == 0 else True):
-        path = folder / f"{first}.npy"
+        path, some = folder / f"{first}.npy", items[first : first + CHUNK]
         if not path.is_file():
+            vectors = np.asarray(encode([texts[item] for item in some]))
+            check_vectors(vectors, some, name, first)
             with writing(path, "wb") as out:
-                np.save(out, encode(texts[first : first + CHUNK]), allow_pickle=False)
+                np.save(out, vectors.astype(np.float32, copy=False), allow_pickle=False)
     wait()
-    if rank == 0:
-        return np.concatenate([np.load(folder / f"{start}.npy", allow_pickle=False) for start in starts])
-    return None
+    if rank > 0:
+        return None
+    chunks = [read_array(folder / f"{start}.npy") for start in starts]
+    widths = list(dict.fromkeys(chunk.shape[1] for chunk in chunks))
+    if len(widths) > 1:
+        raise UserError(
+            f"{name} has {widths[0]} numbers for some items and {widths[1]} for others, so it is by two models; give "
+            f"--overwrite to make all vectors again"
+        )
+    return np.concatenate(chunks)
+
+
+def _check_chunks(folder: Path, run: Mapping[str, Any], overwrite: bool) -> None:
+    """Makes the folder ready: empty for a new run, as it is for one that goes on."""
+    key = folder / "run.json"
+    if key.is_file():
+        before = read_json(key, made_by="mimigenrec embed", kind=dict)
+        if not differences(before, run, FREE):
+            return
+        if not overwrite:
+            check_same_run(folder, before, run, FREE, "--overwrite")
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(key, run)
 
 
 def _processes():

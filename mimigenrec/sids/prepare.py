@@ -6,19 +6,22 @@
     sid_report     C.index.json -> sid_report/: are these SIDs worth training on?
 
 A stage takes the flags of its command, less the paths that follow from the stage before. C.prepare.json remembers with
-which flags and files each stage was run. Given again, the command passes over stages for which nothing has changed; to
-run all of them anew, delete that file.
+which flags and files each stage was run. Rerun the command and it passes over stages for which nothing has changed.
+Where flags or files have changed it stops and shows what; with --overwrite it runs these stages anew, and those that
+read what they write.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mimigenrec.cli import arg, parse, start
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.interactions import build
 from mimigenrec.interactions.table import Columns
+from mimigenrec.manifest import check_same_run
 from mimigenrec.sids import doctor, embed, quantise
 from mimigenrec.sids.training import Training
 
@@ -33,6 +36,7 @@ class PrepareConfig:
     embed: dict = arg("flags of `mimigenrec embed`; not run if quantise is given vectors", factory=dict)
     quantise: dict = arg("flags of `mimigenrec quantise`", factory=dict)
     sid_report: dict = arg("flags of `mimigenrec sid-report`", factory=dict)
+    overwrite: bool = arg("run stages whose flags or files have changed anew, over what they wrote", default=False)
 
 
 class Stage(NamedTuple):
@@ -46,19 +50,43 @@ class Stage(NamedTuple):
 
 def main(config: PrepareConfig) -> None:
     stages = plan(config)
-    parsed = [parse(*stage.configs, argv=to_argv(stage.flags)) for stage in stages]  # all, before the first one runs
+    parsed = [parse(*stage.configs, argv=argv_of(stage, config)) for stage in stages]  # all, before the first one runs
     memory = config.output_dir / config.category / f"{config.category}.prepare.json"
-    done = read_json(memory, made_by="mimigenrec prepare") if memory.is_file() else {}
+    done = read_memory(memory)
     for stage, configs in zip(stages, parsed, strict=True):
         about = {"flags": stage.flags, "reads": {path: sha256(path) for path in stage.reads if Path(path).is_file()}}
-        if done.get(stage.name) == about and all(Path(path).is_file() for path in stage.writes):
+        before, written = done.get(stage.name), all(Path(path).is_file() for path in stage.writes)
+        if before == about and written:
             print(f"{stage.name}: nothing has changed since it was run")
             continue
+        if before and written and not config.overwrite and stage.name != "sid_report":  # a report loses nothing
+            check_same_run(f"{memory}, stage {stage.name},", as_run(before), as_run(about), (), "--overwrite")
         print(f"{stage.name}: {' '.join(to_argv(stage.flags))}")
         done.pop(stage.name, None)
         stage.main(*configs)
         done[stage.name] = about
         write_json(memory, done)
+
+
+def read_memory(path: Path) -> dict[str, dict[str, dict]]:
+    """Stage -> {"flags", "reads"}; {} where nothing was run yet."""
+    done = read_json(path, made_by="mimigenrec prepare", kind=dict) if path.is_file() else {}
+    for about in done.values():
+        if not isinstance(about, dict) or not all(isinstance(about.get(part), dict) for part in ("flags", "reads")):
+            raise UserError(
+                f"{path} is not what mimigenrec prepare wrote (found {about!r:.80}); delete it to run all stages anew"
+            )
+    return done
+
+
+def as_run(about: Mapping[str, dict]) -> dict[str, dict]:
+    return {"config": about["flags"], "inputs": about["reads"]}
+
+
+def argv_of(stage: Stage, config: PrepareConfig) -> list[str]:
+    """The stage's flags, and --overwrite where its command has it and it is given."""
+    takes = any(one.name == "overwrite" for of_stage in stage.configs for one in fields(of_stage))
+    return to_argv(stage.flags | ({"overwrite": "true"} if takes and config.overwrite else {}))
 
 
 def plan(config: PrepareConfig) -> list[Stage]:

@@ -7,7 +7,6 @@ Each answer is a share with what chance would give beside it, for every length o
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,37 +15,17 @@ from tqdm import tqdm
 from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.sids.structure import code_table, prefix_table
+from mimigenrec.sids.terms import MARKS, RUN, terms
 from mimigenrec.sids.tokens import Sid
 
 CHUNK_NUMBERS = 32 * 2**20  # similarities held at a time: 128 MiB
-WORD = re.compile(r"[^\W\d_]{3,}")
+WORD = re.compile(f"(?:[^\\W\\d_]|[{MARKS}]){{3,}}")
 
 
-def read_vectors(path: str | Path, items: Sequence[str]) -> np.ndarray:
-    """(items, D) float32, unit length, in the order of `items`; row i of the file belongs to item id i.
-
-    A row of zeros (an item without a text) stays so. Raises FileNotFoundError; ValueError naming the item if the file
-    is not a float matrix, an id is not a row number, or a row is not finite.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; `mimigenrec embed` writes it, any (items, dim) .npy will do")
-    vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    if vectors.ndim != 2 or vectors.dtype.kind != "f":
-        raise UserError(f"{path} must hold floats of shape (items, dim), found {vectors.dtype} {vectors.shape}")
-    for item in items:
-        if not item.isdecimal() or int(item) >= len(vectors):
-            raise UserError(
-                f"{path} has rows 0 to {len(vectors) - 1}, the index has item {item!r}; row i must belong to item id i"
-            )
-    chosen = np.asarray(vectors[[int(item) for item in items]], dtype=np.float32)
-    broken = np.flatnonzero(~np.isfinite(chosen).all(axis=1))
-    if len(broken):
-        raise UserError(
-            f"{path}: the vector of item {items[broken[0]]!r} is not finite, nor are {len(broken) - 1} more"
-        )
-    length = np.linalg.norm(chosen, axis=1, keepdims=True)
-    return np.divide(chosen, length, out=chosen, where=length > 0)
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """(items, D) float32 -> the same rows at length 1; a row of zeros (an item without a text) stays so."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
@@ -69,11 +48,10 @@ def neighbour_purity(codes: np.ndarray, vectors: np.ndarray, k: int, queries: in
 
     codes (N, L), vectors (N, D) unit length; `queries` items are drawn by rng if there are more. Rows of zeros and an
     item's own row take no part; fewer others than k are all asked, and "k" says how many that was. chance is the share
-    of all pairs of these items that share the prefix. Raises ValueError if fewer than two rows are not zero.
+    of all pairs of these items that share the prefix. Raises UserError if fewer than two rows are not zero. Needs
+    k and queries >= 1.
     """
     there = np.flatnonzero((vectors != 0).any(axis=1))
-    if min(k, queries) < 1:
-        raise UserError(f"--neighbours {k} of --queries {queries} items leave nothing to count; both start at 1")
     if len(there) < 2:
         raise UserError(
             f"{len(there)} items have a vector that is not zero; neighbours need two, leave --embeddings out"
@@ -211,7 +189,7 @@ def describe_cells(sids: Mapping[str, Sid], titles: Mapping[str, str], cells: in
     of_cell: dict[str, list[str]] = {}
     for item, sid in sids.items():
         of_cell.setdefault(sid[0], []).append(item)
-    held = {item: set(WORD.findall(titles[item].casefold())) for item in sids if titles.get(item)}
+    held = {item: title_words(titles[item]) for item in sids if titles.get(item)}
     overall = Counter(word for found in held.values() for word in found)
     described = []
     for token, members in sorted(of_cell.items(), key=lambda cell: -len(cell[1]))[:cells]:
@@ -225,3 +203,9 @@ def describe_cells(sids: Mapping[str, Sid], titles: Mapping[str, str], cells: in
         best = sorted(weight, key=lambda word: (-weight[word], word))[:words]
         described.append({"token": token, "items": len(members), "share": len(members) / len(sids), "words": best})
     return described
+
+
+def title_words(title: str) -> set[str]:
+    """Words of 3 letters or more and, of scripts without spaces, the pieces that sids/terms.py makes, from 2 on."""
+    pieces = {piece for run in RUN.findall(title) for piece in terms(run) if len(piece) > 1}
+    return pieces | set(WORD.findall(RUN.sub(" ", title).casefold()))

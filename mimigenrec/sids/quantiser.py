@@ -46,8 +46,10 @@ class Codebooks:
         return first.shape[-1]
 
     def save(self, path: str | Path) -> None:
+        """Raises UserError if a number is not finite."""
         from safetensors.numpy import save
 
+        self.check(f"the codebooks of {self.method}", "nothing was written; take other settings or vectors")
         tensors = {f"level.{number}": level for number, level in enumerate(self.levels)} | self.encoder
         tensors = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
         about = json.dumps({**self.about, "method": self.method}, sort_keys=True)
@@ -56,6 +58,7 @@ class Codebooks:
 
     @classmethod
     def load(cls, path: str | Path) -> "Codebooks":
+        """Raises FileNotFoundError, and UserError for a file that is damaged or holds no codebooks."""
         from safetensors import SafetensorError, safe_open
 
         if not Path(path).is_file():
@@ -65,11 +68,43 @@ class Codebooks:
                 about = json.loads((stored.metadata() or {}).get("about", "{}"))
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}
         except SafetensorError as error:
-            raise UserError(f"{path} is not a whole safetensors file ({error}); quantise again") from error
-        levels = sorted((name for name in tensors if name.startswith("level.")), key=lambda name: int(name[6:]))
-        if not levels or "method" not in about:
+            raise UserError(
+                f"{path} is not a whole safetensors file ({error}); quantise again with --overwrite"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f'{path}: its metadata "about" is not JSON ({error}); quantise again with --overwrite'
+            ) from error
+        names = [f"level.{number}" for number in range(sum(name.startswith("level.") for name in tensors))]
+        told = isinstance(about, dict) and isinstance(about.get("method"), str)
+        if not names or not told or not all(name in tensors for name in names):
             raise UserError(f"{path} holds {sorted(tensors)} and no codebooks; mimigenrec quantise writes them")
-        return cls(about.pop("method"), [tensors.pop(name) for name in levels], tensors, about)
+        codebooks = cls(about.pop("method"), [tensors.pop(name) for name in names], tensors, about)
+        codebooks.check(path, "quantise again with --overwrite")
+        return codebooks
+
+    def check(self, name: str | Path, remedy: str) -> None:
+        """Raises UserError naming the array that is not of finite numbers, or that does not fit the others."""
+        arrays = {f"level.{number}": level for number, level in enumerate(self.levels)} | self.encoder
+        for key, array in arrays.items():
+            if array.dtype.kind != "f" or not np.isfinite(array).all():
+                broken = int((~np.isfinite(array)).sum()) if array.dtype.kind == "f" else array.size
+                raise UserError(
+                    f"{name}: {broken} of {array.size} numbers of {key} are NaN, infinite or no fractions; {remedy}"
+                )
+        if not self._fits():
+            shapes = {key: list(array.shape) for key, array in arrays.items()}
+            raise UserError(f"{name}: its arrays do not fit together ({shapes}); {remedy}")
+
+    def _fits(self) -> bool:
+        """Whether a vector comes through the encoder as wide as the entries of every level."""
+        if any(level.ndim != 2 or not level.size for level in self.levels):
+            return False
+        try:
+            width = encode(self, np.zeros((1, self.dim), np.float32)).shape[1]
+        except (KeyError, ValueError, IndexError):  # an array is missing, or of another shape
+            return False
+        return all(level.shape[1] == width for level in self.levels)
 
 
 def encode(codebooks: Codebooks, vectors: np.ndarray) -> np.ndarray:

@@ -109,7 +109,11 @@ def write_page(report: Mapping[str, Any], tree: str) -> str:
 
 def write_markdown(report: Mapping[str, Any]) -> str:
     figures, details = report["figures"], report["details"]
-    lines = [f"# {report['title']}", "", f"**{OVERALL[report['overall']]}.** {figures['items']:,} items, "]
+    lines = [
+        f"# {escape(report['title'], quote=False)}",
+        "",
+        f"**{OVERALL[report['overall']]}.** {figures['items']:,} items, ",
+    ]
     lines[-1] += f"{figures['distinct_sids']:,} distinct SIDs."
     rows = [[v["name"], v["state"], v["value"], v["meaning"]] for v in report["verdicts"]]
     lines += ["", *markdown_table(["question", "verdict", "figure", "in words"], rows)]

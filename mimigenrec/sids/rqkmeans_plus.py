@@ -27,8 +27,10 @@ def fit(
     training: Training | None = None,
     state: Path | None = None,
     curve: Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[Codebooks, np.ndarray]:
-    """vectors (items, dim) float32 -> codebooks, codes (items, levels). state, curve: see train_autoencoder.train.
+    """vectors (items, dim) float32 -> codebooks, codes (items, levels). state, curve, overwrite:
+    see train_autoencoder.train.
 
     Raises ValueError for more codes than items. training.latent is not used: the latent space has the input's width.
     """
@@ -36,5 +38,5 @@ def fit(
 
     check_sizes(sizes, len(vectors))
     training = training or Training()
-    codebooks = train("rqkmeans_plus", vectors, sizes, seed, backend, training, skip=True, state=state, curve=curve)
+    codebooks = train("rqkmeans_plus", vectors, sizes, seed, backend, training, True, state, curve, overwrite)
     return codebooks, assign(codebooks, vectors)

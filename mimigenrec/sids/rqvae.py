@@ -28,8 +28,10 @@ def fit(
     balance_last: bool = True,
     state: Path | None = None,
     curve: Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[Codebooks, np.ndarray]:
-    """vectors (items, dim) float32 -> codebooks, codes (items, levels). state, curve: see train_autoencoder.train.
+    """vectors (items, dim) float32 -> codebooks, codes (items, levels). state, curve, overwrite:
+    see train_autoencoder.train.
 
     Raises ValueError for more codes than items.
     """
@@ -37,7 +39,7 @@ def fit(
 
     check_sizes(sizes, len(vectors))
     training = training or Training()
-    codebooks = train("rqvae", vectors, sizes, seed, backend, training, skip=False, state=state, curve=curve)
+    codebooks = train("rqvae", vectors, sizes, seed, backend, training, False, state, curve, overwrite)
     codes = assign(codebooks, vectors)
     if balance_last:
         codes[:, -1] = even_last_level(codebooks, vectors, codes)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json, write_json
+from mimigenrec.files import one_line, read_json, write_json, writing
 
 Sid = tuple[str, ...]
 MAX_LEVELS = 8
@@ -32,10 +32,10 @@ def join_sid(tokens: Iterable[str]) -> str:
 def read_index(path: str | Path) -> dict[str, Sid]:
     """index.json or id2sid.json -> item id -> SID, in file order.
 
-    Raises ValueError naming file and item: no item, 0 or more than 8 levels, a name without brackets, or one name at
-    two levels.
+    Raises UserError naming file and item: no item, an id twice, 0 or more than 8 levels, a name without brackets, or
+    one name at two levels.
     """
-    content = read_json(path, made_by="a SID method, one list of tokens per item id")
+    content = read_json(path, made_by="a SID method, one list of tokens per item id", unique=True)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} must map item ids to lists of SID tokens and hold at least one item")
     level_of: dict[str, int] = {}
@@ -58,7 +58,12 @@ def read_index(path: str | Path) -> dict[str, Sid]:
 
 
 def write_index(path: str | Path, sids: Mapping[str, Sid]) -> None:
-    write_json(path, {item: list(sid) for item, sid in sids.items()}, indent=None)
+    with writing(path) as out:
+        out.write(index_text(sids))
+
+
+def index_text(sids: Mapping[str, Sid]) -> str:
+    return one_line({item: list(sid) for item, sid in sids.items()}) + "\n"
 
 
 def distinct_tokens(sids: Mapping[str, Sid]) -> list[str]:

@@ -1,16 +1,18 @@
 """Training of the autoencoder of rqvae and rqkmeans_plus, from k-means codebooks, to be stopped and gone on with.
 
 An epoch depends on the state before it, the seed and its number alone. The state goes to a file now and then; a run
-that finds the file of the same data and settings goes on from there, to the result it would have had. The caller
-removes the file. The loss curve is one JSON line per epoch: {"epoch", "loss", "reconstruction", "commitment"}.
+that finds the file of the same data and settings goes on from there, to the result it would have had, and one that
+finds another's stops. The caller removes the file. The loss curve is one JSON line per epoch: {"epoch", "loss",
+"reconstruction", "commitment"}.
 """
 
 import hashlib
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from _pickle import UnpicklingError  # the class of torch.load's error; nothing is unpickled here
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from tqdm import tqdm
 from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.logs import JsonlWriter, read_jsonl
+from mimigenrec.manifest import check_same_run, differences
 from mimigenrec.sids import rqkmeans
 from mimigenrec.sids.autoencoder import Autoencoder
 from mimigenrec.sids.kmeans import Backend
@@ -40,11 +43,15 @@ def train(
     skip: bool,
     state: Path | None = None,
     curve: Path | None = None,
+    overwrite: bool = False,
 ) -> Codebooks:
     """vectors (items, dim) float32 -> codebooks with their encoder.
 
-    skip   the encoder is x + MLP(x)          state, curve   files to go on from and of the losses; None: not kept
+    skip       the encoder is x + MLP(x)          state, curve   files to go on from and of the losses; None: not kept
+    overwrite  whether the state of another training may be replaced
+    raises     UserError if the state is of another training, or a loss is not finite
     """
+    device = device_of(training)
     torch.manual_seed(seed)
     batch = min(training.batch_size, len(vectors))
     scale = float(vectors.std(0, dtype=np.float64).mean()) or 1.0
@@ -54,35 +61,52 @@ def train(
     model.start_from(start.levels, [np.bincount(codes[:, i], minlength=size) for i, size in enumerate(sizes)])
     del latent
 
-    device = training.device if training.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate)
-    settings = _hash(method, vectors, sizes, seed, backend, training)
-    done = _load(state, settings, model, optimizer, device)
+    run = _run(method, vectors, sizes, seed, backend, training)
+    done = _load(state, run, model, optimizer, device, overwrite)
     data = torch.from_numpy(vectors * np.float32(model.scale))
     with _Curve(curve, done) as losses, tqdm(total=training.epochs, initial=done, desc="epochs", disable=None) as bar:
         for epoch in range(done + 1, training.epochs + 1):
             torch.manual_seed(seed * 1_000_003 + epoch)  # order of the items, and where dead entries go
-            loss = epoch_losses(model, optimizer, _batches(data, batch, device))
+            loss = epoch_losses(model, optimizer, _batches(data, batch, device), epoch)
             losses.write({"epoch": epoch, **loss})
             bar.update()
             bar.set_postfix(loss=f"{loss['loss']:.4g}")
             if state and (epoch % max(1, training.epochs // SAVES) == 0 or epoch == training.epochs):
-                _save(state, settings, epoch, model, optimizer)
+                _save(state, run, epoch, model, optimizer)
     return _codebooks(method, model.cpu(), backend)
 
 
-def epoch_losses(model: Autoencoder, optimizer: torch.optim.Optimizer, batches: Iterator[torch.Tensor]) -> dict:
-    """Trains on the batches; mean losses. Raises ValueError if a loss is not a number."""
+def device_of(training: Training) -> str:
+    """Raises UserError for a device that torch cannot use here."""
+    if training.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=training.device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(f"--device {training.device}: torch cannot use it here ({first}); take auto or cpu") from error
+    return training.device
+
+
+def epoch_losses(
+    model: Autoencoder, optimizer: torch.optim.Optimizer, batches: Iterator[torch.Tensor], epoch: int
+) -> dict[str, float]:
+    """Trains on the batches; mean losses. Raises UserError naming the step whose loss is not finite."""
     sums, count = np.zeros(2), 0
     for x in batches:
         reconstruction, commitment = model(x)
         optimizer.zero_grad()
         (reconstruction + commitment).backward()
         optimizer.step()
-        sums, count = sums + (reconstruction.item(), commitment.item()), count + 1
-    if not np.isfinite(sums).all():
-        raise UserError("the loss of the autoencoder is not a number any more; lower --learning_rate")
+        losses, count = np.array((reconstruction.item(), commitment.item())), count + 1
+        if not np.isfinite(losses).all():
+            raise UserError(
+                f"the loss of the autoencoder became NaN or infinite in epoch {epoch}, step {count}; lower "
+                f"--learning_rate"
+            )
+        sums += losses
     reconstruction, commitment = (sums / count).tolist()
     return {"loss": reconstruction + commitment, "reconstruction": reconstruction, "commitment": commitment}
 
@@ -103,7 +127,8 @@ class _Curve:
     def __init__(self, path: Path | None, done: int):
         self.writer = None
         if path:
-            kept = [line for line in read_jsonl(path) if line["epoch"] <= done] if done and path.is_file() else []
+            lines = read_jsonl(path) if done and path.is_file() else []
+            kept = [line for line in lines if isinstance(line, dict) and 0 < line.get("epoch", 0) <= done]
             path.unlink(missing_ok=True)
             self.writer = JsonlWriter(path)
             for line in kept:
@@ -121,27 +146,38 @@ class _Curve:
             self.writer.close()
 
 
-def _hash(method, vectors: np.ndarray, sizes, seed: int, backend: Backend, training: Training) -> str:
-    known = hashlib.sha256(np.ascontiguousarray(vectors))
-    known.update(json.dumps([method, list(sizes), seed, backend, asdict(training), torch.__version__]).encode())
-    return known.hexdigest()
+def _run(method, vectors: np.ndarray, sizes, seed: int, backend: Backend, training: Training) -> dict[str, Any]:
+    """What the training depends on, in the form of a manifest."""
+    settings = {"method": method, "sizes": list(sizes), "seed": seed, "backend": backend, **asdict(training)}
+    content = hashlib.sha256(np.ascontiguousarray(vectors)).hexdigest()
+    return {"config": {**settings, "torch": torch.__version__}, "inputs": {"vectors": content}}
 
 
-def _save(path: Path, settings: str, epoch: int, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
-    content = {"settings": settings, "epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+def _save(path: Path, run: Mapping, epoch: int, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
+    content = {"run": run, "epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     with writing(path, "wb") as out:
         torch.save(content, out)
 
 
-def _load(path: Path | None, settings: str, model: Autoencoder, optimizer, device: str) -> int:
-    """The number of epochs done; 0 where there is no state of this training."""
+def _load(path: Path | None, run: Mapping, model: Autoencoder, optimizer, device: str, overwrite: bool) -> int:
+    """The number of epochs done; 0 where there is no state of this training.
+
+    Raises UserError for a damaged state, and for another training's unless it may be overwritten.
+    """
     if not path or not path.is_file():
         return 0
-    content = torch.load(path, map_location=device, weights_only=True)
-    if content["settings"] != settings:
-        log.warning("%s is of other data or settings; training starts anew", path)
-        return 0
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    log.info("going on after epoch %d, from %s", content["epoch"], path)
-    return content["epoch"]
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        before, epoch = content["run"], content["epoch"]
+        if differences(before, run, ("device",)):
+            if not overwrite:
+                check_same_run(path, before, run, ("device",), "--overwrite")
+            return 0
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+    except UserError:
+        raise
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, UnpicklingError) as error:
+        raise UserError(f"{path} is damaged, or by an earlier version; delete it to train from the start") from error
+    log.info("going on after epoch %d, from %s", epoch, path)
+    return epoch

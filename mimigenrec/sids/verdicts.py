@@ -5,11 +5,13 @@ levels) have no bad line, and random, collapsed and badly colliding tables have 
 """
 
 import difflib
+import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from mimigenrec.cli import check_range
 from mimigenrec.errors import UserError
 
 State = Literal["good", "watch", "bad"]
@@ -176,27 +178,34 @@ def _churn(f: Mapping[str, float]) -> Verdict:
 
 
 def parse_gate(text: str) -> Gate:
-    """ "collisions>0.05" -> Gate. Raises ValueError for anything else."""
+    """ "collisions>0.05" -> Gate. Raises UserError for anything else."""
     match = GATE.fullmatch(text)
     if not match:
         raise UserError(f"--fail_on {text!r} is not <figure><compare><number>, for example collisions>0.05")
     try:
-        return Gate(text.strip(), match[1], match[2], float(match[3]))
+        limit = float(match[3])
     except ValueError as error:
         raise UserError(f"--fail_on {text!r}: {match[3]!r} is not a number") from error
+    check_range(f"the number of --fail_on {text!r}", limit)
+    return Gate(text.strip(), match[1], match[2], limit)
 
 
 def failed_gates(gates: Sequence[Gate], figures: Mapping[str, float | None]) -> list[Gate]:
     """The gates whose condition holds.
 
-    Raises ValueError for a figure that is not there: a gate that cannot be checked must not pass.
+    Raises UserError for a figure that is not there or not finite: a gate that cannot be checked must not pass.
     """
     for gate in gates:
-        if figures.get(gate.figure) is None:
+        value = figures.get(gate.figure)
+        if value is None:
             near = difflib.get_close_matches(gate.figure, figures, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            hint = f"; did you mean {', '.join(near)}?" if near else "."
             raise UserError(
                 f"--fail_on {gate.text!r}: there is no figure {gate.figure!r} in this report{hint} Figures of texts, "
                 f"embeddings, rows, an earlier index or a tokenizer need the file they are measured on"
+            )
+        if not math.isfinite(value):
+            raise UserError(
+                f"--fail_on {gate.text!r}: the figure {gate.figure!r} is {value}, so it cannot be compared"
             )
     return [gate for gate in gates if COMPARE[gate.compare](figures[gate.figure], gate.limit)]

@@ -106,7 +106,7 @@ def main(config: BuildConfig) -> None:
         return
     sids = read_index(raw["index.json"])
     known, titles, descriptions, text_counts = read_texts(raw["item.json"], config.max_text_chars)
-    catalog = Catalog(sids, titles, descriptions)
+    catalog = Catalog(sids, titles, descriptions, known=known)
     row_counts = {split: survey(raw[f"{split}.inter"], catalog, known) for split in SPLITS}
     catalog.popularity = Counter(row.target for row in read_inter(raw["train.inter"]))
     tokenizer = tokenizer_with_sids(config.tokenizer, sids) if config.tokenizer else None

@@ -26,6 +26,7 @@ def mixture():
 
 
 def items_file(path, texts):
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({item: {"title": text} for item, text in texts.items()}))
     return path
 

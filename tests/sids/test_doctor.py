@@ -7,7 +7,10 @@ import pytest
 
 from mimigenrec.cli import COMMANDS, parse
 from mimigenrec.sids.doctor import DoctorConfig, category_path, main
+from mimigenrec.sids.items import id_order
 from mimigenrec.sids.tokens import write_index
+from mimigenrec.sids.vectors import write_vectors
+from mimigenrec.sids.verdicts import failed_gates, parse_gate
 from tests.conftest import TOY_SIDS
 
 EVIL = "</title><script>alert(1)</script> & <b>|"
@@ -117,6 +120,82 @@ def test_passed_gates_end_well(files, tmp_path):
     assert not run(tmp_path / "out", {"index": files["index"]}, "--fail_on", "collisions>0.3")["gates"][0]["failed"]
 
 
+@pytest.mark.parametrize(
+    "gate", ["collisions>1e999", "collisions>1.2.3", "__class__>0", "items.__class__>0", "x[0]>1"]
+)
+def test_a_gate_that_cannot_be_checked_does_not_pass(files, tmp_path, gate):
+    with pytest.raises(ValueError, match="--fail_on"):
+        run(tmp_path / "out", {"index": files["index"]}, "--fail_on", gate)
+
+
+def test_a_figure_that_is_no_number_fails_its_gate():
+    with pytest.raises(ValueError, match="the figure 'share' is nan, so it cannot be compared"):
+        failed_gates([parse_gate("share<0.5")], {"share": float("nan")})
+
+
+@pytest.mark.parametrize("flags", ["--neighbours 0", "--queries 0", "--sizes 0", "--seed -1"])
+def test_numbers_out_of_their_range_are_refused(files, tmp_path, flags, capsys):
+    with pytest.raises(SystemExit):
+        run(tmp_path / "out", {"index": files["index"]}, *flags.split())
+    assert "it must be at least" in capsys.readouterr().err
+
+
+def of_named_items(tmp_path, names, kinds):
+    """item.json, index and vectors of items whose kinds are what their vectors and first codes say; files by flag."""
+    (tmp_path / "C.item.json").write_text(json.dumps({name: {"title": f"thing {name}"} for name in names}))
+    order = sorted(names, key=id_order)
+    vectors = np.eye(3, dtype=np.float32)[[kinds[name] for name in order]]
+    vectors += np.random.default_rng(0).normal(size=vectors.shape).astype(np.float32) / 100
+    write_vectors(tmp_path / "C.emb-x.npy", vectors, order, model="x", normalised=False)
+    sids = {name: (f"<a_{kinds[name]}>", f"<b_{place}>") for place, name in enumerate(names)}
+    write_index(tmp_path / "C.index.json", sids)
+    files = {"index": "C.index.json", "items": "C.item.json", "embeddings": "C.emb-x.npy"}
+    return {flag: tmp_path / file for flag, file in files.items()}, sids
+
+
+NAMES = [
+    [str(i) for i in range(12)],
+    ["5", "0", "12", "2", "40", "7", "9", "33", "21", "100", "101", "8"],  # with gaps, in no order
+    ["shoe", "9", "B00X", "10", "hat", "2", "a/b", "glove", "100", "é", "Z", "7"],
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=["counted", "gaps", "names"])
+def test_an_item_is_judged_by_its_own_vector_whatever_its_id(names, tmp_path):
+    files, sids = of_named_items(tmp_path, names, {name: place % 3 for place, name in enumerate(names)})
+    flags = ("--neighbours", "3")
+    assert run(tmp_path / "out", files, *flags)["figures"]["neighbours.level1.share"] == 1
+    write_index(files["index"], {name: sids[name] for place, name in enumerate(names) if place not in (0, 3)})
+    assert (
+        run(tmp_path / "out", files, *flags)["figures"]["neighbours.level1.share"] == 1
+    )  # of ten items, two to a cell
+
+
+def test_vectors_of_other_items_or_without_their_items_are_refused(tmp_path):
+    files, sids = of_named_items(tmp_path, NAMES[1], {name: place % 3 for place, name in enumerate(NAMES[1])})
+    with pytest.raises(ValueError, match="--embeddings needs --items"):
+        run(tmp_path / "out", {flag: path for flag, path in files.items() if flag != "items"})
+    content = json.loads(files["items"].read_text())
+    files["items"].write_text(json.dumps({"6" if name == "7" else name: known for name, known in content.items()}))
+    with pytest.raises(ValueError, match="C.emb-x.npy was made for 12 items in another order or with other ids"):
+        run(tmp_path / "out", files)
+    write_index(files["index"], sids | {"999": ("<a_1>", "<b_99>")})
+    files["items"].write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="lacks 1 items of the index, '999' first"):
+        run(tmp_path / "out", files)
+
+
+def test_an_index_with_an_item_twice_is_refused(tmp_path):
+    (tmp_path / "i.json").write_text('{"0": ["<a_0>"], "1": ["<a_1>"], "0": ["<a_2>"]}')
+    with pytest.raises(ValueError, match="i.json holds the key '0' twice"):
+        run(tmp_path / "out", {"index": tmp_path / "i.json"})
+
+
+def test_a_heading_runs_nothing_in_markdown_either(files, tmp_path):
+    run(tmp_path / "out", {"index": files["index"], "title": EVIL})
+    assert "<script>" not in (tmp_path / "out" / "sid_report.md").read_text()
+
+
 def test_the_same_run_writes_the_same_files(files, tmp_path):
     for name in ("a", "b"):
         run(tmp_path / "out", files | {"neighbours": 3, "queries": 5})
@@ -129,7 +208,14 @@ def test_the_same_run_writes_the_same_files(files, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[]", "must map item ids"), ('{"0": "x"}', "must map item ids"), ('{"x": {}}', "knows no item of the index")],
+    [
+        ("[]", "must map item ids"),
+        ('{"0": "x"}', "item '0' needs a map"),
+        ('{"x": {}}', "knows no item of the index"),
+        ('{"0": {"categories": 3}}', "bad.json: item '0' has categories 3"),
+        ('{"0": {"categories": [["A"], [["B"]]]}, "1": {"categories": [[["A"]]]}}', "item '1' has categories"),
+        ('{"0": {"categories": {"a": 1}}}', "categories of item '0' must be"),
+    ],
 )
 def test_items_of_another_shape_or_data_set_are_refused(files, tmp_path, content, message):
     (tmp_path / "bad.json").write_text(content)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mimigenrec.cli import parse
+from mimigenrec.cli import message, parse
 from mimigenrec.sids import embed, encoders
 from mimigenrec.sids.embed import EmbedConfig, main
 from mimigenrec.sids.vectors import read_about, read_vectors
@@ -82,19 +82,118 @@ def test_an_interrupted_run_goes_on_with_the_same_result(shop, tmp_path, monkeyp
     np.testing.assert_array_equal(vectors, run(shop, tmp_path / "w.npy", encoder="served", model="m"))
 
 
-def test_chunks_of_other_texts_or_settings_are_made_again(shop, tmp_path, monkeypatch):
-    texts = ["a", "b"]
-    first = embed.in_chunks(lambda t: np.ones((len(t), 2), np.float32), texts, tmp_path / "p", {"model": "m"})
-    same = embed.in_chunks(lambda t: np.zeros((len(t), 2), np.float32), texts, tmp_path / "p", {"model": "m"})
-    other = embed.in_chunks(lambda t: np.zeros((len(t), 2), np.float32), texts, tmp_path / "p", {"model": "n"})
-    assert first.any() and same.any() and not other.any()
+def test_chunks_of_other_texts_or_settings_are_replaced_only_when_told_to(shop, tmp_path, monkeypatch):
+    texts = {"0": "a", "1": "b"}
+
+    def make(value, model, **settings):
+        config = EmbedConfig(items=shop, output=tmp_path / "v.npy", model=model, **settings)
+        manifest = {"config": {"model": model, "batch_size": value}, "inputs": {}}
+        encode = lambda some: np.full((len(some), 2), value, np.float32)  # noqa: E731
+        return embed.in_chunks(encode, texts, tmp_path / "p", manifest, config)
+
+    assert (make(1, "m") == 1).all() and (make(2, "m") == 1).all()  # batch_size may differ
+    with pytest.raises(ValueError, match="model: m then, n now.*--overwrite"):
+        make(3, "n")
+    assert (make(2, "m") == 1).all() and (make(3, "n", overwrite=True) == 3).all()
 
 
-def test_an_encoder_that_gives_nan_stops_the_run_with_the_item(shop, tmp_path, monkeypatch):
-    nan = np.full((24, 2), np.nan, np.float32)
-    monkeypatch.setitem(embed.ENCODERS, "served", lambda config: lambda texts: nan[: len(texts)])
-    with pytest.raises(ValueError, match="encoder served gave, row 0 \\(item '0'\\) holds NaN"):
-        run(shop, tmp_path / "v.npy", encoder="served", model="m")
+def gives(monkeypatch, encode):
+    """Encoder served gives what `encode` makes of the texts."""
+    monkeypatch.setitem(embed.ENCODERS, "served", lambda config: encode)
+    return {"encoder": "served", "model": "m"}
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "holds NaN"), (np.inf, "infinity"), (1e20, "holds 1e.20")])
+def test_what_no_distance_can_be_measured_from_stops_the_run_with_the_item_and_is_not_kept(
+    value, message, shop, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(embed, "CHUNK", 10)
+    good = np.random.default_rng(0).normal(size=(24, 1)).astype(np.float32)
+    vectors = good.copy()
+    vectors[17] = value
+    served = gives(monkeypatch, lambda texts: vectors[[int(text.split()[-1]) for text in texts]])
+    items = items_file(tmp_path / "numbered.json", {str(i): f"thing {i}" for i in range(24)})
+    with pytest.raises(ValueError, match=f"encoder served gave, row 17 \\(item '17'\\).*{message}"):
+        run(items, tmp_path / "v.npy", normalise=False, **served)
+    assert not (tmp_path / "v.npy").exists() and not (tmp_path / "v.npy.partial" / "10.npy").exists()
+    vectors[17] = good[17]
+    np.testing.assert_array_equal(run(items, tmp_path / "v.npy", normalise=False, **served), good)
+
+
+def test_vectors_of_two_lengths_are_those_of_two_models(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed, "CHUNK", 20)
+    served = gives(monkeypatch, lambda texts: np.ones((len(texts), len(texts)), np.float32))
+    with pytest.raises(ValueError, match="20 numbers for some items and 4 for others"):
+        run(shop, tmp_path / "v.npy", **served)
+
+
+def test_another_number_of_vectors_than_texts_is_refused(shop, tmp_path, monkeypatch):
+    served = gives(monkeypatch, lambda texts: np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match="served gave has 3 rows for 24 items"):
+        run(shop, tmp_path / "v.npy", **served)
+
+
+def test_a_finished_run_does_nothing_and_another_one_replaces_it_only_when_told_to(shop, tmp_path, capsys):
+    output = tmp_path / "C.emb-tfidf.npy"
+    run(shop, output, dim=8)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    run(shop, output, dim=8)
+    assert "is finished: nothing to do; --overwrite starts anew" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="other settings or data .dim: 8 then, 6 now.*--overwrite"):
+        run(shop, output, dim=6)
+    other = items_file(tmp_path / "other" / "C.item.json", {str(i): f"thing {i}" for i in range(24)})
+    with pytest.raises(ValueError, match="C.item.json: .* then"):
+        run(other, output, dim=8)
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    assert run(shop, output, dim=6, overwrite=True).shape == (24, 6)
+
+
+def test_a_run_killed_between_its_two_files_goes_on_and_moved_items_are_the_same(shop, tmp_path):
+    output = tmp_path / "C.emb-tfidf.npy"
+    before = run(shop, output, dim=8)
+    output.unlink()  # the side-car is written first
+    moved = tmp_path / "moved" / tmp_path.name / shop.name
+    moved.parent.mkdir(parents=True)
+    moved.write_bytes(shop.read_bytes())
+    np.testing.assert_array_equal(run(moved, output, dim=8), before)
+
+
+def test_a_file_that_the_command_did_not_write_stays(shop, tmp_path):
+    output, learnt = tmp_path / "C.emb-x.npy", tmp_path / "C.emb-x.encoder.safetensors"
+    np.save(output, np.ones(3))
+    with pytest.raises(ValueError, match="C.emb-x.npy is there already, and nothing says that this command wrote it"):
+        run(shop, output)
+    output.unlink()
+    learnt.write_text("of the catalogue")
+    with pytest.raises(ValueError, match="C.emb-x.encoder.safetensors is there without the vectors"):
+        run(shop, output)
+    assert learnt.read_text() == "of the catalogue" and run(shop, output, overwrite=True).any()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("model", "gpt2"), ("url", "http://x/v1"), ("prompt", "query: "), ("fitted", "x.safetensors")]
+)
+def test_a_flag_that_the_encoder_would_not_look_at_is_refused(flag, value, shop, tmp_path):
+    encoder = "minilm" if flag == "fitted" else "tfidf"
+    with pytest.raises(ValueError, match=f"--{flag} is for --encoder .*, and --encoder is {encoder}"):
+        run(shop, tmp_path / "v.npy", encoder=encoder, **{flag: value})
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{title:>1000000000}", "{title.__class__}", "{title[0]}", "{title!r}", "{0}", "{", "title", "{colour}"],
+)
+def test_a_template_takes_plain_names_only(template, shop, tmp_path):
+    with pytest.raises(ValueError, match="--template"):
+        run(shop, tmp_path / "v.npy", template=template)
+
+
+@pytest.mark.parametrize("flags", ["--dim 0", "--dim -4", "--batch_size 0", "--max_tokens 0", "--seed -1"])
+def test_numbers_out_of_their_range_are_refused(flags, shop, capsys):
+    with pytest.raises(SystemExit):
+        parse(EmbedConfig, argv=["--items", str(shop), "--output", "x.npy", *flags.split()])
+    assert "it must be at least" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -122,6 +221,25 @@ def test_a_hugging_face_encoder_gives_what_each_text_gives_alone(pooling, tiny_e
             hidden = model(**tokenizer([text], return_tensors="pt")).last_hidden_state[0]
         expected = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling]
         np.testing.assert_allclose(vectors[row], expected.numpy(), atol=1e-4)
+
+
+def test_a_model_that_is_not_whole_is_refused(tiny_encoder, shop, tmp_path):
+    folder, model, _ = tiny_encoder
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    settings = {"encoder": "hf", "model": str(folder)}
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="--model .*encoder cannot be loaded"):
+        run(shop, tmp_path / "v.npy", **settings)
+    state = {name: value for name, value in model.state_dict().items() if "layer.1" not in name}
+    model.save_pretrained(folder, state_dict=state)
+    with pytest.raises(ValueError, match="has no weights for .* parts .encoder.layer.1"):
+        run(shop, tmp_path / "v.npy", **settings)
+    weights.write_bytes(whole)
+    with pytest.raises(ValueError, match="--max_tokens 9999 is more than the 512 positions"):
+        run(shop, tmp_path / "v.npy", max_tokens=9999, **settings)
+    with pytest.raises(ValueError, match="'./nothing' is not a folder here"):
+        run(shop, tmp_path / "v.npy", encoder="hf", model="./nothing")
 
 
 def test_two_processes_share_the_chunks_and_write_what_one_writes(tiny_encoder, shop, tmp_path):
@@ -182,6 +300,52 @@ def test_a_served_encoder_is_asked_in_batches_and_answers_are_put_in_order(serve
     assert vectors[:, 0].tolist() == lengths
     assert [len(asked["input"]) for _, _, asked in seen] == [10, 10, 4]
     assert seen[0][:2] == ("/v1/embeddings", "Bearer k") and seen[0][2]["model"] == "m"
+
+
+ANSWERS = {
+    "no JSON": (b"<html>", "did not answer as an embeddings server does.*<html>"),
+    "no data": (b'{"vectors": []}', "did not answer as an embeddings server does"),
+    "a list": (b"[1]", "did not answer as an embeddings server does"),
+    "too few": (b'{"data": [{"index": 0, "embedding": [1.0]}]}', "gave 1 vectors for 2 texts"),
+    "one twice": (
+        b'{"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}]}',
+        "1 vectors for 2",
+    ),
+    "ragged": (
+        b'{"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1, 2]}]}',
+        "different lengths",
+    ),
+    "no numbers": (b'{"data": [{"index": 0, "embedding": ["x"]}, {"index": 1, "embedding": ["y"]}]}', "no numbers"),
+    "NaN": (b'{"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [NaN]}]}', "item '7'. holds NaN"),
+    "null": (
+        b'{"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [null]}]}',
+        "item '7'. holds NaN",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_that_is_not_one_vector_per_text_is_one_message(name, tmp_path, monkeypatch):
+    import requests
+
+    body, expected = ANSWERS[name]
+
+    def post(*args, **kwargs):
+        answer = requests.Response()
+        answer.status_code, answer._content = 200, body
+        return answer
+
+    monkeypatch.setattr(requests, "post", post)
+    items = items_file(tmp_path / "x.json", {"3": "one", "7": "two"})
+    with pytest.raises((ConnectionError, ValueError), match=expected) as error:
+        run(items, tmp_path / "v.npy", encoder="served", model="m", url="http://x/v1")
+    assert message(error.value) == str(error.value)
+
+
+def test_a_server_that_is_not_there_is_one_message(tmp_path):
+    items = items_file(tmp_path / "x.json", {"0": "one"})
+    with pytest.raises(ConnectionError, match="http://127.0.0.1:9/v1/embeddings gave no answer"):
+        run(items, tmp_path / "v.npy", encoder="served", model="m", url="http://127.0.0.1:9/v1")
 
 
 def test_a_server_that_refuses_is_quoted(server, tmp_path):

@@ -64,16 +64,50 @@ def test_a_second_run_passes_over_what_has_not_changed(config, capsys, monkeypat
     assert files(config) == before
 
 
-def test_a_change_runs_the_stages_that_it_touches(config, capsys):
+def test_a_change_stops_with_what_differs_and_runs_the_stages_that_it_touches_when_told_to(config, capsys):
     main(config)
+    before = files(config)
     config.quantise["seed"] = 7
     capsys.readouterr()
+    with pytest.raises(ValueError, match="stage quantise, holds a run with other settings.*seed: nothing then, 7 now"):
+        main(config)
+    assert files(config) == before
+    capsys.readouterr()
+    config.overwrite = True
     main(config)
     out = capsys.readouterr().out
     assert [stage for stage in ("interactions", "embed", "quantise") if f"{stage}: nothing has changed" in out] == [
         "interactions",
         "embed",
     ]
+    assert files(config)["toy.index.manifest.json"] != before["toy.index.manifest.json"]
+
+
+def test_a_report_with_other_flags_is_written_anew(config, capsys):
+    main(config)
+    config.sid_report["neighbours"] = 2
+    main(config)
+    report = json.loads((config.output_dir / "toy" / "sid_report" / "sid_report.json").read_text())
+    assert report["about"]["config"]["neighbours"] == 2
+
+
+def test_a_run_that_was_killed_behind_a_stage_goes_on_with_the_next(config, capsys):
+    main(config)
+    before = files(config)
+    (config.output_dir / "toy" / "toy.prepare.json").unlink()  # written behind each stage
+    capsys.readouterr()
+    main(config)
+    out = capsys.readouterr().out
+    assert out.count("is finished: nothing to do") >= 2 and files(config) == before
+
+
+@pytest.mark.parametrize("content", ["[]", '{"embed": 3}', '{"embed": {"flags": []}}'])
+def test_a_memory_that_is_no_memory_is_refused(config, content):
+    path = config.output_dir / "toy" / "toy.prepare.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ValueError, match="toy.prepare.json"):
+        main(config)
 
 
 def test_a_stage_that_fails_is_run_again_and_the_ones_before_are_not(config, capsys, monkeypatch):

@@ -5,6 +5,7 @@ from mimigenrec.interactions.inter_file import History, read_inter
 from mimigenrec.sids import purity
 from mimigenrec.sids.structure import code_table
 from mimigenrec.sids.tokens import read_index
+from mimigenrec.sids.vectors import read_vectors
 from tests.conftest import TOY_SIDS, shared
 
 SIDS = list(TOY_SIDS.values())
@@ -17,11 +18,6 @@ def unit(vectors):
 def random_sids(count, seed):
     rng = np.random.default_rng(seed)
     return {str(i): (f"<a_{rng.integers(4)}>", f"<b_{rng.integers(3)}>") for i in range(count)}
-
-
-def save(tmp_path, array):
-    np.save(tmp_path / "x.npy", array)
-    return tmp_path / "x.npy"
 
 
 def test_nearest_finds_the_most_alike_whatever_the_chunk(monkeypatch):
@@ -73,13 +69,6 @@ def test_of_few_items_all_others_are_neighbours():
     assert many["levels"][0]["lift"] == pytest.approx(1)  # all pairs are asked
     with pytest.raises(ValueError, match="1 items have a vector that is not zero"):
         purity.neighbour_purity(code_table(SIDS[:1]), vectors[:1], 10, 100, np.random.default_rng(0))
-
-
-@pytest.mark.parametrize(("k", "queries"), [(0, 100), (3, 0)])
-def test_no_neighbours_or_no_items_to_ask_are_refused(k, queries):
-    vectors = unit(np.random.default_rng(0).normal(size=(8, 3)))
-    with pytest.raises(ValueError, match="leave nothing to count"):
-        purity.neighbour_purity(code_table(SIDS), vectors, k, queries, np.random.default_rng(0))
 
 
 def test_clusters_that_the_codes_name_are_pure_and_random_codes_are_chance():
@@ -160,37 +149,25 @@ def enumerate_str(names):
     return ((str(i), name) for i, name in enumerate(names))
 
 
-def test_vectors_come_in_the_order_of_the_items_at_unit_length(tmp_path):
-    path = save(tmp_path, np.array([[3, 4], [0, 0], [1, 0]], dtype=np.float16))
-    found = purity.read_vectors(path, ["2", "0", "1"])
-    assert found.dtype == np.float32
+def test_words_of_titles_without_spaces_are_pieces_of_them():
+    titles = [f"新款{kind}{i}" for kind in ("蓝牙耳机", "保温杯", "棉短袖") for i in range(4)]
+    sids = {str(i): (f"<a_{i // 4}>",) for i in range(12)}
+    cells = purity.describe_cells(sids, dict(enumerate_str(titles)), cells=2, words=9)
+    assert set(cells[0]["words"]) >= {"蓝牙", "耳机"} and set(cells[1]["words"]) >= {"保温", "温杯"}
+    assert not {"新款"} & {word for cell in cells for word in cell["words"]}
+
+
+def test_rows_come_at_unit_length_and_zeros_stay():
+    found = purity.unit_rows(np.array([[1, 0], [3, 4], [0, 0]], dtype=np.float32))
     np.testing.assert_allclose(found, [[1, 0], [0.6, 0.8], [0, 0]], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("array", "items", "message"),
-    [
-        (np.zeros((2, 3), dtype=np.int64), ["0"], "found int64"),
-        (np.zeros(3, dtype=np.float32), ["0"], r"shape \(items, dim\), found float32 \(3,\)"),
-        (np.zeros((2, 3), dtype=np.float32), ["0", "2"], "rows 0 to 1, the index has item '2'"),
-        (np.zeros((2, 3), dtype=np.float32), ["B00X"], "'B00X'; row i must belong to item id i"),
-        (np.array([[1.0], [np.nan], [np.inf]]), ["0", "2", "1"], "vector of item '2' is not finite, nor are 1 more"),
-    ],
-)
-def test_wrong_vectors_are_refused(tmp_path, array, items, message):
-    with pytest.raises(ValueError, match=message):
-        purity.read_vectors(save(tmp_path, array), items)
-
-
-def test_missing_vectors_say_where_they_come_from(tmp_path):
-    with pytest.raises(FileNotFoundError, match="mimigenrec embed"):
-        purity.read_vectors(tmp_path / "none.npy", ["0"])
 
 
 def test_published_sids_keep_alike_and_bought_together_items_together():
     folder = shared("data", "amazon18-industrial-active")
     sids = read_index(folder / "Industrial_and_Scientific.index.json")
-    vectors = purity.read_vectors(folder / "Industrial_and_Scientific.emb-minilm-td.npy", list(sids))
+    items = sorted(sids, key=int)
+    rows = purity.unit_rows(read_vectors(folder / "Industrial_and_Scientific.emb-minilm-td.npy", items))
+    vectors = rows[[int(item) for item in sids]]
     codes = code_table(sids.values())
     near = purity.neighbour_purity(codes, vectors, 10, 500, np.random.default_rng(0))["levels"][0]
     bought = purity.transition_purity(sids, read_inter(folder / "Industrial_and_Scientific.train.inter"))["levels"][0]

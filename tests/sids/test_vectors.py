@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mimigenrec.errors import UserError
 from mimigenrec.sids.items import order_hash, plain_text, read_item_texts
 from mimigenrec.sids.vectors import read_about, read_vectors, write_vectors
 from tests.sids.conftest import items_file
@@ -49,6 +50,59 @@ def test_another_number_of_rows_than_items_is_refused(tmp_path):
         read_vectors(tmp_path / "v.npy", ["0", "1"])
 
 
+@pytest.mark.parametrize("value", [1e20, 1e300])
+def test_a_vector_whose_square_overflows_is_refused_with_its_item(tmp_path, value):
+    vectors = np.ones((3, 2))
+    vectors[1, 1] = value
+    np.save(tmp_path / "v.npy", vectors)
+    with pytest.raises(ValueError, match=r"v.npy, row 1 \(item '17'\) holds 1e\+.*scale the vectors down"):
+        read_vectors(tmp_path / "v.npy", ["0", "17", "2"])
+
+
+def test_vectors_whose_squares_are_all_nothing_are_refused(tmp_path):
+    np.save(tmp_path / "v.npy", np.full((3, 2), 1e-20))
+    with pytest.raises(ValueError, match="no vector is longer than 1.41e-20.*scale the vectors up"):
+        read_vectors(tmp_path / "v.npy", ["0", "1", "2"])
+
+
+def damage(path, how):
+    whole = path.read_bytes()
+    if how == "header":
+        path.write_bytes(whole.replace(b"'shape': (", b"'shape': ((("))
+    elif how == "shape":
+        path.write_bytes(whole.replace(b"(30, 20), }     ", b"(999999999, 20),}"[:16].ljust(16)))
+    elif how == "npz":
+        np.savez(path.with_suffix(".npz"), a=np.ones(3))
+        path.with_suffix(".npz").rename(path)
+    elif how == "zip":
+        path.write_bytes(b"PK\x03\x04" + whole)
+    else:
+        np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("how", ["header", "shape", "npz", "zip", "objects"])
+def test_a_file_that_is_no_whole_array_is_one_message(tmp_path, how):
+    np.save(tmp_path / "v.npy", np.ones((30, 20)))
+    damage(tmp_path / "v.npy", how)
+    with pytest.raises(UserError, match="v.npy"):
+        read_vectors(tmp_path / "v.npy", [str(i) for i in range(30)])
+
+
+def test_items_beside_vectors_of_their_name_are_no_side_car(tmp_path):
+    items = items_file(tmp_path / "n.json", {"0": "a", "1": "b"})
+    np.save(tmp_path / "n.npy", np.ones((2, 3)))
+    assert read_about(tmp_path / "n.npy") == {}
+    assert read_vectors(tmp_path / "n.npy", list(read_item_texts(items, "{title}"))).shape == (2, 3)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"model": "x"}', '{"item_order": 3}'])
+def test_what_describes_something_else_is_no_side_car(tmp_path, content):
+    np.save(tmp_path / "v.npy", np.ones((2, 3)))
+    (tmp_path / "v.json").write_text(content)
+    with pytest.raises(UserError, match="v.json"):
+        read_vectors(tmp_path / "v.npy", ["0", "1"])
+
+
 def test_a_file_that_was_cut_short_is_refused(tmp_path):
     np.save(tmp_path / "v.npy", np.ones((30, 20)))
     whole = (tmp_path / "v.npy").read_bytes()
@@ -88,7 +142,16 @@ def test_a_text_that_only_looks_like_a_list_or_like_code_stays_text():
 
 def test_what_is_not_a_map_of_items_is_refused(tmp_path):
     path = tmp_path / "C.item.json"
-    for content, message in (("[]", "must map item ids"), ("{}", "at least one item"), ('{"7": 3}', "item '7' needs")):
+    for content, message in (
+        ("[]", "must map item ids"),
+        ("{}", "at least one item"),
+        ('{"7": 3}', "item '7' needs"),
+        ('{"7": {}, "7": {}}', "holds the key '7' twice"),
+        ('{"7": {"title": {"en": "x"}}}', "title of item '7' must be a text or a list of texts"),
+        ('{"7": {"categories": ["a", "\\ud83d"]}}', "categories of item '7' holds .ud83d, half of a character"),
+        ('{"\\ud83d": {}}', "holds .ud83d, half of a character"),
+        ('{"7": {"title": ' + "[" * 50 + "]" * 50 + "}}", "title of item '7' must be"),
+    ):
         path.write_text(content)
         with pytest.raises(ValueError, match=message):
             read_item_texts(path, "{title}")
