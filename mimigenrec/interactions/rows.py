@@ -41,6 +41,7 @@ USUAL = {  # user, history, target, by the end of a file's name
     ".csv": ("user_id", "history_item_id", "item_id"),
     ".inter": ("user_id", "item_id_list", "item_id"),
 }
+TABLES = (".csv", ".parquet", ".jsonl", ".ndjson", ".json")  # other names are .inter files, unless flags name columns
 TITLES = ("history_item_title", "item_title")
 NUMPY = re.compile(r"""['"]\s+['"]""")  # ['a' 'b'] is how NumPy prints; Python would read it as ['ab']
 
@@ -136,7 +137,7 @@ def _rows(paths: list[Path], columns: Columns, bad: BadLines, titles: dict[str, 
     flags = (columns.user_column, columns.history_column, columns.item_column)
     frames = []
     for file, path in enumerate(paths):
-        if kind_of(path) == ".inter" and not any((*flags, columns.time_column)):
+        if kind_of(path) not in TABLES and not any((*flags, columns.time_column)):
             yield from (Row(row, None, file) for row in read_inter(path))
             continue
         frame = _frame(path, columns, bad, file)
