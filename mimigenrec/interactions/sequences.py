@@ -21,6 +21,14 @@ from mimigenrec.errors import UserError
 from mimigenrec.interactions.events import Events, pl
 from mimigenrec.interactions.kcore import k_core
 
+RULES = {  # what counts call a rule -> the flags that set it
+    "before_since": "--since",
+    "from_until_on": "--until",
+    "rated_low": "--min_rating",
+    "without_item_text": "the rule that an item needs a title (--items, --require_title, --max_title_words)",
+    "k_core": "the k-core of --user_k and --item_k",
+}
+
 
 @dataclass
 class Sequences:
@@ -59,17 +67,20 @@ def make_sequences(events: Events, rules: Rules, counts: dict[str, int]) -> Sequ
         frame = frame.filter(condition)
         counts[f"dropped_{rule}"] = before - len(frame)
         if before and not len(frame):
-            raise UserError(f"no interaction is left: the rule {rule!r} dropped the last {before}; ease it")
+            raise UserError(f"no interaction is left: {RULES[rule]} dropped the last {before:,}; ease that")
 
     if not len(frame):
-        raise UserError("the source holds no interaction")
+        raise UserError("the files of --interactions hold no interaction; give others, or another --source")
     if rules.since is not None:
         keep("before_since", pl.col("time") >= rules.since)
     if rules.until is not None:
         keep("from_until_on", pl.col("time") < rules.until)
     if rules.min_rating is not None:
         if frame["rating"].null_count() == len(frame):
-            raise UserError("--min_rating is set and the source has no ratings; name --rating_column or leave it out")
+            raise UserError(
+                "--min_rating is set, and no interaction has a rating; leave it out, or name the --rating_column of a "
+                "--source table"
+            )
         keep("rated_low", pl.col("rating") >= rules.min_rating)
     if rules.items is not None:
         allowed = np.fromiter((name in rules.items for name in events.items), bool, len(events.items))
