@@ -75,6 +75,18 @@ def test_items_without_metadata_or_title_are_left_out_and_counted(build, tmp_pat
     }  # fmt: skip
 
 
+def test_a_title_that_is_too_long_goes_also_where_items_without_a_title_stay(build, tmp_path, files):
+    """--no_require_title switched --max_title_words off."""
+    known = metas([f"B{i}" for i in range(1, 7)])  # none of B0
+    known[0]["title"] = "a title of very many words"
+    known[1]["title"] = ""
+    out = build(files[0], [json_lines(tmp_path / "some.json", known)], require_title=False, max_title_words=5)
+    assert out.item2id.keys() == {"B0", "B2", "B3", "B4", "B5", "B6"}
+    assert out.counts["items_with_title_too_long"] == 1 and out.counts["dropped_without_item_text"] == 4
+    with pytest.raises(ValueError, match="--max_title_words needs titles"):
+        build(files[0], max_title_words=5)
+
+
 def test_two_items_with_one_id_are_counted(build, tmp_path, files):
     names = [f"B{i}" for i in range(7)]
     meta = json_lines(tmp_path / "twice.json", [*metas(names), *metas(["B1"], title="Another")])
