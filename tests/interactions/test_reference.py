@@ -152,7 +152,7 @@ def runs(draw, log=logs, **fixed) -> SimpleNamespace:
     items = draw(st.none() | catalogues(log))
     texts = {"since": draw(rarely("2016", *TIMES)), "until": draw(rarely("2018-01-02", *TIMES))}
     rules = {
-        "min_rating": draw(rarely(3.9, 4.0, 4.1)),
+        "min_rating": draw(st.sampled_from([None, None, None, 3.9, 4.0, 4.1])),
         "require_title": draw(st.booleans()),
         "max_title_words": draw(rarely(1, 3) if items else rarely(0, 0, 0, 0, 3)) or 0,
         "duplicates": draw(st.sampled_from(["keep", "keep", "exact", "first", "last"])),
