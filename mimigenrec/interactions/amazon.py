@@ -7,7 +7,8 @@
               2023         parent_asin title description (list) store categories (list)
 
 Sources: https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html, https://nijianmo.github.io/amazon/,
-https://amazon-reviews-2023.github.io/. Times are read from the integers, never from the local calendar.
+https://amazon-reviews-2023.github.io/. Times are read from the integers, never from the local calendar. A file of the
+same kind with other names or another unit of time is read by --source table.
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mimigenrec.errors import UserError
-from mimigenrec.interactions.events import Item, Log, events_from_rows
+from mimigenrec.interactions.events import Item, Log, events_from_rows, one_rating
 from mimigenrec.interactions.item_texts import ItemTexts, clean_text
 from mimigenrec.interactions.json_lines import BadLines, read_records
+from mimigenrec.interactions.names import is_id, why_no_id
+from mimigenrec.interactions.times import EARLY, check_early, one_ms
 
 
 class Review(NamedTuple):
@@ -32,6 +35,8 @@ class Review(NamedTuple):
 def read_amazon(reviews: list[Path], items: list[Path], bad: BadLines) -> Log:
     notes: dict[str, int] = {}
     events = events_from_rows(review[:4] for review in read_reviews(reviews, bad))
+    if len(events.frame):
+        check_early(events.frame["time"], events.frame["time"] // 1000, "s", reviews[0])
 
     def read_texts() -> Iterator[tuple[str, str]]:
         again = BadLines(bad.limit)  # the same lines are bad the second time
@@ -50,22 +55,28 @@ def read_reviews(paths: list[Path], bad: BadLines) -> Iterator[Review]:
         for number, line, record in read_records(path, bad):
             try:
                 yield to_review(record)
-            except (KeyError, ValueError, TypeError) as error:
-                bad.add(path, number, line, f"not a review ({type(error).__name__}: {error})")
+            except KeyError as error:
+                bad.add(path, number, line, f"not a review: it has no {error}; --source table reads other names")
+            except UserError as error:
+                bad.add(path, number, line, f"not a review: {error}")
 
 
 def to_review(record: dict[str, Any]) -> Review:
     if "reviewerID" in record:
-        user, item, time = record["reviewerID"], record["asin"], int(record["unixReviewTime"]) * 1000
+        user, item, time = record["reviewerID"], record["asin"], record["unixReviewTime"]
+        time = one_ms(time, "s", "unixReviewTime")
         rating, text, summary = record.get("overall"), record.get("reviewText"), record.get("summary")
     else:
-        user, item = record["user_id"], record.get("parent_asin") or record["asin"]
-        time = int(record["timestamp"])
+        user, item, time = record["user_id"], record.get("parent_asin") or record["asin"], record["timestamp"]
+        time = one_ms(time, "ms", "timestamp")
+        if 0 < time < EARLY * 1000:
+            raise UserError(f"timestamp {record['timestamp']} is in 1970 if it is milliseconds, as those of 2023 are; "
+                            f"read seconds by --source table --time_unit s")  # fmt: skip
         rating, text, summary = record.get("rating"), record.get("text"), record.get("title")
     for name in (user, item):
-        if not isinstance(name, str) or not name or set(name) & set(" \t\r\n"):
-            raise UserError(f"an id must be a text without white space, found {name!r}")
-    return Review(user, item, time, None if rating is None else float(rating), text, summary)
+        if not is_id(name):
+            raise UserError(why_no_id(name))
+    return Review(user, item, time, one_rating(rating), text, summary)
 
 
 def read_items(paths: list[Path], wanted: set[str] | None, notes: dict[str, int], bad: BadLines) -> dict[str, Item]:
@@ -74,7 +85,7 @@ def read_items(paths: list[Path], wanted: set[str] | None, notes: dict[str, int]
         for number, line, record in read_records(path, bad):
             name = record.get("parent_asin") or record.get("asin")
             if not isinstance(name, str):
-                bad.add(path, number, line, "an item without asin or parent_asin")
+                bad.add(path, number, line, "an item without a text as asin or parent_asin")
                 continue
             categories = record.get("category") or record.get("categories") or record.get("main_category")
             brand = record.get("brand") or record.get("store")

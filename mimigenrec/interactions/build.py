@@ -11,7 +11,8 @@
 Every rule is stated in sequences.py (what stays, in which order), item_texts.py (texts) and splits.py (rows).
 """
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,19 +20,28 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json
 from mimigenrec.interactions.amazon import read_amazon
-from mimigenrec.interactions.events import Item, Log, instant
-from mimigenrec.interactions.imported import read_rows, read_sequences
+from mimigenrec.interactions.events import Item, Log, check_ids, instant
+from mimigenrec.interactions.imported import read_sequences
 from mimigenrec.interactions.json_lines import BadLines
 from mimigenrec.interactions.leakage import check_leakage
 from mimigenrec.interactions.movielens import read_movielens
+from mimigenrec.interactions.names import check_category
 from mimigenrec.interactions.published import read_published
 from mimigenrec.interactions.recbole import read_recbole
+from mimigenrec.interactions.rows import read_rows
 from mimigenrec.interactions.sequences import Rules, Sequences, make_sequences
 from mimigenrec.interactions.splits import split_rows
 from mimigenrec.interactions.table import Columns, read_tables
+from mimigenrec.interactions.times import as_text
 from mimigenrec.interactions.write import write_ids, write_items, write_reviews, write_sequences, write_split
 from mimigenrec.manifest import make_manifest
 
+TAKES = {  # source -> which of the flags in Columns it reads; the others have fixed names
+    "table": {one.name for one in fields(Columns)} - {"history_column"},
+    "recbole": {one.name for one in fields(Columns)} - {"history_column"},
+    "rows": {"user_column", "item_column", "history_column", "time_column", "time_unit", "time_format", "separator"}
+    | {"header"},
+}
 NO_TEXT: Item = {"title": "", "description": "", "brand": "", "categories": ""}
 
 
@@ -40,15 +50,16 @@ class InteractionsConfig:
     """Raw logs -> item.json, item2id, user2id, review.json, inter.json and the .inter files of one data set."""
 
     source: Literal["amazon", "movielens", "recbole", "table", "rows", "sequences", "mimigenrec"] = arg(
-        "what the files are; rows: MiniOneRec's CSV or .inter files; sequences: C.inter.json of MIMIGenRec or LC-Rec, "
+        "what the files are; rows: MiniOneRec's CSV, .inter files or any table of histories and targets; sequences: "
+        "C.inter.json of MIMIGenRec or LC-Rec, "
         "C.txt(.gz) of S3-Rec or P5; mimigenrec: its published rl/*.json"
     )
     interactions: list[Path] = arg("files of interactions, in order")
     category: str = arg("name of the data set, the first part of its file names")
     output_dir: Path = arg("folder to write; the data set gets a folder of its name in it")
     items: list[Path] = arg("files of item texts; without them items have no text", factory=list)
-    user_k: int = arg("interactions that a user must have (k-core with --item_k); 0 or 1: any", default=5)
-    item_k: int = arg("interactions that an item must have", default=5)  # both as in MIMIGenRec's recipes
+    user_k: int = arg("interactions that a user must have (k-core with --item_k); 0 or 1: any", default=5, least=0)
+    item_k: int = arg("interactions that an item must have", default=5, least=0)  # both as in MIMIGenRec's recipes
     since: str | None = arg("first time that counts, UTC: 2016, 2016-10, 2016-10-03 or ISO", default=None)
     until: str | None = arg("first time that does not count, UTC", default=None)
     min_rating: float | None = arg("ratings below this are no interaction", default=None)
@@ -57,26 +68,25 @@ class InteractionsConfig:
     )  # as MiniOneRec and MIMIGenRec
     ties: Literal["line", "shuffle"] = arg("order within one instant: of the lines, or drawn", default="line")
     require_title: bool = arg("leave out items without a title, where --items is given", default=True)
-    max_title_words: int = arg("leave out items with a longer title; 0: no limit", default=0)
-    split: Literal["time", "leave_one_out"] = arg("how rows become train, valid and test", default="time")
-    ratio: list[int] = arg("parts of train, valid and test, for --split time", factory=lambda: [8, 1, 1])
-    history: int = arg("items of a history that are written, the latest ones; 0: all", default=10)
+    max_title_words: int = arg("leave out items with a longer title; 0: no limit", default=0, least=0)
+    split: Literal["time", "leave_one_out", "given"] = arg(
+        "how rows become train, valid and test; given: as in the three files of --source rows or mimigenrec",
+        default="time",
+    )
+    ratio: list[int] = arg("parts of train, valid and test, for --split time", factory=lambda: [8, 1, 1], least=1)
+    history: int = arg("items of a history that are written, the latest ones; 0: all", default=10, least=0)
     ids: Literal["new", "given"] = arg("number users and items anew, or keep raw ids that are numbers", default="new")
-    max_bad_lines: int = arg("lines that may be unreadable before the run stops", default=0)
+    max_bad_lines: int = arg("lines that may be unreadable before the run stops", default=0, least=0)
     id2sid: Path | None = arg("id2sid.json of --source mimigenrec", default=None)
-    seed: int = arg("for --ties shuffle", default=42)
+    seed: int = arg("for --ties shuffle", default=42, least=0, most=2**32 - 1)
 
 
 def main(config: InteractionsConfig, columns: Columns) -> None:
-    if len(config.ratio) != 3 or min(config.ratio) < 1:
-        raise UserError(f"--ratio takes three numbers of at least 1, train valid test, found {config.ratio}")
-    if config.source == "sequences" and config.split == "time":
-        raise UserError("C.inter.json has no times, only an order within each user; use --split leave_one_out")
-    if config.max_title_words and not config.items:
-        raise UserError("--max_title_words needs titles: name the files that hold them with --items")
+    check_flags(config, columns)
     since, until = window(config)
     bad = BadLines(config.max_bad_lines)
     log = read(config, columns, bad)
+    check_ids(log)
     counts: dict[str, int] = {}
     texts = log.items(None if config.ids == "given" else set(log.events.items))
     rules = Rules(
@@ -92,8 +102,10 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
     )
     sequences = make_sequences(log.events, rules, counts)
     user_ids, item_ids = (sequences.users, sequences.items) if config.ids == "given" else new_ids(sequences)
+    if config.ids == "given":
+        check_given_users(user_ids)
     catalogue = in_order(sequences.items, item_ids, texts, config)
-    rows = split_rows(sequences, config.split, config.ratio)
+    rows = split_rows(sequences, config.split, config.ratio, log.given)
 
     stem = f"{config.output_dir / config.category}/{config.category}"
     report = Path(f"{stem}.interactions.json")
@@ -107,11 +119,15 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
     for split, part in rows.items():
         hashes[split] = write_split(f"{stem}.{split}.inter", sequences, part, config.history, user_ids, item_ids)
         counts[f"rows_{split}"] = len(part)
-    counts |= {"items_in_catalogue": len(catalogue), "bad_lines": bad.count} | log.notes
-    leakage = check_leakage(sequences, rows, config.history, hashes)
+    counts |= {"items_in_catalogue": len(catalogue), "bad_lines": bad.count}
+    counts |= {"lines_with_half_a_character": bad.half_characters} | log.notes
+    leakage = check_leakage(sequences, rows, config.history, hashes, log.has_times)
+    times = {"first": None, "last": None}
+    if log.has_times:
+        times = {"first": as_text(int(sequences.time.min())), "last": as_text(int(sequences.time.max()))}
     flags = asdict(config) | {name: value for name, value in asdict(columns).items() if value is not None}
-    write_json(report, make_manifest(flags, log.inputs, config.seed, counts=counts, leakage=leakage))
-    print_report(stem, counts, leakage)
+    write_json(report, make_manifest(flags, log.inputs, config.seed, counts=counts, leakage=leakage, times=times))
+    print_report(stem, counts, leakage, times)
 
 
 def read(config: InteractionsConfig, columns: Columns, bad: BadLines) -> Log:
@@ -126,11 +142,43 @@ def read(config: InteractionsConfig, columns: Columns, bad: BadLines) -> Log:
         case "table":
             return read_tables(*files, columns, bad)
         case "rows":
-            return read_rows(*files)
+            return read_rows(*files, columns, bad, config.split == "given")
         case "sequences":
             return read_sequences(*files)
         case "mimigenrec":
-            return read_published(*files, config.id2sid)
+            return read_published(*files, config.id2sid, config.split == "given")
+
+
+def check_flags(config: InteractionsConfig, columns: Columns) -> None:
+    """Raises UserError for flags that the source does not read, or that mean nothing for it."""
+    check_category(config.category)
+    if len(config.ratio) != 3 or min(config.ratio) < 1:
+        raise UserError(f"--ratio takes three numbers of at least 1, train valid test, found {config.ratio}")
+    if config.max_title_words and not config.items:
+        raise UserError("--max_title_words needs titles: name the files that hold them with --items")
+    source = config.source
+    if unread := [name for name in columns.given() if name not in TAKES.get(source, ())]:
+        raise UserError(f"--source {source} does not read --{unread[0]}; leave it out, or take --source table")
+    if config.id2sid and source != "mimigenrec":
+        raise UserError(f"--source {source} does not read --id2sid; leave it out, or take --source mimigenrec")
+    if config.split == "given" and (source not in ("rows", "mimigenrec") or len(config.interactions) != 3):
+        raise UserError(
+            f"--split given keeps the rows of three files, train valid test in this order, of --source rows or "
+            f"mimigenrec; found {len(config.interactions)} of --source {source}"
+        )
+    if source in ("amazon", "movielens", "recbole", "table") or columns.time_column:
+        return
+    if source == "sequences" and config.split == "time":
+        raise UserError("C.inter.json has no times, only an order within each user; use --split leave_one_out")
+    for flag, needed in (
+        ("--ties shuffle", config.ties == "shuffle"),
+        ("--duplicates exact", config.duplicates == "exact"),
+        ("--since", config.since is not None),
+        ("--until", config.until is not None),
+    ):
+        if needed:
+            more = "; leave it out" + ", or name --time_column" * (source == "rows")
+            raise UserError(f"{flag} needs times, and --source {source} has none, but the order of its lines{more}")
 
 
 def window(config: InteractionsConfig) -> tuple[int | None, int | None]:
@@ -163,6 +211,11 @@ def new_ids(sequences: Sequences) -> tuple[list[str], list[str]]:
     return tuple([str(i) for i in range(len(names))] for names in (sequences.users, sequences.items))
 
 
+def check_given_users(user_ids: list[str]) -> None:
+    if spaced := next((name for name in user_ids if re.search(r"\s", name)), None):
+        raise UserError(f"--ids given needs user ids without white space, found {spaced!r}. Use --ids new")
+
+
 def in_order(names: list[str], ids: list[str], texts: dict[str, Item], config: InteractionsConfig) -> dict[str, Item]:
     """item.json: id -> texts, id 0 first, so that row i of an embedding file is item i.
 
@@ -172,17 +225,19 @@ def in_order(names: list[str], ids: list[str], texts: dict[str, Item], config: I
     if config.ids == "new":
         return {new: texts.get(name, NO_TEXT) for new, name in zip(ids, names, strict=True)}
     known = {**dict.fromkeys(names, NO_TEXT), **texts}
-    wrong = [name for name in known if not name.isdecimal() or str(int(name)) != name]
+    wrong = [name for name in known if not re.fullmatch("0|[1-9][0-9]{0,17}", name)]
     found = repr(wrong[0]) if wrong else "gaps"
     if wrong or max(map(int, known)) != len(known) - 1:
         raise UserError(f"--ids given needs item ids 0 to {len(known) - 1}, all of them; found {found}. Use --ids new")
     return {str(i): known[str(i)] for i in range(len(known))}
 
 
-def print_report(stem: str, counts: dict[str, int], leakage: dict[str, Any]) -> None:
+def print_report(stem: str, counts: dict[str, int], leakage: dict[str, Any], times: dict[str, str | None]) -> None:
     print(f"{stem}.*: what was read, left out and written")
-    for name, value in (counts | leakage).items():
-        print(f"  {name.replace('_', ' '):<40} {value:>12,}")
+    shown = counts | {f"{name}_time": value for name, value in times.items()} | leakage
+    for name, value in shown.items():
+        text = "not known, the source has no times" if value is None else value
+        print(f"  {name.replace('_', ' '):<40} {text:>12{'' if isinstance(text, str) else ','}}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mimigenrec.errors import UserError
-from mimigenrec.files import writing
+from mimigenrec.files import read_text, writing
 
 HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token"
 
@@ -28,26 +28,29 @@ class History(NamedTuple):
 def read_inter(path: str | Path) -> Iterator[History]:
     """Rows as they come, one in memory at a time.
 
-    Raises FileNotFoundError; ValueError naming the line for a wrong header, a wrong number of columns or a target
-    that is not one id, and for a file without a row.
+    Raises FileNotFoundError; UserError naming the line for a wrong header, a wrong number of columns, a target that
+    is not one id or text that is no UTF-8, and for a file without a row.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; a category needs its .train.inter, .valid.inter and .test.inter")
     row = -1
-    with open(path, encoding="utf-8") as lines:
-        header = next(lines, "").rstrip("\r\n")
-        if header != HEADER:
-            raise UserError(f"{path}, line 1: expected the header {HEADER!r}, found {header!r}")
-        for row, line in enumerate(lines):
-            columns = line.rstrip("\r\n").split("\t")
-            if len(columns) != 3 or len(columns[2].split()) != 1:
-                raise UserError(
-                    f"{path}, line {row + 2}: expected user, history and one target separated by tabs, "
-                    f"found {len(columns)} columns: {line.rstrip()[:120]!r}"
-                )
-            user, items, target = columns
-            yield History(row, user, tuple(items.split()), target.strip())
+    try:
+        with open(path, encoding="utf-8-sig") as lines:
+            header = next(lines, "").rstrip("\n")
+            if header != HEADER:
+                raise UserError(f"{path}, line 1: expected the header {HEADER!r}, found {header[:200]!r}")
+            for row, line in enumerate(lines):
+                columns = line.rstrip("\n").split("\t")
+                if len(columns) != 3 or not (target := columns[2].strip(" ")) or " " in target:
+                    raise UserError(
+                        f"{path}, line {row + 2}: expected user, history and one target separated by tabs, "
+                        f"found {len(columns)} columns: {line.rstrip()[:120]!r}"
+                    )
+                yield History(row, columns[0], tuple(filter(None, columns[1].split(" "))), target)
+    except UnicodeDecodeError:
+        read_text(path)  # says which line it is
+        raise
     if row < 0:
         raise UserError(f"{path} has no row below its header; an empty split cannot be trained or tested on")
 

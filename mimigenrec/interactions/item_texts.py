@@ -2,8 +2,9 @@
 
 1. HTML entities are resolved, then tags and comments are cut out and runs of white space become one space.
 2. A title with a script or a `<span id` in it is what a failed scrape left behind: the item has no title.
-3. Lists (descriptions, nested categories) are joined, a category once: by a space, and by ", " for categories.
-   A category with a tag in it is left out.
+3. Lists and maps (descriptions, nested categories) are joined, a category once: by a space, and by ", " for
+   categories. A category with a tag in it is left out. What is missing inside them (null, NaN) is left out.
+4. Half a character, which JSON can hold ("\\ud800") and a UTF-8 file cannot, becomes U+FFFD.
 """
 
 import html
@@ -12,16 +13,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from mimigenrec.interactions.events import Item
+from mimigenrec.interactions.names import whole_characters
 
 TAG = re.compile(r"<!--.*?-->|</?[a-zA-Z][^<>]*>", re.DOTALL)
 FAILED_SCRAPE = re.compile(r"<span id|<script|<style", re.IGNORECASE)
 
 
 def clean_text(value: Any) -> str:
-    """Any value as plain text; None gives ""."""
-    if value is None:
-        return ""
-    text = str(value)
+    """Any value as plain text; None and NaN give ""."""
+    if not isinstance(value, str):
+        if value is None or value != value:
+            return ""
+        if isinstance(value, (list, tuple, dict)):
+            return " ".join(filter(None, map(clean_text, flat(value))))
+    text = whole_characters(str(value))
     if "&" in text:
         text = html.unescape(html.unescape(text))  # some fields were escaped twice: &amp;quot;
     if "<" in text:
@@ -47,11 +52,13 @@ def make_item(title: Any, description: Any, brand: Any, categories: Any) -> Item
 
 
 def flat(value: Any) -> Iterator[Any]:
-    """The leaves of a list of lists; a value that is no list is one leaf."""
+    """The leaves of lists and maps; a value that is neither is one leaf. Missing values are none."""
+    if isinstance(value, dict):
+        value = list(value.values())
     if isinstance(value, (list, tuple)):
         for part in value:
             yield from flat(part)
-    elif value is not None:
+    elif value is not None and value == value:  # NaN is what it is not
         yield value
 
 

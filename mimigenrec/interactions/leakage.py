@@ -3,7 +3,8 @@
 targets_in_train_histories   events that are a target of valid or test and stand in a history of train: always 0,
                              or the split is broken and the run stops
 train_rows_after_first_test  train rows later than the first test target. 0 for --split time; with leave_one_out
-                             every other user's future is in train
+                             every other user's future is in train. Not known (null) if the source has no times, but
+                             an order alone
 items_only_in_test           items that are a target of test and occur nowhere in train, and the rows they are in
 users_only_in_test           users with a test row and no train row
 targets_in_own_history       test rows whose target the user had already (within the history that is written)
@@ -24,7 +25,11 @@ from mimigenrec.interactions.splits import history_starts
 
 
 def check_leakage(
-    sequences: Sequences, rows: Mapping[str, np.ndarray], history: int, hashes: Mapping[str, np.ndarray]
+    sequences: Sequences,
+    rows: Mapping[str, np.ndarray],
+    history: int,
+    hashes: Mapping[str, np.ndarray],
+    has_times: bool = True,
 ) -> dict[str, Any]:
     """rows: split -> places of its targets; hashes: split -> (rows,) uint64, one number per history text."""
     seen = events_in_histories(sequences, rows["train"], history)
@@ -38,9 +43,10 @@ def check_leakage(
     new = ~items_of_train[sequences.item[test]]
     train_users = np.unique(sequences.user[rows["train"]])
     starts = history_starts(sequences, test, history)
+    later = int((sequences.time[rows["train"]] > sequences.time[test].min()).sum()) if has_times else None
     report = {
         "targets_in_train_histories": leaked,
-        "train_rows_after_first_test": int((sequences.time[rows["train"]] > sequences.time[test].min()).sum()),
+        "train_rows_after_first_test": later,
         "items_only_in_test": len(np.unique(sequences.item[test[new]])),
         "test_rows_of_those_items": int(new.sum()),
         "users_only_in_test": len(np.setdiff1d(sequences.user[test], train_users)),

@@ -11,10 +11,12 @@ Source: the README in each archive, https://grouplens.org/datasets/movielens/.
 from collections.abc import Iterator
 from pathlib import Path
 
-from mimigenrec.interactions.events import Item, Log, events_from_rows
+from mimigenrec.errors import UserError
+from mimigenrec.interactions.events import Item, Log, events_from_rows, one_rating
 from mimigenrec.interactions.item_texts import ItemTexts
 from mimigenrec.interactions.json_lines import BadLines, read_lines
 from mimigenrec.interactions.table import Columns, read_frame, read_tables
+from mimigenrec.interactions.times import check_early, one_ms
 
 GENRES_100K = (
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
@@ -28,18 +30,24 @@ def read_movielens(interactions: list[Path], items: list[Path], bad: BadLines) -
         log = read_tables(interactions, [], Columns(**names, rating_column="rating"), bad)
     else:
         log = Log(events_from_rows(_ratings(interactions, bad)), dict, None, interactions, {})
+        if len(time := log.events.frame["time"]):
+            check_early(time, time // 1000, "s", interactions[0])
     return log._replace(items=lambda wanted: _movies(items, wanted, log.notes, bad), inputs=[*interactions, *items])
 
 
-def _ratings(paths: list[Path], bad: BadLines) -> Iterator[tuple[str, str, int, float]]:
+def _ratings(paths: list[Path], bad: BadLines) -> Iterator[tuple[str, str, int, float | None]]:
     for path in paths:
         separator = "::" if path.name.removesuffix(".gz").endswith(".dat") else "\t"
         for number, line in read_lines(path):
             try:
-                user, item, rating, time = line.decode().split(separator)
-                yield user, item, int(time) * 1000, float(rating)
+                user, item, rating, time = line.decode().rstrip("\r\n").split(separator)
+                event = user, item, one_ms(time, "s", "the time"), one_rating(rating)
+            except UserError as error:
+                bad.add(path, number, line, str(error))
             except ValueError as error:
                 bad.add(path, number, line, f"not user, movie, rating and time separated by {separator!r} ({error})")
+            else:
+                yield event
 
 
 def _movies(paths: list[Path], wanted: set[str] | None, notes: dict[str, int], bad: BadLines) -> dict[str, Item]:

@@ -17,32 +17,39 @@ from typing import Any
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
-from mimigenrec.interactions.events import Log, events_from_rows
-from mimigenrec.interactions.imported import read_item_json, rows_to_events
+from mimigenrec.interactions.events import Log
+from mimigenrec.interactions.imported import read_item_json
 from mimigenrec.interactions.inter_file import History
+from mimigenrec.interactions.rows import Row, rows_to_events
 
 TASK = "task1_sid_sft"
 CUT = 10  # items of a history in the published rows
 SID = re.compile(r"(?:<[^<>\s]+>)+")
 
 
-def read_published(interactions: list[Path], items: list[Path], id2sid: Path | None) -> Log:
+def read_published(interactions: list[Path], items: list[Path], id2sid: Path | None, given: bool) -> Log:
     if id2sid is None:
         raise UserError("--source mimigenrec needs --id2sid, the id2sid.json beside the published rows")
     notes = {"targets_whose_sid_is_shared": 0}
     item_of, shared = _items_by_sid(id2sid)
-    rows = (row for path in interactions for row in _rows(path, item_of, shared, notes))
-    events = events_from_rows(rows_to_events(chain(rows), notes))
-    return Log(events, lambda wanted: read_item_json(items, wanted), None, [*interactions, *items, id2sid], notes)
+    rows = (
+        (items, target, file)
+        for file, path in enumerate(interactions)
+        for items, target in _rows(path, item_of, shared, notes)
+    )
+    events, split = rows_to_events(chain(rows), notes, interactions, given)
+    inputs = [*interactions, *items, id2sid]
+    texts = lambda wanted: read_item_json(items, wanted, notes)  # noqa: E731
+    return Log(events, texts, None, inputs, notes, has_times=False, given=split)
 
 
-def chain(rows: Iterable[tuple[tuple[str, ...], str]]) -> Iterator[History]:
-    """(history, target) in order of time -> the same with users; of several that fit, the one that waits longest."""
+def chain(rows: Iterable[tuple[tuple[str, ...], str, int]]) -> Iterator[Row]:
+    """(history, target, file) in order of time -> the same with users; of several that fit, who waits longest."""
     waiting: dict[tuple[str, ...], list[str]] = {}
-    for number, (items, target) in enumerate(rows):
+    for number, (items, target, file) in enumerate(rows):
         fits = waiting.get(items)
         user = fits.pop(0) if fits else f"user{number}"
-        yield History(number, user, items, target)
+        yield Row(History(number, user, items, target), None, file)
         waiting.setdefault((*items, target)[-CUT:], []).append(user)
 
 
@@ -50,7 +57,10 @@ def _items_by_sid(path: Path) -> tuple[dict[str, str], set[str]]:
     """SID -> its first item; SIDs of several items."""
     item_of: dict[str, str] = {}
     shared = set()
-    for item, tokens in read_json(path, made_by="MIMIGenRec, one list of SID tokens per item id").items():
+    content = read_json(path, "MIMIGenRec, one list of SID tokens per item id", kind=dict, unique=True)
+    for item, tokens in content.items():
+        if not (isinstance(tokens, list) and tokens and all(isinstance(token, str) for token in tokens)):
+            raise UserError(f"{path}: item {item!r} needs a list of SID tokens, found {tokens!r:.80}")
         sid = "".join(tokens)
         if sid in item_of:
             shared.add(sid)
@@ -61,19 +71,36 @@ def _items_by_sid(path: Path) -> tuple[dict[str, str], set[str]]:
 def _rows(
     path: Path, item_of: dict[str, str], shared: set[str], notes: dict[str, int]
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    content = read_json(path, made_by="MIMIGenRec's preprocessing for RL")
-    rows = [row for row in content if row["extra_info"]["task"] == TASK]
+    content = read_json(path, made_by="MIMIGenRec's preprocessing for RL", kind=list)
+    rows = [parts for place, row in enumerate(content) if (parts := _parts(row, f"{path}, row {place + 1}"))]
     if not rows:
         raise UserError(f"{path} has no row of task {TASK}; it takes MIMIGenRec's rl/*.json")
-    for row in sorted(rows, key=lambda row: row["extra_info"]["index"]):
-        target = row["reward_model"]["ground_truth"].strip()
+    for index, prompt, target in sorted(rows, key=lambda row: row[0]):
         notes["targets_whose_sid_is_shared"] += target in shared
-        named = [*SID.findall(row["prompt"][-1]["content"]), target]
-        *history, item = (_item(sid, item_of, path, row) for sid in named)
+        *history, item = (_item(sid, item_of, path, index) for sid in [*SID.findall(prompt), target])
         yield tuple(history), item
 
 
-def _item(sid: str, item_of: dict[str, str], path: Path, row: dict[str, Any]) -> str:
+def _parts(row: Any, where: str) -> tuple[int, str, str] | None:
+    """(index, the prompt's last message, the target's SID); None for a row of another task."""
+    match row:
+        case {"extra_info": {"task": str(task)}} if task != TASK:
+            return None
+        case {
+            "extra_info": {"task": str(), "index": int(index)},
+            "prompt": [*_, {"content": str(prompt)}],
+            "reward_model": {"ground_truth": str(target)},
+        }:
+            return index, prompt, target.strip()
+    raise UserError(
+        f"{where}: not a row of MIMIGenRec's rl/*.json, which has extra_info (task, index), prompt (messages) and "
+        f"reward_model (ground_truth); found {row!r:.80}"
+    )
+
+
+def _item(sid: str, item_of: dict[str, str], path: Path, index: int) -> str:
     if sid not in item_of:
-        raise UserError(f"{path}: row with index {row['extra_info']['index']} names {sid}, which id2sid.json has not")
+        raise UserError(
+            f"{path}: row with index {index} names {sid}, which id2sid.json has not; give the one of these rows"
+        )
     return item_of[sid]

@@ -21,12 +21,12 @@ from mimigenrec.errors import UserError
 from mimigenrec.interactions.events import Events, pl
 from mimigenrec.interactions.kcore import k_core
 
-FLAGS = {  # what a user can ease, by the rule that left nothing
+RULES = {  # what counts call a rule -> the flags that set it
     "before_since": "--since",
     "from_until_on": "--until",
     "rated_low": "--min_rating",
-    "without_item_text": "--require_title (and --max_title_words)",
-    "k_core": "the k-core (--user_k and --item_k)",
+    "without_item_text": "the rule that an item needs a title (--items, --require_title, --max_title_words)",
+    "k_core": "the k-core of --user_k and --item_k",
 }
 
 
@@ -67,22 +67,21 @@ def make_sequences(events: Events, rules: Rules, counts: dict[str, int]) -> Sequ
         frame = frame.filter(condition)
         counts[f"dropped_{rule}"] = before - len(frame)
         if before and not len(frame):
-            raise UserError(f"no interaction is left: {FLAGS[rule]} dropped the last {before} of {len(events.frame)}")
+            raise UserError(f"no interaction is left: {RULES[rule]} dropped the last {before:,}; ease that")
 
     if not len(frame):
-        raise UserError("the source holds no interaction")
+        raise UserError("the files of --interactions hold no interaction; give others, or another --source")
     if rules.since is not None:
         keep("before_since", pl.col("time") >= rules.since)
     if rules.until is not None:
         keep("from_until_on", pl.col("time") < rules.until)
     if rules.min_rating is not None:
-        rating = pl.col("rating").fill_nan(None)  # to polars NaN is above every number
-        if not events.frame.select(rating.is_not_null().any()).item():
+        if events.frame["rating"].null_count() == len(events.frame):
             raise UserError(
-                "--min_rating is set and no interaction of the source has a rating; leave it out, or name "
-                "--rating_column, which --source table and recbole take"
+                "--min_rating is set, and no interaction has a rating; leave it out, or name the --rating_column of a "
+                "--source table"
             )
-        keep("rated_low", rating >= rules.min_rating)
+        keep("rated_low", pl.col("rating") >= rules.min_rating)
     if rules.items is not None:
         allowed = np.fromiter((name in rules.items for name in events.items), bool, len(events.items))
         keep("without_item_text", pl.lit(pl.Series(allowed[frame["item"].to_numpy()])))

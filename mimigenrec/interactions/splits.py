@@ -5,20 +5,23 @@ Every event of a user but the first is a row. Rows are named by their event's pl
     time            rows in order of time (then user, then place) are cut 8:1:1, as MiniOneRec and MIMIGenRec do
     leave_one_out   a user's last row is test, the one before it valid, the others train (SASRec, TIGER); rows stay in
                     the order of users. A user of two events has a test row alone, one of three no train row
+    given           the rows of the source's own train, valid and test, each in its file and in the order of that file;
+                    events that are the target of no row there are none, nor is one whose user had nothing before
 """
 
 import numpy as np
 
 from mimigenrec.errors import UserError
+from mimigenrec.interactions.events import Given
 from mimigenrec.interactions.sequences import Sequences
 
 SPLITS = ("train", "valid", "test")
 
 
-def split_rows(sequences: Sequences, how: str, ratio: list[int]) -> dict[str, np.ndarray]:
-    """Split -> its rows in order. ratio: parts of train, valid and test, for "time" only.
+def split_rows(sequences: Sequences, how: str, ratio: list[int], given: Given | None = None) -> dict[str, np.ndarray]:
+    """Split -> its rows in order. ratio: parts of train, valid and test, for "time" only; given: for "given".
 
-    Raises ValueError if a split would be empty.
+    Raises UserError if a split would be empty.
     """
     n = len(sequences.user)
     is_row = np.ones(n, dtype=bool)
@@ -29,6 +32,10 @@ def split_rows(sequences: Sequences, how: str, ratio: list[int]) -> dict[str, np
         first = len(rows) * ratio[0] // sum(ratio)
         second = len(rows) * (ratio[0] + ratio[1]) // sum(ratio)
         parts = rows[:first], rows[first:second], rows[second:]
+    elif how == "given":
+        split, place = given.split[sequences.line[rows]], given.row[sequences.line[rows]]
+        order = np.argsort(place, kind="stable")
+        parts = tuple(rows[order][split[order] == number] for number in range(3))
     else:
         left = sequences.start[sequences.user[rows] + 1] - rows  # 1: the user's last event
         parts = rows[left > 2], rows[left == 2], rows[left == 1]

@@ -116,10 +116,22 @@ def test_bad_lines_stop_the_run_and_are_counted_when_allowed(build, tmp_path):
     assert out.counts["bad_lines"] == 2 and out.counts["interactions_left"] == len(some_reviews())
 
 
-def test_ids_with_white_space_are_bad(build, tmp_path):
-    path = json_lines(tmp_path / "r.json", [review("a b", "B", 1)])
-    with pytest.raises(ValueError, match="text without white space, found 'a b'"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (5, "an id must be a text, found 5"),
+        ("", "an id must not be empty"),
+        (" \u3000", "an id must not be empty"),
+        ("a\tb", "control character '\\\\t'"),
+        ("a\u2028b", "control character"),
+        ("a\ud800", "half a character"),
+    ],
+)
+def test_a_line_whose_id_cannot_stand_in_item2id_is_bad(build, tmp_path, name, message):
+    path = json_lines(tmp_path / "r.json", [*some_reviews(), review(name, "B", 1)])
+    with pytest.raises(ValueError, match=f"line 31: not a review: .*{message}"):
         build([path])
+    assert build([path], max_bad_lines=1).counts["bad_lines"] == 1
 
 
 def test_ids_given_must_have_no_gap(build, tmp_path):

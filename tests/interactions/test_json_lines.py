@@ -40,7 +40,7 @@ def test_a_truncated_gzip_stops_even_if_bad_lines_are_allowed(tmp_path, cut):
     whole = gzip.compress("".join(f'{{"a": {i * i}}}\n' for i in range(5000)).encode())
     path = tmp_path / "x.json.gz"
     path.write_bytes(whole[: int(len(whole) * cut) if cut > 0 else cut])
-    with pytest.raises(ValueError, match=r"x\.json\.gz is damaged or cut short after line \d+.*get it again"):
+    with pytest.raises(ValueError, match=r"x\.json\.gz is damaged or cut short a.*get it again"):
         records(path, allow=10_000)
 
 

@@ -158,13 +158,13 @@ def build_table(build, tmp_path, text, **columns):
     ],
 )
 def test_times_of_every_spelling(build, tmp_path, unit, times):
-    from mimigenrec.interactions.table import to_ms
+    from mimigenrec.interactions.times import to_ms
 
     assert to_ms(pl.Series("t", times), unit, tmp_path).to_list() == [1000, 2500, 4000]
 
 
 def test_dates_of_a_parquet_are_utc(tmp_path):
-    from mimigenrec.interactions.table import to_ms
+    from mimigenrec.interactions.times import to_ms
 
     dates = pl.Series("t", ["2016-10-01"]).str.to_date()
     assert to_ms(dates, "s", tmp_path).to_list() == [1475280000000]
@@ -196,7 +196,9 @@ def test_review_texts_of_a_table(build, tmp_path):
     [
         ("u,item,t\n1,2,3\n", "has no column 'i'; it has u, item, t"),
         ("u,i,t\n1,2,3\n1,,3\n", "column 'i' is empty in 1 rows, the first of them row 2"),
-        ("u,i,t\n1,a b,3\n", "row 1 has i 'a b'; an id must not"),
+        ('u,i,t\n1,,3\n1,"",3\n', "column 'i' is empty"),
+        ('u,i,t\n1,a,3\n1,"",3\n', "row 2, column 'i': an id must not be empty"),
+        ('u,i,t\n1,"a\tb",3\n', r"holds the control character '\\t'"),
         ("u,i,t\n1,2,then\n", "row 1: 'then' in column 't' is not a time"),
         ("u,i,t\n1,2,nan\n", "not a finite number"),
         ("u,i,t\n1,2,3,4\n", "cannot be read as CSV"),
@@ -210,7 +212,7 @@ def test_bad_tables_say_what_is_wrong(build, tmp_path, text, message):
 
 
 def test_a_table_needs_its_columns_named(build, tmp_path):
-    with pytest.raises(ValueError, match="--source table needs --item_column"):
+    with pytest.raises(ValueError, match="--item_column is needed, the name of a column in .*log.csv"):
         build(table(tmp_path, "u,i,t\n"), columns=Columns(user_column="u"), source="table")
 
 
@@ -275,7 +277,7 @@ def test_txt_of_s3rec_plain_and_packed(build, tmp_path):
         out = build([tmp_path / name], source="sequences", split="leave_one_out")
         assert out.sequences == {"0": [0, 1, 2], "1": [1, 0, 0, 2]}
     (tmp_path / "x.txt").write_text("a 5 6 7\nb\n")
-    with pytest.raises(ValueError, match=r"x\.txt, line 2: expected a user and items, found 'b'"):
+    with pytest.raises(ValueError, match=r"x\.txt, line 2: expected a user and items separated by spaces, found 'b'"):
         build([tmp_path / "x.txt"], source="sequences", split="leave_one_out")
     with pytest.raises(FileNotFoundError, match=r"y\.txt is missing"):
         build([tmp_path / "y.txt"], source="sequences", split="leave_one_out")
