@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
+from mimigenrec.errors import UserError
+from mimigenrec.interactions.events import pl
 from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.interactions.table import Columns
 from tests.conftest import ROOT, shared
 from tests.interactions.conftest import json_lines, review, some_reviews
 
@@ -142,6 +145,13 @@ def test_ids_given_must_have_no_gap(build, tmp_path):
     rows = [review(str(u), f"B{i}", 10 * i + u) for u in range(4) for i in range(4)]
     with pytest.raises(ValueError, match="found 'B0'"):
         build([json_lines(tmp_path / "r.json", rows)], ids="given")
+
+
+def test_a_parquet_file_without_a_row_is_told(build, tmp_path):
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"u": [], "i": [], "t": []}).write_parquet(path)  # all three of type Null
+    with pytest.raises(UserError, match="hold no interaction"):
+        build([path], source="table", columns=Columns("u", "i", "t"))
 
 
 @pytest.mark.parametrize(

@@ -394,7 +394,7 @@ def base(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("logs")
 
 
-@quick(250)
+@quick(150)
 @given(runs())
 def test_every_file_and_count_is_that_of_the_reference(base, run):
     check_equals_the_reference(run, base)
