@@ -154,6 +154,8 @@ def check_flags(config: InteractionsConfig, columns: Columns) -> None:
     check_category(config.category)
     if len(config.ratio) != 3 or min(config.ratio) < 1:
         raise UserError(f"--ratio takes three numbers of at least 1, train valid test, found {config.ratio}")
+    if config.max_title_words and not config.items:
+        raise UserError("--max_title_words needs titles: name the files that hold them with --items")
     source = config.source
     if unread := [name for name in columns.given() if name not in TAKES.get(source, ())]:
         raise UserError(f"--source {source} does not read --{unread[0]}; leave it out, or take --source table")
@@ -192,16 +194,19 @@ def window(config: InteractionsConfig) -> tuple[int | None, int | None]:
 def items_that_may_stay(
     config: InteractionsConfig, texts: dict[str, Item], met: list[str], counts: dict[str, int]
 ) -> set[str] | None:
-    """Raw ids of items with a title that will do, None for all; counts the others among those met in events."""
-    if not config.items or not config.require_title:
+    """Raw ids of items with a title that will do, None for all; counts the others among those met in events.
+
+    --no_require_title keeps an item without a title; one with a title that is too long goes all the same.
+    """
+    if not config.items or not (config.require_title or config.max_title_words):
         return None
-    titles = {name: item["title"] for name, item in texts.items()}
-    longest = config.max_title_words or max((len(title.split()) for title in titles.values()), default=0)
-    allowed = {name for name, title in titles.items() if 0 < len(title.split()) <= longest}
-    counts["items_without_metadata"] = sum(name not in titles for name in met)
-    counts["items_without_title"] = sum(titles.get(name) == "" for name in met)
-    counts["items_with_title_too_long"] = sum(bool(titles.get(name)) and name not in allowed for name in met)
-    return allowed
+    words = {name: len(texts[name]["title"].split()) for name in met if name in texts}
+    longest = config.max_title_words or max(words.values(), default=0)
+    counts["items_without_metadata"] = len(met) - len(words)
+    counts["items_without_title"] = sum(n == 0 for n in words.values())
+    counts["items_with_title_too_long"] = sum(n > longest for n in words.values())
+    least = 1 if config.require_title else 0
+    return {name for name in met if least <= words.get(name, 0) <= longest}
 
 
 def new_ids(sequences: Sequences) -> tuple[list[str], list[str]]:

@@ -1,7 +1,7 @@
 """Events -> sequences: who is left, who is number 0, and what each user had, oldest first.
 
 Rules, in this order, each counted:
-1. an event outside [since, until) or rated below min_rating is left out;
+1. an event outside [since, until) is left out; with min_rating, so is one rated below it or not rated;
 2. so is one whose item has no text that --require_title and --max_title_words accept;
 3. duplicates: `keep` all lines; `exact` keeps the first line of a user, item and time; `first` and `last` keep a
    user's first or last event with an item;
@@ -9,8 +9,8 @@ Rules, in this order, each counted:
 A user's events are ordered by time. What happens in the same instant stays in the order of the source's lines
 (ties: line), or is put in an order drawn with the seed (ties: shuffle): Amazon's times are whole days, and the order
 of lines may say more than a recommender could know.
-Users are numbered as they first come in the source; items as they first come when the users' sequences are read one
-after the other, user 0 first.
+Users are numbered in the order of their first line that is left; items as they first come when the users' sequences
+are read one after the other, user 0 first.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Rules:
 
 
 def make_sequences(events: Events, rules: Rules, counts: dict[str, int]) -> Sequences:
-    """counts gets how many events each rule left out. Raises ValueError if nothing is left, naming the last rule."""
+    """counts gets how many events each rule left out. Raises UserError if nothing is left, naming the last rule."""
     frame = events.frame
     _count(counts, "read", frame)
 
@@ -76,7 +76,7 @@ def make_sequences(events: Events, rules: Rules, counts: dict[str, int]) -> Sequ
     if rules.until is not None:
         keep("from_until_on", pl.col("time") < rules.until)
     if rules.min_rating is not None:
-        if frame["rating"].null_count() == len(frame):
+        if events.frame["rating"].null_count() == len(events.frame):
             raise UserError(
                 "--min_rating is set, and no interaction has a rating; leave it out, or name the --rating_column of a "
                 "--source table"

@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
+from mimigenrec.errors import UserError
+from mimigenrec.interactions.events import pl
 from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.interactions.table import Columns
 from tests.conftest import ROOT, shared
 from tests.interactions.conftest import json_lines, review, some_reviews
 
@@ -75,6 +78,18 @@ def test_items_without_metadata_or_title_are_left_out_and_counted(build, tmp_pat
     }  # fmt: skip
 
 
+def test_a_title_that_is_too_long_goes_also_where_items_without_a_title_stay(build, tmp_path, files):
+    """--no_require_title switched --max_title_words off."""
+    known = metas([f"B{i}" for i in range(1, 7)])  # none of B0
+    known[0]["title"] = "a title of very many words"
+    known[1]["title"] = ""
+    out = build(files[0], [json_lines(tmp_path / "some.json", known)], require_title=False, max_title_words=5)
+    assert out.item2id.keys() == {"B0", "B2", "B3", "B4", "B5", "B6"}
+    assert out.counts["items_with_title_too_long"] == 1 and out.counts["dropped_without_item_text"] == 4
+    with pytest.raises(ValueError, match="--max_title_words needs titles"):
+        build(files[0], max_title_words=5)
+
+
 def test_two_items_with_one_id_are_counted(build, tmp_path, files):
     names = [f"B{i}" for i in range(7)]
     meta = json_lines(tmp_path / "twice.json", [*metas(names), *metas(["B1"], title="Another")])
@@ -130,6 +145,13 @@ def test_ids_given_must_have_no_gap(build, tmp_path):
     rows = [review(str(u), f"B{i}", 10 * i + u) for u in range(4) for i in range(4)]
     with pytest.raises(ValueError, match="found 'B0'"):
         build([json_lines(tmp_path / "r.json", rows)], ids="given")
+
+
+def test_a_parquet_file_without_a_row_is_told(build, tmp_path):
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"u": [], "i": [], "t": []}).write_parquet(path)  # all three of type Null
+    with pytest.raises(UserError, match="hold no interaction"):
+        build([path], source="table", columns=Columns("u", "i", "t"))
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,15 @@ def test_ratings_and_items():
     assert sequences == {"z": "AB", "y": "BAA"} and counts["dropped_without_item_text"] == 2
 
 
+def test_an_event_without_a_rating_is_below_every_min_rating():
+    rows = [("u", "A", 1, 5.0), ("u", "B", 2, None), ("u", "C", 3, float("nan"))]
+    assert told(Rules(min_rating=0.0), rows)[0] == {"u": "A"}
+    with pytest.raises(
+        ValueError, match="--min_rating dropped the last 2"
+    ):  # the source has a rating, the window none
+        told(Rules(min_rating=0.0, since=2), rows)
+
+
 def test_a_rule_that_drops_everything_is_named():
     with pytest.raises(ValueError, match="--user_k and --item_k dropped the last 7"):
         told(Rules(user_k=9))
