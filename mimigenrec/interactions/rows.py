@@ -138,7 +138,9 @@ def _rows(paths: list[Path], columns: Columns, bad: BadLines, titles: dict[str, 
     frames = []
     for file, path in enumerate(paths):
         if kind_of(path) not in TABLES and not any((*flags, columns.time_column)):
-            yield from (Row(row, None, file) for row in read_inter(path))
+            for row in read_inter(path):
+                _check_commas(row.items, row.target, f"{path}, line {row.row + 2}")
+                yield Row(row, None, file)
             continue
         frame = _frame(path, columns, bad, file)
         if columns.time_column:
@@ -203,10 +205,14 @@ def to_history(value: Any, target: str, where: str, only_lists: bool) -> tuple[s
         return ()
     if isinstance(value, str) and not (only_lists or value.lstrip().startswith("[")):
         items = tuple(filter(None, re.split("[ \t]+", value)))
-        if len(items) == 1 and "," in items[0] and "," not in target:
-            raise UserError(f"{where}: the history {value!r:.80} is one id; write spaces for its commas, or [1, 2]")
+        _check_commas(items, target, where)
         return items
     return tuple(item_id(item, where) for item in _list(value, where))
+
+
+def _check_commas(items: tuple[str, ...], target: str, where: str) -> None:
+    if len(items) == 1 and "," in items[0] and "," not in target:
+        raise UserError(f"{where}: the history {items[0]!r:.80} is one id; write spaces for its commas")
 
 
 def _list(value: Any, where: str) -> list | tuple:
