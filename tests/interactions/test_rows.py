@@ -2,6 +2,7 @@
 
 import json
 
+import polars as pl
 import pytest
 
 from mimigenrec.errors import UserError
@@ -134,7 +135,7 @@ def test_histories_with_commas_are_refused_and_not_read_as_one_item(build, tmp_p
     ],
 )
 def test_spellings_of_a_history(value, items):
-    assert to_history(value, "t", "x.csv, row 1", only_lists=False) == items
+    assert to_history(value, "t", only_lists=False) == items
 
 
 @pytest.mark.parametrize(
@@ -142,8 +143,8 @@ def test_spellings_of_a_history(value, items):
 )
 def test_a_history_that_is_no_list_is_refused(value):
     """NumPy prints ['a' 'b'], which Python reads as the one item 'ab'."""
-    with pytest.raises(UserError, match=r"x\.csv, row 1"):
-        to_history(value, "t", "x.csv, row 1", only_lists=False)
+    with pytest.raises(UserError, match="a history"):
+        to_history(value, "t", only_lists=False)
 
 
 def test_other_column_names_are_asked_for(build, tmp_path):
@@ -185,3 +186,15 @@ def test_the_future_is_not_counted_where_there_are_no_times(build, tmp_path, cap
     out = build([tmp_path / "x.txt"], source="sequences", split="leave_one_out")
     assert out.leakage["train_rows_after_first_test"] is None
     assert "train rows after first test              not known, the source has no times" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_histories_that_are_lists_in_other_files(build, tmp_path, kind):
+    paths = []
+    for split, part in ROWS.items():
+        names = ("user_id", "parent_asin", "timestamp", "history")
+        rows = [(user, item, HOURS + 3_600_000 * hour, history.split()) for user, item, hour, history in part]
+        paths.append(tmp_path / f"{split}.{kind}")
+        frame = pl.DataFrame(rows, schema=names, orient="row")
+        frame.write_parquet(paths[-1]) if kind == "parquet" else frame.write_ndjson(paths[-1])
+    assert rows_of(build(paths, columns=AMAZON, source="rows", split="given")) == KEPT
