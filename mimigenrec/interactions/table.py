@@ -63,6 +63,8 @@ def read_tables(interactions: list[Path], items: list[Path], columns: Columns, b
             raise UserError(f"--{flag} is needed, the name of a column in {interactions[0]}")
     texts = [name for name in (columns.review_column, columns.summary_column) if name]
     frame = read_frames(interactions, [name for name in wanted if name] + texts, columns, bad)
+    if not len(frame):
+        raise UserError(f"{together(interactions)}: there is no row")
     notes: dict[str, int] = {}
 
     def reviews():
@@ -162,7 +164,6 @@ def item_texts(
 
 def read_frames(paths: list[Path], wanted: list[str], columns: Columns, bad: BadLines) -> pl.DataFrame:
     """The wanted columns of all files, one below the other. Ids, titles and the like stay as they are written."""
-    wanted = list(dict.fromkeys(wanted))
     frames = [read_frame(path, wanted, columns, bad) for path in paths]
     if len(frames) == 1:
         return frames[0]
@@ -183,7 +184,7 @@ def read_frame(path: Path, wanted: list[str], columns: Columns, bad: BadLines, a
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
-    kind = kind_of(path)
+    wanted, kind = list(dict.fromkeys(wanted)), kind_of(path)
     if kind in (".jsonl", ".ndjson", ".json"):
         return _read_json_lines(path, wanted, columns, bad, also)
     if kind == ".parquet":
