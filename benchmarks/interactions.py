@@ -54,7 +54,7 @@ def build_one(path: Path, output: Path) -> None:
     from mimigenrec.interactions.table import Columns
 
     source = "amazon" if path.suffix == ".jsonl" else "table"
-    columns = Columns(user_column="user", item_column="item", time_column="time")
+    columns = Columns(user_column="user", item_column="item", time_column="time") if source == "table" else Columns()
     begin = time.perf_counter()
     main(InteractionsConfig(source=source, interactions=[path], category="C", output_dir=output), columns)
     say_cost(begin)

@@ -121,7 +121,7 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
         counts[f"rows_{split}"] = len(part)
     counts |= {"items_in_catalogue": len(catalogue), "bad_lines": bad.count}
     counts |= {"lines_with_half_a_character": bad.half_characters} | log.notes
-    leakage = check_leakage(sequences, rows, config.history, hashes, log.has_times)
+    leakage = check_leakage(sequences, rows, config.history, hashes, log.has_times, config.split == "given")
     times = {"first": None, "last": None}
     if log.has_times:
         times = {"first": as_text(int(sequences.time.min())), "last": as_text(int(sequences.time.max()))}
@@ -166,6 +166,8 @@ def check_flags(config: InteractionsConfig, columns: Columns) -> None:
             f"--split given keeps the rows of three files, train valid test in this order, of --source rows or "
             f"mimigenrec; found {len(config.interactions)} of --source {source}"
         )
+    if config.split == "given" and config.ties == "shuffle":
+        raise UserError("--split given keeps the order of the files, and --ties shuffle draws another; leave one out")
     if source in ("amazon", "movielens", "recbole", "table") or columns.time_column:
         return
     if source == "sequences" and config.split == "time":

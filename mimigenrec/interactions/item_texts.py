@@ -53,13 +53,15 @@ def make_item(title: Any, description: Any, brand: Any, categories: Any) -> Item
 
 def flat(value: Any) -> Iterator[Any]:
     """The leaves of lists and maps; a value that is neither is one leaf. Missing values are none."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for part in value:
-            yield from flat(part)
-    elif value is not None and value == value:  # NaN is what it is not
-        yield value
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            left += reversed(part.values())
+        elif isinstance(part, (list, tuple)):
+            left += reversed(part)
+        elif part is not None and part == part:  # NaN is what it is not
+            yield part
 
 
 class ItemTexts:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import not_utf8
+from mimigenrec.interactions.item_texts import flat
 from mimigenrec.interactions.names import LONE_SURROGATE
 
 START = 65_536  # bytes that tell what a file is
@@ -129,11 +130,7 @@ def read_records(path: Path, bad: BadLines) -> Iterator[tuple[int, bytes, dict[s
 
 
 def has_half_character(value: Any) -> bool:
-    if isinstance(value, str):
-        return LONE_SURROGATE.search(value) is not None
-    if isinstance(value, dict):
-        return any(map(has_half_character, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(has_half_character, value))
+    return any(isinstance(part, str) and LONE_SURROGATE.search(part) for part in flat(value))
 
 
 def _parse(line: bytes) -> Any:

@@ -15,7 +15,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.interactions.events import Item, Log, events_from_rows, one_rating
 from mimigenrec.interactions.item_texts import ItemTexts
 from mimigenrec.interactions.json_lines import BadLines, read_lines
-from mimigenrec.interactions.table import Columns, read_frame, read_tables
+from mimigenrec.interactions.table import Columns, as_ids, read_frame, read_tables
 from mimigenrec.interactions.times import check_early, one_ms
 
 GENRES_100K = (
@@ -54,7 +54,8 @@ def _movies(paths: list[Path], wanted: set[str] | None, notes: dict[str, int], b
     found = ItemTexts(wanted, notes)
     for path in paths:
         if ".csv" in path.name:
-            for item, title, genres in read_frame(path, ["movieId", "title", "genres"], Columns(), bad).iter_rows():
+            frame = read_frame(path, ["movieId", "title", "genres"], Columns(), bad)
+            for item, title, genres in frame.with_columns(as_ids(frame["movieId"], path)).iter_rows():
                 found.add(item, title, categories=(genres or "").split("|"))
             continue
         separator = "::" if path.name.removesuffix(".gz").endswith(".dat") else "|"

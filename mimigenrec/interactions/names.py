@@ -27,7 +27,9 @@ def check_category(category: str, flag: str = "--category") -> None:
 
 
 def is_id(name: Any) -> bool:
-    return isinstance(name, str) and NOT_IN_AN_ID.search(name) is None and bool(name) and not name.isspace()
+    if not isinstance(name, str):
+        return False
+    return name.isalnum() or (NOT_IN_AN_ID.search(name) is None and bool(name.strip()))  # most are letters and digits
 
 
 def why_no_id(name: Any) -> str:

@@ -34,6 +34,7 @@ from mimigenrec.interactions.imported import Event, item_id, read_item_json
 from mimigenrec.interactions.inter_file import History, read_inter
 from mimigenrec.interactions.item_texts import ItemTexts
 from mimigenrec.interactions.json_lines import BadLines
+from mimigenrec.interactions.splits import SPLITS
 from mimigenrec.interactions.table import Columns, as_ids, check_filled, kind_of, read_frame, together
 from mimigenrec.interactions.times import read_times
 
@@ -41,7 +42,9 @@ USUAL = {  # user, history, target, by the end of a file's name
     ".csv": ("user_id", "history_item_id", "item_id"),
     ".inter": ("user_id", "item_id_list", "item_id"),
 }
+TABLES = (".csv", ".parquet", ".jsonl", ".ndjson", ".json")  # other names are .inter files, unless flags name columns
 TITLES = ("history_item_title", "item_title")
+PARTS = ("user", "history", "target", "known", "title", "time")  # known: titles of the history
 NUMPY = re.compile(r"""['"]\s+['"]""")  # ['a' 'b'] is how NumPy prints; Python would read it as ['ab']
 
 log = logging.getLogger(__name__)
@@ -75,18 +78,19 @@ def read_rows(interactions: list[Path], items: list[Path], columns: Columns, bad
 def rows_to_events(rows: Iterable[Row], notes: dict[str, int], paths: list[Path], given: bool) -> tuple[Events, Given]:
     """Row n happens at second n + 1, or at its time; a user's first history in the milliseconds before that.
 
-    Counts in notes: rows_given_train, ...; rows_that_do_not_continue (their history is not what the user had last),
-    rows_of_known_users. Raises UserError for the first such row if the split is to be kept as it is given, and at the
-    end if they are more than half of the rows that could.
+    Counts in notes: rows_given_train, ...; rows_that_do_not_continue, whose history is not what the user had last.
+    Raises UserError for the first such row if the split is to be kept as it is given, and at the end if they are more
+    than half of the rows of users who had something before.
     """
     files, places = array("b"), array("q")
+    known = wrong = 0
 
     def events() -> Iterator[Event]:
+        nonlocal known, wrong
         had: dict[str, list[str]] = {}
         names: dict[str, str] = {}  # one text per item, however many rows name it
         for number, (row, time, file) in enumerate(rows):
             now = (number + 1) * 1000 if time is None else time
-            count(f"rows_given_{('train', 'valid', 'test')[min(file, 2)]}")
             before = had.get(row.user)
             if before is None:
                 before = had[row.user] = [names.setdefault(item, item) for item in row.items]
@@ -95,9 +99,9 @@ def rows_to_events(rows: Iterable[Row], notes: dict[str, int], paths: list[Path]
                     places.append(-1)
                     yield row.user, item, now - len(before) + place, None
             else:
-                count("rows_of_known_users")
+                known += 1
                 if not row.items or row.items != tuple(before[-len(row.items) :]):
-                    count("rows_that_do_not_continue")
+                    wrong += 1
                     if given:
                         raise UserError(_not_kept(paths[file], row, before))
             files.append(file)
@@ -105,12 +109,9 @@ def rows_to_events(rows: Iterable[Row], notes: dict[str, int], paths: list[Path]
             yield row.user, row.target, now, None
             before.append(names.setdefault(row.target, row.target))
 
-    def count(what: str) -> None:
-        notes[what] = notes.get(what, 0) + 1
-
     made = events_from_rows(events())
-    wrong, known = notes.get("rows_that_do_not_continue", 0), notes.pop("rows_of_known_users", 0)
-    where = together(paths)
+    split, where = np.array(files, np.int8), together(paths)
+    notes |= {f"rows_given_{name}": int((split == file).sum()) for file, name in enumerate(SPLITS)}
     if 2 * wrong > known:
         raise UserError(
             f"{where}: {wrong:,} of {known:,} rows have a history that is not what their user had in the rows before; "
@@ -118,10 +119,11 @@ def rows_to_events(rows: Iterable[Row], notes: dict[str, int], paths: list[Path]
             f"--history_column says?"
         )
     if wrong:
+        notes["rows_that_do_not_continue"] = wrong
         log.warning(
             "%s: %s of %s rows do not continue what their user had; they add their target", where, wrong, known
         )
-    return made, Given(np.array(files, np.int8), np.array(places, np.int64))
+    return made, Given(split, np.array(places, np.int64))
 
 
 def _not_kept(path: Path, row: History, before: list[str]) -> str:
@@ -136,8 +138,8 @@ def _rows(paths: list[Path], columns: Columns, bad: BadLines, titles: dict[str, 
     flags = (columns.user_column, columns.history_column, columns.item_column)
     frames = []
     for file, path in enumerate(paths):
-        if kind_of(path) == ".inter" and not any((*flags, columns.time_column)):
-            yield from (Row(row, None, file) for row in read_inter(path))
+        if kind_of(path) not in TABLES and not any((*flags, columns.time_column)):
+            yield from _rows_of_inter(path, file)
             continue
         frame = _frame(path, columns, bad, file)
         if columns.time_column:
@@ -160,8 +162,17 @@ def _rows(paths: list[Path], columns: Columns, bad: BadLines, titles: dict[str, 
         yield from _rows_of(frame, paths, titles, columns.history_column is None)
 
 
+def _rows_of_inter(path: Path, file: int) -> Iterator[Row]:
+    for row in read_inter(path):
+        try:
+            check_commas(row.items, row.target)
+        except UserError as error:
+            raise UserError(f"{path}, line {row.row + 2:,}: {error}") from error
+        yield Row(row, None, file)
+
+
 def _frame(path: Path, columns: Columns, bad: BadLines, file: int) -> pl.DataFrame:
-    """user, history, target, known (titles of the history), title, time, row, file: as far as the file has them."""
+    """PARTS, and row and file; null where the file has no such column."""
     usual = USUAL.get(kind_of(path), USUAL[".csv"])
     given = (columns.user_column, columns.history_column, columns.item_column)
     user, history, target = (name or default for name, default in zip(given, usual, strict=True))
@@ -174,47 +185,58 @@ def _frame(path: Path, columns: Columns, bad: BadLines, file: int) -> pl.DataFra
         raise UserError(
             f"{error}. Name them: --user_column, --history_column, --item_column, --time_column"
         ) from error
-    parts = {"user": as_ids(frame[user], path), "history": frame[history], "target": as_ids(frame[target], path)}
-    parts |= {"known": frame[TITLES[0]] if TITLES[0] in frame.columns else None}
-    parts |= {"title": frame[TITLES[1]] if TITLES[1] in frame.columns else None}
-    parts |= {"time": frame[columns.time_column]} if columns.time_column else {}
-    made = pl.DataFrame([column.alias(name) for name, column in parts.items() if column is not None])
+    past = frame[history]
+    if past.dtype == pl.Object:  # lists of JSON lines; Polars sorts no table that holds Python's own
+        past = pl.Series([None if value is None else str(value) for value in past.to_list()], dtype=pl.String)
+    texts = [frame[name] if name in frame.columns else pl.Series([None] * len(frame)) for name in TITLES]
+    time = frame[columns.time_column] if columns.time_column else pl.Series([None] * len(frame))
+    parts = [as_ids(frame[user], path), past, as_ids(frame[target], path), *texts, time]
+    made = pl.DataFrame([part.alias(name) for part, name in zip(parts, PARTS, strict=True)])
     return made.with_row_index("row").with_columns(pl.lit(file, pl.Int8).alias("file"))
 
 
 def _rows_of(frame: pl.DataFrame, paths: list[Path], titles: dict[str, str], only_lists: bool) -> Iterator[Row]:
-    for row in frame.iter_rows(named=True):
-        where = f"{paths[row['file']]}, row {row['row'] + 1:,}"
-        items = to_history(
-            row["history"], row["target"], where, only_lists and kind_of(paths[row["file"]]) != ".inter"
-        )
-        if row.get("title") is not None or row.get("known") is not None:
-            known = _list(row.get("known") or "[]", where)
-            titles.update(zip(items, known, strict=False))
-            titles[row["target"]] = row.get("title") or ""
-        history = History(row["row"], row["user"], items, row["target"])
-        yield Row(history, row.get("time"), row["file"])
+    lists = [only_lists and kind_of(path) != ".inter" for path in paths]
+    for user, past, target, known, title, time, row, file in frame.select(*PARTS, "row", "file").iter_rows():
+        try:
+            items = to_history(past, target, lists[file])
+            if known is not None or title is not None:
+                titles.update(zip(items, _list(known or "[]"), strict=False))
+                titles[target] = title or ""
+        except UserError as error:
+            raise UserError(f"{paths[file]}, row {row + 1:,}: {error}") from error
+        yield Row(History(row, user, items, target), time, file)
 
 
-def to_history(value: Any, target: str, where: str, only_lists: bool) -> tuple[str, ...]:
+def to_history(value: Any, target: str, only_lists: bool) -> tuple[str, ...]:
     """Ids, oldest first, from a list, the text of one, or ids with spaces between them (not if only_lists)."""
     if value is None or value == "":
         return ()
-    if isinstance(value, str) and not (only_lists or value.lstrip().startswith("[")):
-        items = tuple(filter(None, re.split("[ \t]+", value)))
-        if len(items) == 1 and "," in items[0] and "," not in target:
-            raise UserError(f"{where}: the history {value!r:.80} is one id; write spaces for its commas, or [1, 2]")
-        return items
-    return tuple(item_id(item, where) for item in _list(value, where))
+    if isinstance(value, str):
+        if not (only_lists or value.lstrip().startswith("[")):
+            items = tuple(filter(None, re.split("[ \t]+", value)))
+            check_commas(items, target)
+            return items
+        if NUMPY.search(value):
+            raise UserError(f"a history is not a list, found {value!r:.80}; write commas between its items")
+    items = _list(value)
+    if set(map(type, items)) <= {str, int}:
+        return tuple(map(str, items))
+    return tuple(item_id(item, "a history") for item in items)
 
 
-def _list(value: Any, where: str) -> list | tuple:
+def check_commas(items: tuple[str, ...], target: str) -> None:
+    if len(items) == 1 and "," in items[0] and "," not in target:
+        raise UserError(f"the history {items[0]!r:.80} is one id; write spaces for its commas")
+
+
+def _list(value: Any) -> list | tuple:
     if isinstance(value, (list, tuple)):
         return value
     try:
-        found = None if NUMPY.search(str(value)) else ast.literal_eval(str(value))
+        items = ast.literal_eval(str(value))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        found = None
-    if not isinstance(found, (list, tuple)):
-        raise UserError(f"{where}: a history is not a list, found {value!r:.80}; write [1, 2] or ['a', 'b']")
-    return found
+        items = None
+    if not isinstance(items, (list, tuple)):
+        raise UserError(f"a history is not a list, found {value!r:.80}; write [1, 2] or ['a', 'b']")
+    return items

@@ -63,6 +63,8 @@ def read_tables(interactions: list[Path], items: list[Path], columns: Columns, b
             raise UserError(f"--{flag} is needed, the name of a column in {interactions[0]}")
     texts = [name for name in (columns.review_column, columns.summary_column) if name]
     frame = read_frames(interactions, [name for name in wanted if name] + texts, columns, bad)
+    if not len(frame):
+        raise UserError(f"{together(interactions)}: there is no row")
     notes: dict[str, int] = {}
 
     def reviews():
@@ -124,10 +126,11 @@ def as_ids(column: pl.Series, path: Any) -> pl.Series:
 
 def to_ratings(column: pl.Series, path: Any) -> pl.Series:
     """(n,) Float32, null for what is missing or NaN. Raises UserError for what is no number."""
-    try:
+    if column.dtype == pl.Object or column.dtype.is_nested():
+        numbers = [value if isinstance(value, (int, float)) else None for value in column.to_list()]
+        ratings = pl.Series(column.name, numbers, dtype=pl.Float32, strict=False)
+    else:
         ratings = column.cast(pl.Float32, strict=False)
-    except pl.exceptions.PolarsError:
-        ratings = pl.Series(column.name, [None] * len(column), dtype=pl.Float32)
     wrong = ratings.is_null() & column.is_not_null() | ratings.is_infinite().fill_null(False)
     if column.dtype == pl.String and wrong.any():
         wrong &= column.str.strip_chars() != ""
@@ -161,7 +164,6 @@ def item_texts(
 
 def read_frames(paths: list[Path], wanted: list[str], columns: Columns, bad: BadLines) -> pl.DataFrame:
     """The wanted columns of all files, one below the other. Ids, titles and the like stay as they are written."""
-    wanted = list(dict.fromkeys(wanted))
     frames = [read_frame(path, wanted, columns, bad) for path in paths]
     if len(frames) == 1:
         return frames[0]
@@ -182,7 +184,7 @@ def read_frame(path: Path, wanted: list[str], columns: Columns, bad: BadLines, a
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
-    kind = kind_of(path)
+    wanted, kind = list(dict.fromkeys(wanted)), kind_of(path)
     if kind in (".jsonl", ".ndjson", ".json"):
         return _read_json_lines(path, wanted, columns, bad, also)
     if kind == ".parquet":
@@ -190,7 +192,7 @@ def read_frame(path: Path, wanted: list[str], columns: Columns, bad: BadLines, a
             names = list(pl.read_parquet_schema(path))
             _check_columns(path, wanted, names)
             return pl.read_parquet(path, columns=[*wanted, *(name for name in also if name in names)])
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:  # damaged bytes: a panic
             raise UserError(f"{path} cannot be read as Parquet ({_first_line(error)}); write it again") from error
     separator = columns.separator or ("\t" if kind in (".tsv", ".inter", ".item", ".user") else ",")
     return read_csv(path, wanted, separator, columns.header, also)
@@ -215,8 +217,11 @@ def read_csv(path: Path, wanted: list[str], separator: str, header: bool, also: 
     head = list(islice(read_text_lines(path), 1 + header))
     if len(head) < 1 + header:
         raise UserError(f"{path} holds no row" + " below its header" * bool(head))
-    number, first = head[0]
-    names = next(csv.reader([first], delimiter=separator)) if quote else first.split(separator)
+    first = head[0][1]
+    try:
+        names = next(csv.reader([first], delimiter=separator)) if quote else first.split(separator)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {head[0][0]}: no header of a CSV file ({error}); write it again") from error
     names = [name.strip().strip('"') for name in names]
     names = [name.partition(":")[0] for name in names] if quote is None else names
     names = names if header else [f"column_{i + 1}" for i in range(len(names))]
@@ -230,10 +235,10 @@ def read_csv(path: Path, wanted: list[str], separator: str, header: bool, also: 
             path,
             separator=separator,
             has_header=False,
-            skip_rows=number if header else number - 1,
+            skip_rows=head[-1][0] - 1,
             new_columns=list(map(str, range(len(names)))),  # names of other columns may be empty, or there twice
-            columns=[names.index(name) for name in wanted],
             infer_schema=False,
+            columns=[names.index(name) for name in wanted],
             quote_char=quote,
             eol_char=end.decode(),
         ).select(pl.col(str(names.index(name))).alias(name) for name in wanted)
@@ -253,12 +258,14 @@ def _read_json_lines(path: Path, wanted: list[str], columns: Columns, bad: BadLi
     ids = {columns.user_column, columns.item_column, columns.item_id_column}
     values: dict[str, list[Any]] = {name: [] for name in dict.fromkeys([*wanted, *also])}
     met: dict[str, None] = {}
+    halves = bad.half_characters
     for number, line, record in read_records(path, bad):
         met.update(dict.fromkeys(record))
-        half = [name for name in ids if name in values and has_half_character(record.get(name))]
-        if half:
-            bad.add(path, number, line, why_no_id(record[half[0]]))
-            continue
+        if bad.half_characters > halves:
+            halves = bad.half_characters
+            if half := [name for name in ids if name in values and has_half_character(record.get(name))]:
+                bad.add(path, number, line, why_no_id(record[half[0]]))
+                continue
         for name, column in values.items():
             column.append(record.get(name))
     _check_columns(path, wanted, list(met))

@@ -82,6 +82,9 @@ def to_ms(time: pl.Series, unit: str, path: Any, form: str | None = None) -> pl.
 
 def one_ms(value: Any, unit: str, name: str) -> int:
     """One time of a source whose unit is known, as a number or the text of one. Raises UserError."""
+    per_second = PER_SECOND[unit]
+    if type(value) is int and 0 <= value < LAST * per_second:  # most of them
+        return value * 1000 // per_second
     try:
         number = value if type(value) is int else int(value) if isinstance(value, str) else None
     except ValueError:
@@ -95,7 +98,6 @@ def one_ms(value: Any, unit: str, name: str) -> int:
             raise UserError(
                 f"{name} is {value!r:.80}, not a time; it must be a number of {UNITS[unit]} since 1970 UTC"
             )
-    per_second = PER_SECOND[unit]
     if not FIRST * per_second <= number < LAST * per_second:
         raise UserError(f"{name} {value!r:.80} cannot be {UNITS[unit]}{_remedy(number, number)}")
     if type(number) is int:
