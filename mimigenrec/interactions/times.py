@@ -54,8 +54,6 @@ def read_times(time: pl.Series, unit: str, path: Any, form: str | None = None) -
 
 def to_ms(time: pl.Series, unit: str, path: Any, form: str | None = None) -> pl.Series:
     """(n,) Int64. time: no nulls. path: named in errors. Raises UserError for the first row that is no time."""
-    if time.dtype == pl.Null:  # a Parquet file without a row
-        return time.cast(pl.Int64)
     numbers = None if form else _numbers(time)
     if numbers is not None:
         return _from_numbers(numbers, time, unit, path)

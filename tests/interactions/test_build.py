@@ -150,7 +150,7 @@ def test_ids_given_must_have_no_gap(build, tmp_path):
 def test_a_parquet_file_without_a_row_is_told(build, tmp_path):
     path = tmp_path / "log.parquet"
     pl.DataFrame({"u": [], "i": [], "t": []}).write_parquet(path)  # all three of type Null
-    with pytest.raises(UserError, match="hold no interaction"):
+    with pytest.raises(UserError, match="log.parquet: there is no row"):
         build([path], source="table", columns=Columns("u", "i", "t"))
 
 
