@@ -328,9 +328,7 @@ def as_dataset(rows: list[dict[str, Any]], path: Path) -> Dataset:
     try:
         return Dataset.from_list(rows)
     except (ArrowException, OverflowError) as error:
-        raise UserError(
-            f"{path}: a column does not hold values of one type ({error}); build the data again"
-        ) from error
+        raise UserError(f"{path}: a column holds values of several types ({error}); build the data again") from error
 
 
 def latest(rows: list[dict[str, Any]], count: int, path: Path) -> list[dict[str, Any]]:
