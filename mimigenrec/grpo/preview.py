@@ -45,6 +45,7 @@ class PreviewConfig:
     max_prompt_length: int = arg("longest prompt allowed, in tokens", default=512)
     batch_size: int = arg("prompts in one search", default=8)
     seed: int = arg("which rows, which draws", default=42)
+    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
 
 
 def main(config: PreviewConfig) -> None:
@@ -66,7 +67,7 @@ def main(config: PreviewConfig) -> None:
     targets = {join_sid(sid) for sid in sids.values()}
     rows = read_rows(rl / "train.json", targets, index, tokenizer, config.max_prompt_length)
     rows = random.Random(config.seed).sample(rows, min(config.groups, len(rows)))
-    model = load_model(config.model).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(config.model, base=config.base).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = prompt_ids(tokenizer, [row["prompt"] for row in rows])
     sampling = {"temperature": config.temperature, "top_k": 0}
     groups = roll_out(model, tokenizer, trie, prompts, G, config.rollout, config.support, sampling, config.batch_size)
