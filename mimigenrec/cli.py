@@ -34,7 +34,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from mimigenrec.errors import UserError
+from mimigenrec.errors import UsageError, UserError
 from mimigenrec.files import read_text
 
 SPEAKS_FIRST = 5.0  # seconds
@@ -100,7 +100,7 @@ def one_message() -> Iterator[None]:
                 f"command, and what `mimigenrec env` prints"
             )
         print(f"error: {text}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
 def message(error: BaseException) -> str | None:

@@ -8,5 +8,9 @@ class UserError(ValueError):
     """Input, settings or files with which a command cannot go on."""
 
 
+class UsageError(UserError):
+    """A command line or YAML that cannot be meant: exit status 2."""
+
+
 class MissingPackage(UserError, ImportError):
     """An optional package that is not installed; the text holds the command that installs it."""

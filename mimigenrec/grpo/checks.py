@@ -50,13 +50,18 @@ MAPS = {
 BEST = re.compile(r"(eval_)?(hr|ndcg)@(10|50)")
 
 
-def check_model(model: str) -> None:
-    """Raises UserError unless RL can start from it: the folder of a whole model, as SFT writes it."""
+def check_folder(model: str) -> None:
+    """Raises UserError for a name that is no folder: RL begins where SFT ended, and asks no hub."""
     if not is_folder(model, "--model"):
         raise UserError(
             f"--model {model} is no folder here. RL starts from the folder of an SFT checkpoint, with its "
             f"id2sid.json and prompt_contract.json: train one with mimigenrec sft, or download it first"
         )
+
+
+def check_model(model: str) -> None:
+    """Raises UserError unless RL can start from it: the folder of a whole model, as SFT writes it."""
+    check_folder(model)
     folder = Path(model)
     if (folder / "adapter_config.json").is_file():
         raise UserError(

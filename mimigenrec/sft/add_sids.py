@@ -5,28 +5,31 @@ Qwen2.5 have spare rows, so the SIDs would keep untouched rows and old words wou
 by token id, and any trainer takes the result as an ordinary checkpoint.
 """
 
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mimigenrec.catalog import Catalog, id_order, load_catalog
-from mimigenrec.cli import arg, start
+from mimigenrec.claim import claim_folder, replace_folder, temporary_of
+from mimigenrec.cli import arg, check_ranges, start
 from mimigenrec.contract import load_tokenizer
-from mimigenrec.decoding.model import copy_companions
+from mimigenrec.decoding.adapter import identity
+from mimigenrec.decoding.model import COMPANIONS, copy_companions
+from mimigenrec.decoding.weights import load_causal_lm
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json
-from mimigenrec.manifest import write_manifest
+from mimigenrec.files import read_json, write_json
+from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import read_new_tokens
 from mimigenrec.sids.vectors import read_vectors
 
-COMMAND = "add-sids"  # stands in the manifest: a folder that says so may be written again
+COMMAND = "add-sids"
+FREE = ("output", "overwrite", "base", "tokens", "data", "vectors")  # the content of the last four is compared
 
 
 @dataclass
@@ -35,7 +38,7 @@ class AddSidsConfig:
 
     base: str = arg("model folder or Hugging Face name; a folder that has some of the tokens keeps their rows")
     tokens: Path = arg("new_tokens.json of preprocessing")
-    output: Path = arg("folder to write; an earlier result of this command is replaced, anything else is refused")
+    output: Path = arg("folder to write")
     # noise needs no titles, and text measured no better: validation NDCG@10 0.0671 against 0.0663, mean of three seeds
     # that differ by 0.006 among themselves (tiny Qwen2, a slice of Amazon18 Industrial, 200 steps on a CPU)
     init: Literal["noise", "text", "vectors"] = arg(
@@ -48,12 +51,14 @@ class AddSidsConfig:
     vector_scale: float = arg(
         "spread of rows that start from vectors, as a multiple of the old rows'; 6 suits models from scratch",
         default=1.0,
+        above=0,
     )
     data: Path | None = arg(
         "folder of id2sid.json and items.json for init text and vectors (default: that of tokens)", default=None
     )
     untie: bool = arg("give a model with tied embeddings a head of its own, which LoRA on them needs", default=False)
-    seed: int = arg("of the noise", default=42)
+    seed: int = arg("of the noise", default=42, least=0, most=2**32 - 1)
+    overwrite: bool = arg("replace an earlier result of this command; anything else is refused", default=False)
 
 
 def main(config: AddSidsConfig) -> None:
@@ -65,19 +70,21 @@ def main(config: AddSidsConfig) -> None:
 
 
 def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
-    """Writes config.output whole or not at all; returns what the manifest tells of it.
+    """Writes config.output whole or not at all, unless it is there already; returns what its manifest tells.
 
-    Raises FileNotFoundError for a base or data that are missing, FileExistsError if the output holds something else,
-    ValueError for a SID token that the tokenizer knows as a special one.
+    Raises UserError for a base or data that are missing or no such thing, an output that holds something else, and a
+    SID token that the tokenizer knows as a special one.
     """
-    check_output(config.output)
-    check_base(config.base)
+    check_ranges(config)
     sid_tokens = read_new_tokens(config.tokens)
     data = config.data or config.tokens.parent
+    now = manifest(config, data)
+    if not claim_folder(config.output, now, ("config.json", "tokenizer_config.json"), FREE, config.overwrite):
+        return read_json(config.output / "manifest.json", made_by=COMMAND)
     catalog = catalog_with_titles(data) if config.init == "text" else None
     meanings = token_vectors(config, data)
     tokenizer = load_tokenizer(config.base)
-    model = AutoModelForCausalLM.from_pretrained(config.base, dtype="auto")
+    model = load_causal_lm(config.base)
 
     words_of = title_ids(catalog, tokenizer) if catalog else {}  # by the old vocabulary, before the SIDs are known
     known = len(tokenizer)
@@ -94,7 +101,6 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
         untie(model)
 
     facts = {
-        "command": COMMAND,
         "added": len(new_ids),
         "already_there": len(sid_tokens) - len(new_ids),
         "started_from_titles": sum(bool(words_of.get(token)) for token in new_ids),
@@ -102,30 +108,24 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
         "rows": model.get_input_embeddings().num_embeddings,
         "tied": is_tied(model),
     }
-    read = [config.tokens, *([data / "id2sid.json", data / "items.json"] if catalog or meanings else [])]
-    read += [config.vectors] if config.vectors else []
-    temporary = config.output.with_name(f".{config.output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    copy_companions(config.tokens.parent, temporary)
-    write_manifest(temporary, config, read, config.seed, **facts)
-    replace_folder(temporary, config.output)
+    new = temporary_of(config.output)
+    model.save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    copy_companions(config.tokens.parent, new)
+    write_json(new / "manifest.json", {**now, **facts})
+    replace_folder(new, config.output)
     return facts
 
 
-def check_output(output: Path) -> None:
-    """An output may be new, empty, or an earlier one of this command."""
-    if not output.exists() or output.is_dir() and not any(output.iterdir()):
-        return
-    manifest = output / "manifest.json"
-    if not manifest.is_file() or read_json(manifest, made_by=COMMAND).get("command") != COMMAND:
-        raise UserError(f"{output} holds something that {COMMAND} did not write; choose another --output")
-
-
-def check_base(base: str) -> None:
-    if not Path(base).is_dir() and base.count("/") != 1:
-        raise FileNotFoundError(f"base {base} is no folder here and no Hugging Face name like owner/model")
+def manifest(config: AddSidsConfig, data: Path) -> dict[str, Any]:
+    """All that the result depends on. Raises UserError for a base that is neither a folder nor a hub name."""
+    told = [data / "id2sid.json", data / "items.json"] if config.init != "noise" else []
+    copied = [config.tokens.parent / name for name in COMPANIONS]
+    read = [config.tokens, *(path for path in dict.fromkeys([*told, *copied]) if path.is_file())]
+    read += [config.vectors] if config.vectors else []
+    now = make_manifest(config, read, config.seed, command=COMMAND)
+    now["inputs"]["the base's weights"] = identity(config.base, "--base")
+    return now
 
 
 def catalog_with_titles(data: Path) -> Catalog:
@@ -248,16 +248,6 @@ def untie(model: PreTrainedModel) -> None:
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(model.get_input_embeddings().weight.detach().clone())
     model.config.tie_word_embeddings = False
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Puts a finished folder in the place of another; at no time is a half-written one there."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import math
 import os
 from argparse import Action, ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mimigenrec.contract import check_same, check_template, read_contract, row_messages
-from mimigenrec.errors import UserError
+from mimigenrec.errors import UsageError, UserError
 from mimigenrec.extras import need, need_reporters
 from mimigenrec.files import read_json
 from mimigenrec.rendering import check_rendering
@@ -28,10 +29,12 @@ GROWING = (
 )  # LoRA then trains the rows
 
 
-def check_keys(args: Mapping[str, Any], ours: Sequence[str]) -> None:
+def check_keys(args: dict[str, Any], ours: Sequence[str]) -> None:
     """LLaMA-Factory's keys and their values, before anything slow: from a YAML its parser takes any value.
 
-    Raises ValueError for an unknown key, a value of the wrong type, one that is not among a key's choices.
+    A number that a YAML gives as text ("1e-4" in quotes) is put in its place as a number.
+    Raises UsageError for an unknown key, a value of the wrong type, one that is not among a key's choices, and a
+    number that is not finite.
     """
     from llamafactory.hparams import (
         DataArguments,
@@ -46,27 +49,31 @@ def check_keys(args: Mapping[str, Any], ours: Sequence[str]) -> None:
     known: dict[str, Action] = {}
     for action in HfArgumentParser(parts)._actions:
         known.setdefault(action.dest, action)  # the first: a bool that is true also has a --no_ flag
-    for key, value in args.items():
+    for key, value in list(args.items()):
         if key in known:
-            check_value(key, value, known[key])
+            args[key] = checked_value(key, value, known[key])
         elif os.environ.get("ALLOW_EXTRA_ARGS", "0") not in ("1", "true", "y"):
             near = difflib.get_close_matches(key, [*known, *ours], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{key!r} is neither a key of LLaMA-Factory nor of mimigenrec sft{hint}")
+            raise UsageError(f"{key!r} is neither a key of LLaMA-Factory nor of mimigenrec sft{hint}")
 
 
-def check_value(key: str, value: Any, action: Action) -> None:
-    """One value as the command line would take it; lists and maps are left to LLaMA-Factory."""
-    if value is None or isinstance(value, (list, dict)):
-        return
+def checked_value(key: str, value: Any, action: Action) -> Any:
+    """One value as the command line would take it; lists and maps are left to LLaMA-Factory where it may take them."""
+    number = action.type in (int, float)
+    if value is None or isinstance(value, (list, dict)) and not number:
+        return value
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     try:
         typed = action.type(text)
     except (ValueError, TypeError, ArgumentTypeError) as error:
         wanted = action.type.__name__.replace("string_to_bool", "true or false")
-        raise UserError(f"{key}: {value!r} is not what LLaMA-Factory takes there ({wanted})") from error
+        raise UsageError(f"{key}: {value!r} is not what LLaMA-Factory takes there ({wanted})") from error
     if action.choices and typed not in action.choices:
-        raise UserError(f"{key}: {value!r} is none of {', '.join(map(str, action.choices))}")
+        raise UsageError(f"{key}: {value!r} is none of {', '.join(map(str, action.choices))}")
+    if isinstance(typed, float) and not math.isfinite(typed):
+        raise UsageError(f"{key} is {value}; it must be a finite number")
+    return typed if number and isinstance(value, str) else value
 
 
 def check_extras(args: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ id2sid.json are ours: they are checked, and the folder's catalogue and contract 
 """
 
 import difflib
+import hashlib
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +17,12 @@ from typing import Any
 from mimigenrec.catalog import Catalog, load_catalog
 from mimigenrec.contract import Contract, read_contract
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json
+from mimigenrec.files import read_json, sha256
 from mimigenrec.sids.tokens import join_sid
 from mimigenrec.tasks.register import COLUMNS
 
 Row = dict[str, str]
+ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 
 @dataclass(frozen=True)
@@ -36,27 +39,18 @@ def find_data(args: Mapping[str, Any]) -> SftData | None:
     """The data folder of a run's `dataset` and `eval_dataset`; None if none of them is ours.
 
     args     LLaMA-Factory's keys
-    raises   FileNotFoundError for a missing dataset_info.json or row file; ValueError for a name that is not in it,
-             columns that would drop part of a row, or data of two catalogues
+    raises   as data_sets does; UserError for columns that would drop part of a row, or data of two catalogues
     """
-    info_file = Path(args.get("dataset_dir") or "data") / "dataset_info.json"
-    info = read_json(info_file, made_by="preprocess_data_sft_rl.py")
     found: dict[Path, list[Path]] = {}
-    for name in [*names(args.get("dataset")), *names(args.get("eval_dataset"))]:
-        if name not in info:
-            near = difflib.get_close_matches(name, info, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{info_file} has no data set {name!r}{hint}")
-        path = info_file.parent / info[name].get("file_name", "")
-        folder = path.parent.parent
-        if not (folder / "id2sid.json").is_file() or path.parent.name != "sft":
+    info_file = info_of(args)
+    for name, (entry, path) in data_sets(args).items():
+        folder = path.parent.parent if path else None
+        if path is None or not (folder / "id2sid.json").is_file() or path.parent.name != "sft":
             continue
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}, data set {name!r} of {info_file}, is missing; preprocessing writes it")
-        if info[name].get("columns") != COLUMNS:
+        if entry.get("columns") != COLUMNS:
             raise UserError(
-                f"{info_file}: the columns of {name!r} are {info[name].get('columns')}; LLaMA-Factory would leave "
-                f"out the others, so write {COLUMNS}"
+                f"{info_file}: the columns of {name!r} are {entry.get('columns')}; LLaMA-Factory would leave out the "
+                f"others, so write {COLUMNS}"
             )
         found.setdefault(folder, []).append(path)
     if len(found) > 1:
@@ -69,20 +63,77 @@ def find_data(args: Mapping[str, Any]) -> SftData | None:
     return None
 
 
+def info_of(args: Mapping[str, Any]) -> Path:
+    return Path(args.get("dataset_dir") or "data") / "dataset_info.json"
+
+
+def data_sets(args: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], Path | None]]:
+    """name -> (its entry in dataset_info.json, its file or folder) of a run's `dataset` and `eval_dataset`.
+
+    The path is None for data that LLaMA-Factory loads from elsewhere: a hub, a script, a cloud. There is none at all
+    with `dataset_dir: ONLINE` or `REMOTE:...`.
+    raises   FileNotFoundError for a missing dataset_info.json or file; UserError for a name that is not in it, or an
+             entry of another form
+    """
+    asked = [*names(args.get("dataset")), *names(args.get("eval_dataset"))]
+    if str(args.get("dataset_dir")).startswith(("ONLINE", "REMOTE:")):
+        return {}
+    info_file = info_of(args)
+    info = read_json(info_file, made_by="mimigenrec preprocess", kind=dict)
+    found = {}
+    for name in asked:
+        if name not in info:
+            near = difflib.get_close_matches(name, info, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{info_file} has no data set {name!r}{hint}")
+        entry = info[name]
+        if not isinstance(entry, dict):
+            raise UserError(f"{info_file}: {name!r} must be a map with 'file_name', found {str(entry)[:80]!r}")
+        if any(key in entry for key in ELSEWHERE):
+            found[name] = entry, None
+            continue
+        file_name = entry.get("file_name")
+        if not isinstance(file_name, str) or not file_name:
+            raise UserError(f"{info_file}: 'file_name' of {name!r} must be a text, found {str(file_name)[:80]!r}")
+        path = info_file.parent / file_name
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path}, data set {name!r} of {info_file}, is missing; mimigenrec preprocess writes such files"
+            )
+        found[name] = entry, path
+    return found
+
+
+def hashes(args: Mapping[str, Any]) -> dict[str, str]:
+    """{file: its hash} of all that a run reads by `dataset` and `eval_dataset`; how other data than ours are read
+    (columns, formatting) stands under "NAME in dataset_info.json"."""
+    found: dict[str, str] = {}
+    for name, (entry, path) in data_sets(args).items():
+        files = [] if path is None else [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        found |= {str(file): sha256(file) for file in files}
+        if told := {key: value for key, value in entry.items() if key != "file_name" and value != COLUMNS}:
+            text = json.dumps(told, sort_keys=True).encode()
+            found[f"{name} in dataset_info.json"] = hashlib.sha256(text).hexdigest()
+    return found
+
+
 def names(value: str | list[str] | None) -> list[str]:
     """LLaMA-Factory's list of data sets: "a, b"."""
     parts = value.split(",") if isinstance(value, str) else value or []
-    return [part.strip() for part in parts]
+    return [str(part).strip() for part in parts]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Raises ValueError for a file without rows or a row without an output."""
-    rows = read_json(path, made_by="preprocess_data_sft_rl.py")
+    """Raises UserError naming the row for a file without rows, a row without an output, or a text that is none."""
+    rows = read_json(path, made_by="mimigenrec preprocess")
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path} has no rows; an empty split cannot be trained or validated on")
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(row.get("output"), str):
             raise UserError(f"{path}, row {i}: no text under 'output', found {str(row)[:80]!r}")
+        for key in ("system", "instruction", "input"):
+            if not isinstance(row.get(key, ""), str):
+                raise UserError(f"{path}, row {i}: {key!r} must be a text, found {str(row[key])[:80]!r}")
     return rows
 
 

@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mimigenrec.cli import arg, start
+from mimigenrec.claim import claim_folder, replace_folder, temporary_of
+from mimigenrec.cli import arg, check_ranges, start
 from mimigenrec.errors import UserError
-from mimigenrec.manifest import write_manifest
-from mimigenrec.sft.data import read_rows
+from mimigenrec.files import write_json
+from mimigenrec.manifest import make_manifest
+from mimigenrec.sft.data import Row, read_rows
 from mimigenrec.sids.tokens import TOKEN
 
+COMMAND = "make-base"
+FREE = ("output_dir", "overwrite", "data")  # of data, the rows are compared
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # padding, start and end of a turn
+SMALLEST = len(SPECIAL) + 256  # tokens: one for every byte
 # Where Qwen2 splits text before its merges apply. transformers 5 builds this pipeline for every folder of a Qwen2,
 # whatever tokenizer.json says, so a tokenizer trained with another one gets other token ids there, without an error.
 QWEN2_SPLIT = (
@@ -47,42 +52,38 @@ class BaseConfig:
 
     data: Path = arg("data folder, as preprocess_data_sft_rl.py writes it; its texts train the tokenizer")
     output_dir: Path = arg("folder for model and tokenizer")
-    hidden: int = arg("hidden size", default=64)
-    layers: int = arg("number of layers", default=2)
-    heads: int = arg("attention heads; half as many key-value heads", default=4)
-    vocabulary: int = arg("size of the tokenizer, SIDs not counted", default=1000)
+    hidden: int = arg("hidden size", default=64, least=1)
+    layers: int = arg("number of layers", default=2, least=1)
+    heads: int = arg("attention heads; half as many key-value heads", default=4, least=1)
+    vocabulary: int = arg("size of the tokenizer, SIDs not counted", default=1000, least=SMALLEST)
     chat_template: Literal["chatml", "short", "open"] = arg(
         "how turns are written: chatml, Qwen's; short, one token before a question and one behind an answer; open, "
         "none behind an answer, which is then scored with --support trie",
         default="chatml",
     )
-    dropout: float = arg("dropout on attention weights", default=0.0)
+    dropout: float = arg("dropout on attention weights", default=0.0, least=0, below=1)
     untie: bool = arg("give the head weights of its own", default=False)
-    seed: int = arg("seed of the weights", default=42)
+    seed: int = arg("seed of the weights", default=42, least=0, most=2**32 - 1)
+    overwrite: bool = arg("replace an earlier result of this command; anything else is refused", default=False)
 
 
 def check(config: BaseConfig) -> None:
-    """Raises ValueError naming the flag whose value gives no model: some would fail only when it is trained."""
-    least = {"layers": 1, "heads": 1, "hidden": 1, "vocabulary": len(SPECIAL) + 256}  # a token for every byte
-    for name, value in least.items():
-        if getattr(config, name) < value:
-            raise UserError(f"--{name} is {getattr(config, name)}; it must be at least {value}")
+    """Raises UserError naming the flag whose value gives no model: some would fail only when it is trained."""
+    check_ranges(config)
     if config.heads % key_value_heads(config) or config.hidden % (2 * config.heads):
         raise UserError(
             f"--heads {config.heads} with --hidden {config.hidden}: take an even number of heads, or one, and a "
             f"hidden size that is a multiple of twice that number"
         )
-    if not 0 <= config.dropout < 1:
-        raise UserError(f"--dropout is {config.dropout}; it must be at least 0 and below 1")
 
 
 def key_value_heads(config: BaseConfig) -> int:
     return max(1, config.heads // 2)
 
 
-def texts(data: Path) -> Iterator[str]:
-    for row in read_rows(data / "sft" / "train.json"):
-        yield TOKEN.sub("", "\n".join([row["system"], row["instruction"], row["input"], row["output"]]))
+def texts(rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        yield TOKEN.sub("", "\n".join(row.get(key, "") for key in ("system", "instruction", "input", "output")))
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, chat_template: str, special: Sequence[str] = SPECIAL):
@@ -124,7 +125,11 @@ def main(config: BaseConfig) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     check(config)
-    tokenizer = train_tokenizer(texts(config.data), config.vocabulary, CHAT_TEMPLATES[config.chat_template])
+    rows = read_rows(config.data / "sft" / "train.json")
+    now = make_manifest(config, [config.data / "sft" / "train.json"], config.seed, command=COMMAND)
+    if not claim_folder(config.output_dir, now, ("config.json", "tokenizer.json"), FREE, config.overwrite):
+        return
+    tokenizer = train_tokenizer(texts(rows), config.vocabulary, CHAT_TEMPLATES[config.chat_template])
     torch.manual_seed(config.seed)
     shape = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -141,10 +146,11 @@ def main(config: BaseConfig) -> None:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen2ForCausalLM(shape)
-    model.save_pretrained(config.output_dir)
-    tokenizer.save_pretrained(config.output_dir)
-    facts = {"parameters": model.num_parameters(), "tokens": len(tokenizer)}
-    write_manifest(config.output_dir, config, [config.data / "sft" / "train.json"], config.seed, **facts)
+    new = temporary_of(config.output_dir)
+    model.save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    write_json(new / "manifest.json", {**now, "parameters": model.num_parameters(), "tokens": len(tokenizer)})
+    replace_folder(new, config.output_dir)
     print(f"{config.output_dir}: {model.num_parameters() / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
 
 

@@ -14,26 +14,28 @@ are not written into prompts; rows/ lists histories as they are in the .inter. m
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from mimigenrec.catalog import Catalog, write_items
-from mimigenrec.cli import arg, start
+from mimigenrec.claim import begin_folder, claim_folder, finish_folder
+from mimigenrec.cli import arg, check_ranges, start
 from mimigenrec.contract import Contract, load_tokenizer
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json_rows
+from mimigenrec.hub import is_folder
 from mimigenrec.interactions.inter_file import read_inter
-from mimigenrec.manifest import write_manifest
+from mimigenrec.manifest import make_manifest
 from mimigenrec.rendering import check_rendering
 from mimigenrec.sids.tokens import Sid, distinct_tokens, read_index, split_sid, write_index, write_new_tokens
 from mimigenrec.tasks import describe_item, item_text, next_title, sid_history, title_history
 from mimigenrec.tasks.clean import read_texts
 from mimigenrec.tasks.lengths import Lengths
 from mimigenrec.tasks.longest import longest
-from mimigenrec.tasks.register import register
+from mimigenrec.tasks.register import check_entries, register
 from mimigenrec.tasks.sample import to_rl_row, to_sft_row
 from mimigenrec.tasks.shuffle import subsample, write_shuffled
 from mimigenrec.tasks.usable import survey, usable
@@ -41,6 +43,15 @@ from mimigenrec.tasks.usable import survey, usable
 SPLITS = ("train", "valid", "test")
 SFT_TASKS = (sid_history, item_text, next_title)
 RL_TASKS = (sid_history, title_history, describe_item)
+COMMAND = "preprocess"
+FREE = ("data_dir", "output_dir", "overwrite")  # the files in data_dir are compared
+LAST = ("rows/valid.json", "rows/test.json")  # written behind all others
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
+# special tokens of the chat models that people start from; those of --tokenizer come on top
+SPECIAL = (
+    "<|im_start|> <|im_end|> <|endoftext|> <|begin_of_text|> <|end_of_text|> <|eot_id|> <|eom_id|> "
+    "<|start_header_id|> <|end_header_id|> <|end|> <|user|> <|assistant|> <|system|> <start_of_turn> <end_of_turn>"
+).split()
 TASKS = {task.NAME: task for task in (*SFT_TASKS, *RL_TASKS)}
 
 
@@ -51,12 +62,16 @@ class BuildConfig:
     data_dir: Path = arg("folder that holds C/C.train.inter and the rest, or C.train.inter itself; C is --category")
     category: str = arg("name of the data set, the first part of its file names")
     output_dir: Path = arg("folder to write; the folder above it gets the entries in dataset_info.json")
-    seq_sample: int = arg("most title histories (task4) that RL trains on; -1: all", default=10_000)  # MIMIGenRec's
-    seed: int = arg("order of the train rows, and which title histories are chosen", default=42)  # MIMIGenRec's
+    # both defaults are MIMIGenRec's
+    seq_sample: int = arg("most title histories (task4) that RL trains on; -1: all", default=10_000, least=-1)
+    seed: int = arg(
+        "order of the train rows, and which title histories are chosen", default=42, least=0, most=2**32 - 1
+    )
     data_source: str | None = arg("what RL rows say they come from; the category if not given", default=None)
     tasks: list[str] = arg("tasks to train on; valid and test are task1_sid_sft always", factory=lambda: list(TASKS))
-    max_history: int = arg("items of a history that are written, the latest ones", default=10)  # the benchmark's cut
-    max_text_chars: int = arg("characters of a title or description; longer ones end at a word", default=512)
+    # the benchmark's cut
+    max_history: int = arg("items of a history that are written, the latest ones", default=10, least=1)
+    max_text_chars: int = arg("characters of a title or description; longer ones end at a word", default=512, least=1)
     sft_rows: Literal["all", "longest"] = arg(
         "which histories task1 trains SFT on: all, or the fewest that hold every item of a user; with LLaMA-Factory's "
         "train_on_prompt these teach the same at a fraction of the cost",
@@ -74,12 +89,21 @@ class BuildConfig:
     template: str | None = arg(
         "LLaMA-Factory template that SFT will use; its parsed chat template if not given", default=None
     )
+    overwrite: bool = arg(
+        "replace earlier rows in output_dir, and take the category's names in dataset_info.json from other data",
+        default=False,
+    )
 
 
 def main(config: BuildConfig) -> None:
     check(config)
     raw = find_raw(config.data_dir, config.category)
     out = Path(config.output_dir)
+    now = manifest(config, raw)
+    check_entries(out, config.category, config.overwrite)
+    if not claim_folder(out, now, LAST, FREE, config.overwrite):
+        register(out, config.category)
+        return
     sids = read_index(raw["index.json"])
     known, titles, descriptions, text_counts = read_texts(raw["item.json"], config.max_text_chars)
     catalog = Catalog(sids, titles, descriptions)
@@ -88,11 +112,13 @@ def main(config: BuildConfig) -> None:
     tokenizer = tokenizer_with_sids(config.tokenizer, sids) if config.tokenizer else None
     contract = Contract.of(config.wording, tokenizer, config.max_history)
     lengths = Lengths(tokenizer) if tokenizer else None
-    check_texts(raw["item.json"], catalog, tokenizer.all_special_tokens if tokenizer else [])
+    special = {*SPECIAL, *(tokenizer.all_special_tokens if tokenizer else [])}
+    check_sid_names(raw["index.json"], sids, special)
+    check_texts(raw["item.json"], catalog, special)
     if tokenizer:
         check_rendering(tokenizer, contract, config.template)
 
-    (out / "manifest.json").unlink(missing_ok=True)  # a folder without one is not finished
+    begin_folder(out, now)
     write_index(out / "id2sid.json", sids)
     write_new_tokens(out / "new_tokens.json", sids)
     write_items(out / "items.json", catalog)
@@ -116,20 +142,26 @@ def main(config: BuildConfig) -> None:
         "rendering": "as LLaMA-Factory's" if tokenizer else "not compared with LLaMA-Factory's: no --tokenizer given",
         "longest_tokens": lengths.longest if lengths else None,
     }
-    write_manifest(out, config, raw.values(), config.seed, **facts)
+    finish_folder(out, {**now, **facts})
     report(out, info_file, row_counts, sample_counts, lengths)
 
 
 def check(config: BuildConfig) -> None:
-    """Raises ValueError naming the flag whose value cannot be meant."""
+    """Raises UserError naming the flag whose value cannot be meant."""
+    check_ranges(config)
     for task in config.tasks:
         if task not in TASKS:
             raise UserError(f"--tasks: {task!r} is not a task; choose from {', '.join(TASKS)}")
-    for name, least in (("seq_sample", -1), ("max_history", 1), ("max_text_chars", 1)):
-        if getattr(config, name) < least:
-            raise UserError(f"--{name} is {getattr(config, name)}; it must be at least {least}")
     if config.template and not config.tokenizer:
         raise UserError("--template needs --tokenizer: the comparison with LLaMA-Factory runs on its token ids")
+
+
+def manifest(config: BuildConfig, raw: Mapping[str, Path]) -> dict[str, Any]:
+    """All that the rows depend on. Raises UserError for a tokenizer that is neither a folder nor a hub name."""
+    read = [*raw.values()]
+    if config.tokenizer and is_folder(config.tokenizer, "--tokenizer"):
+        read += [path for name in TOKENIZER_FILES if (path := Path(config.tokenizer, name)).is_file()]
+    return make_manifest(config, read, config.seed, command=COMMAND)
 
 
 def find_raw(data_dir: str | Path, category: str) -> dict[str, Path]:
@@ -152,13 +184,23 @@ def find_raw(data_dir: str | Path, category: str) -> dict[str, Path]:
     return found
 
 
-def check_texts(path: Path, catalog: Catalog, special_tokens: list[str]) -> None:
-    """Raises ValueError naming the item whose text would be read as a SID, or as the end of the user's turn."""
+def check_sid_names(path: Path, sids: Mapping[str, Sid], special: Collection[str]) -> None:
+    """Raises UserError naming a SID token that is a special token, which decoding drops."""
+    for item, sid in sids.items():
+        if found := [token for token in sid if token in special]:
+            raise UserError(
+                f"{path}: item {item!r} has {found[0]} in its SID, a special token of chat models, which decoding "
+                f"drops; name SID tokens otherwise, for example <a_14>"
+            )
+
+
+def check_texts(path: Path, catalog: Catalog, special: Collection[str]) -> None:
+    """Raises UserError naming the item whose text would be read as a SID, or as the end of the user's turn."""
     sid_tokens = {token for sid in catalog.sids.values() for token in sid}
     for name, texts in (("title", catalog.titles), ("description", catalog.descriptions)):
         for item, text in texts.items():
             found = [token for token in split_sid(text) if token in sid_tokens]
-            found += [token for token in special_tokens if token in text]
+            found += [token for token in special if token in text]
             if found:
                 raise UserError(
                     f"{path}: the {name} of item {item!r} holds {found[0]!r}, a token with a meaning of its own in a "

@@ -5,6 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mimigenrec.cli import parse
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sids.tokens import distinct_tokens, write_index, write_new_tokens
@@ -76,15 +78,24 @@ def test_more_tokens_keep_the_rows_of_those_already_there(tmp_path, data):
     assert torch.equal(matrices(tmp_path / "one")[0][:known], matrices(tmp_path / "two")[0][:known])
 
 
-def test_same_seed_same_rows_and_an_earlier_result_is_replaced(tmp_path, data):
+def test_same_seed_same_rows_and_an_earlier_result_is_replaced_if_asked(tmp_path, data, capsys):
     base = save_base(tmp_path / "base", 30, True)
     prepare(base, data, tmp_path / "out", seed=1)
     first = matrices(tmp_path / "out")[0].clone()
-    prepare(base, data, tmp_path / "out", seed=2)
+    with pytest.raises(UserError, match="seed: 1 then, 2 now.*--overwrite"):
+        prepare(base, data, tmp_path / "out", seed=2)
+    prepare(base, data, tmp_path / "out", seed=2, overwrite=True)
     assert not torch.equal(first, matrices(tmp_path / "out")[0])
-    prepare(base, data, tmp_path / "out", seed=1)
+    prepare(base, data, tmp_path / "out", seed=1, overwrite=True)
+    written = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    assert prepare(base, data, tmp_path / "out", seed=1)["added"] == prepare(base, data, tmp_path / "o")["added"]
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == written
     assert torch.equal(first, matrices(tmp_path / "out")[0])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "data", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "data", "o", "out"]
+    (data / "items.json").write_text("{}")  # a companion of the result
+    with pytest.raises(UserError, match="toy/items.json: .* then"):
+        prepare(base, data, tmp_path / "out", seed=1)
 
 
 def test_untie_gives_the_head_a_copy(tmp_path, data):
@@ -115,13 +126,32 @@ def test_catalogue_items_and_contract_come_along(tmp_path, data):
 
 def test_a_foreign_output_is_refused(tmp_path, data):
     base = save_base(tmp_path / "base", 0, True)
-    with pytest.raises(FileExistsError, match="base holds something"):
+    with pytest.raises(UserError, match="base holds something"):
         prepare(base, data, base)
 
 
 def test_a_missing_base_is_named(tmp_path, data):
-    with pytest.raises(FileNotFoundError, match="saves/base/none"):
+    with pytest.raises(UserError, match="--base 'saves/base/none' is not a folder here"):
         prepare("saves/base/none", data, tmp_path / "out")
+
+
+def test_a_base_without_weights_or_cut_short_is_named(tmp_path, data):
+    base = save_base(tmp_path / "base", 0, True)
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(UserError, match="model.safetensors is cut short or damaged"):
+        prepare(base, data, tmp_path / "out")
+    weights.unlink()
+    with pytest.raises(UserError, match="--base .* holds no weights"):
+        prepare(base, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["nan", "0", "-1", "inf"])
+def test_a_vector_scale_that_is_none_is_refused(value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(AddSidsConfig, argv=["--base", "b", "--tokens", "t", "--output", "o", "--vector_scale", value])
+    assert ended.value.code == 2 and "--vector_scale is" in capsys.readouterr().err
 
 
 def test_missing_or_broken_tokens_are_named(tmp_path, data):
@@ -154,9 +184,9 @@ def test_killed_while_writing_leaves_the_earlier_result_whole(tmp_path, data, mo
     base = save_base(tmp_path / "base", 0, True)
     prepare(base, data, tmp_path / "out")
     before = (tmp_path / "out" / "model.safetensors").read_bytes()
-    monkeypatch.setattr("mimigenrec.sft.add_sids.write_manifest", lambda *a, **k: (_ for _ in ()).throw(OSError(28)))
+    monkeypatch.setattr("mimigenrec.sft.add_sids.write_json", lambda *a, **k: (_ for _ in ()).throw(OSError(28)))
     with pytest.raises(OSError):
-        prepare(base, data, tmp_path / "out", seed=9)
+        prepare(base, data, tmp_path / "out", seed=9, overwrite=True)
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["seed"] == 42
 

@@ -2,8 +2,9 @@ import random
 
 import pytest
 
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
-from mimigenrec.sft.data import find_data, names, read_rows, validation_sample
+from mimigenrec.sft.data import data_sets, find_data, hashes, names, read_rows, validation_sample
 from tests.sft.conftest import save_data
 
 
@@ -79,3 +80,38 @@ def test_the_validation_sample_holds_only_questions_for_a_sid(tmp_path, data):
 
 def test_names_are_read_as_llamafactory_does():
     assert names("a, b") == ["a", "b"] and names(None) == [] and names(["a"]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("toy/sft/train.json", "'toy_train' must be a map with 'file_name'"),
+        ({"file_name": 5}, "'file_name' of 'toy_train' must be a text, found '5'"),
+        ({"columns": {}}, "'file_name' of 'toy_train' must be a text"),
+    ],
+)
+def test_an_entry_of_another_form_is_named(args, data, entry, told):
+    write_json(data.parent / "dataset_info.json", {"toy_train": entry})
+    with pytest.raises(UserError, match=f"dataset_info.json: {told}"):
+        find_data({**args, "eval_dataset": None})
+
+
+def test_data_from_elsewhere_pass_through(args, data):
+    write_json(data.parent / "dataset_info.json", {"toy_train": {"hf_hub_url": "owner/name"}})
+    assert find_data({**args, "eval_dataset": None}) is None
+    assert list(hashes({**args, "eval_dataset": None})) == ["toy_train in dataset_info.json"]
+    assert data_sets({**args, "dataset_dir": "ONLINE"}) == {}
+    write_json(data.parent / "dataset_info.json", [])
+    with pytest.raises(UserError, match="dataset_info.json must hold a map"):
+        find_data(args)
+
+
+def test_the_hashes_are_of_every_file_and_of_how_it_is_read(args, data):
+    assert {path.rpartition("/")[2] for path in hashes(args)} == {"train.json", "valid.json"}
+    info = read_json(data.parent / "dataset_info.json", "test")
+    info["toy_train"]["formatting"] = "sharegpt"
+    write_json(data.parent / "dataset_info.json", info)
+    before = hashes(args)
+    assert "toy_train in dataset_info.json" in before
+    (data / "sft" / "train.json").write_text("[1]")
+    assert {path for path in before if before[path] != hashes(args)[path]} == {str(data / "sft" / "train.json")}

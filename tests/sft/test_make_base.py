@@ -8,6 +8,7 @@ from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 from mimigenrec.contract import Contract, check_support, prompt_ids, row_messages
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.rendering import check_rendering, lf_ids
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
@@ -15,6 +16,7 @@ from mimigenrec.sft.make_base import BaseConfig, main
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as build
+from tests.conftest import make_model
 
 TINY = {"hidden": 16, "heads": 2, "vocabulary": 300}
 
@@ -176,3 +178,34 @@ def test_data_that_are_missing_or_empty_are_named(tmp_path):
     write_json(tmp_path / "sft" / "train.json", [])
     with pytest.raises(ValueError, match="train.json has no rows"):
         make(tmp_path, tmp_path / "base")
+
+
+def test_a_trained_model_is_never_overwritten(compact, tmp_path):
+    make_model(50).save_pretrained(tmp_path / "sft")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "sft").iterdir()}
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="holds something that make-base did not write"):
+            make(compact, tmp_path / "sft", overwrite=overwrite)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "sft").iterdir()} == before
+
+
+def test_an_earlier_base_stays_unless_it_is_to_be_replaced(compact, tmp_path, capsys):
+    base = make(compact, tmp_path / "base", seed=1)
+    before = (base / "model.safetensors").read_bytes()
+    make(compact, base, seed=1)
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="seed: 1 then, 2 now.*--overwrite"):
+        make(compact, base, seed=2)
+    assert (base / "model.safetensors").read_bytes() == before
+    make(compact, base, seed=2, overwrite=True)
+    assert (base / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize("row", [{"input": 5}, {"output": None}, {"system": ["x"]}, "text"])
+def test_a_row_whose_texts_are_none_is_named(tmp_path, row):
+    good = {"instruction": "a", "output": "b"}  # LLaMA-Factory's rows need no more
+    write_json(tmp_path / "sft" / "train.json", [good, {**good, **row} if isinstance(row, dict) else row])
+    with pytest.raises(UserError, match="train.json, row 1: "):
+        make(tmp_path, tmp_path / "base")
+    write_json(tmp_path / "sft" / "train.json", [good])
+    make(tmp_path, tmp_path / "base")

@@ -12,33 +12,27 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mimigenrec.contract import prompt_ids, read_contract, row_messages
+from mimigenrec.decoding.adapter import identity
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UsageError, UserError
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import read_json
 from mimigenrec.logs import read_jsonl
 from mimigenrec.rendering import lf_ids
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
+from mimigenrec.sft.arguments import SftConfig, overrides, read_arguments
 from mimigenrec.sft.callbacks import EmbeddingDropout
 from mimigenrec.sft.data import read_rows
-from mimigenrec.sft.make_base import BaseConfig
+from mimigenrec.sft.make_base import CHAT_TEMPLATES, BaseConfig
 from mimigenrec.sft.make_base import main as make_base
-from mimigenrec.sft.train import (
-    SftConfig,
-    main,
-    overrides,
-    prepared_base,
-    read_arguments,
-    set_unfinished_aside,
-    torchrun_command,
-    train,
-    wants_torchrun,
-)
+from mimigenrec.sft.run import set_unfinished_aside
+from mimigenrec.sft.train import main, prepared_base, support_of, torchrun_command, train, wants_torchrun
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as build
-from tests.conftest import make_model
+from tests.conftest import make_model, make_tokenizer
 
 BIN = Path(sys.executable).parent
 
@@ -81,6 +75,7 @@ def test_every_checkpoint_is_complete(ready, data):
         assert len(rec.recommend([["0", "1"]], k=3)[0]) == 3
         assert rec.contract.chat_template == rec.tokenizer.chat_template
         assert rec.contract.data_text() == read_contract(data).data_text()
+        assert rec.contract.support == "vocab"
     assert read_json(Path(ready["output_dir"]) / "manifest.json", "test")["config"]["learning_rate"] == 1e-2
 
 
@@ -216,12 +211,12 @@ def searched(folder, data, toy, support):
 def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(ready):
     train(SftConfig(eval_ranking=0), ready)
     out = Path(ready["output_dir"])
-    whole = weights(out)
+    whole, logged = weights(out), losses(out)
     shutil.rmtree(out / "checkpoint-4")
     (out / "model.safetensors").unlink()
     train(SftConfig(eval_ranking=0), dict(ready))
     assert all(torch.equal(value, whole[name]) for name, value in weights(out).items())
-    assert losses(out)[-2:] == losses(out)[2:4]  # steps 3 and 4, once more
+    assert losses(out) == logged  # no step stands there twice
 
 
 def test_a_half_written_checkpoint_is_set_aside(ready):
@@ -233,8 +228,10 @@ def test_a_half_written_checkpoint_is_set_aside(ready):
     set_unfinished_aside(out)
     names = sorted(path.name for path in out.iterdir() if "checkpoint" in path.name)
     assert names == ["checkpoint-2", "unfinished-checkpoint-4", "unfinished-checkpoint-6"]
+    (out / "model.safetensors").unlink()
     train(SftConfig(eval_ranking=0), dict(ready))
-    assert losses(out)[-2:] == losses(out)[2:4]
+    assert len(losses(out)) == 4 and (out / "checkpoint-4" / "model.safetensors").is_file()
+    assert not list(out.glob("unfinished-*"))  # the run is at its end: nobody needs them
 
 
 @pytest.mark.parametrize("untie", [False, True])
@@ -266,6 +263,10 @@ def test_lora_with_trained_sid_rows_survives_the_export(args, data, tmp_path, to
     base, merged = prepared_base(keys, args), tmp_path / "merged"
     export = {"model_name_or_path": base, "adapter_name_or_path": args["output_dir"], "export_dir": str(merged)}
     export_model({**export, "finetuning_type": "lora", "infer_dtype": "float32"})
+
+    for folder in (Path(args["output_dir"]), Path(args["output_dir"]) / "checkpoint-20"):
+        told = read_json(folder / "base.json", "test")
+        assert told["base"] == str(Path(base).resolve()) and told["weights"] == identity(base)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = read_rows(data / "sft" / "valid.json")
@@ -304,7 +305,7 @@ def test_a_base_is_prepared_once_and_again_when_its_content_changes(args, data, 
 def test_a_missing_base_and_another_revision_are_refused(args, data, tmp_path):
     keys = SftConfig(add_tokens_list=data / "new_tokens.json", base_cache=tmp_path / "cache")
     for wish in (keys, SftConfig()):
-        with pytest.raises(FileNotFoundError, match="saves/base/none is no folder"):
+        with pytest.raises(UserError, match="model_name_or_path 'saves/base/none' is not a folder here"):
             train(wish, {**args, "model_name_or_path": "saves/base/none"})
     with pytest.raises(ValueError, match="main revision"):
         train(keys, {**args, "model_revision": "v2"})
@@ -313,7 +314,7 @@ def test_a_missing_base_and_another_revision_are_refused(args, data, tmp_path):
 def test_overrides_come_in_three_spellings():
     assert overrides(["a=1", "--b=2", "--c", "3"]) == ["a=1", "b=2", "c=3"]
     for words in (["bf16"], ["a=1", "--bf16"]):  # not taken for true, and not passed over
-        with pytest.raises(SystemExit, match="bf16' gives no value; write bf16=value"):
+        with pytest.raises(UsageError, match="bf16' has no value; write bf16=value"):
             overrides(words)
 
 
@@ -350,8 +351,8 @@ def test_a_yaml_that_is_not_first_not_there_or_no_map_is_refused(tmp_path, args)
     for path, text in zip((x, listed, broken), yamls.values(), strict=True):
         Path(path).write_text(text)
     for argv, told in {
-        ("a=1",): "wants a YAML file first",
-        ("--config",): "wants a YAML file first",
+        ("a=1",): "expects a YAML file as its first argument, found 'a=1'",
+        ("--config",): "expects a YAML file as its first argument",
         ("missing.yaml",): "missing.yaml is missing",
         (x, "missing.yaml"): "missing.yaml is missing",
         (x, listed): "list.yaml holds a list, not a map",
@@ -360,13 +361,16 @@ def test_a_yaml_that_is_not_first_not_there_or_no_map_is_refused(tmp_path, args)
         (x, "seed=1", f"--config={x}"): "x.yaml' comes too late",
         (x, "seed=1", "--config", x): "'--config' comes too late",
     }.items():
-        with pytest.raises(SystemExit, match=told):
+        with pytest.raises(UsageError, match=told):
             main(list(argv))
 
 
 def test_without_a_model_it_says_so(tmp_path):
     (tmp_path / "x.yaml").write_text("stage: sft\n")
-    with pytest.raises(SystemExit, match="x.yaml: model_name_or_path is missing"):
+    with pytest.raises(UsageError, match="x.yaml: model_name_or_path is missing"):
+        main([str(tmp_path / "x.yaml")])
+    (tmp_path / "x.yaml").write_text("stage: sft\nmodel_name_or_path: a/b\n")
+    with pytest.raises(UsageError, match="x.yaml: output_dir is missing"):
         main([str(tmp_path / "x.yaml")])
 
 
@@ -386,7 +390,7 @@ def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
     assert wants_torchrun({}) and "--standalone" in torchrun_command(["x.yaml"])
     assert torchrun_command(["x.yaml"])[-5:] == ["--nproc_per_node", "1", "-m", "mimigenrec.sft.train", "x.yaml"]
     monkeypatch.setenv("NNODES", "2")
-    with pytest.raises(SystemExit, match="needs MASTER_ADDR"):
+    with pytest.raises(UsageError, match="needs MASTER_ADDR"):
         torchrun_command(["x.yaml"])
 
 
@@ -402,7 +406,8 @@ def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_pa
     keys |= {"dataset": "toy_train", "eval_dataset": "toy_valid", "dataset_dir": str(data.parent), "cutoff_len": 64}
     keys |= {"output_dir": str(tmp_path / "out"), "max_steps": 1, "logging_steps": 1, "eval_strategy": "steps"}
     keys |= {"train_on_prompt": True, "per_device_train_batch_size": 64, "report_to": "none"}
-    train(SftConfig(eval_support="trie"), keys)
+    train(SftConfig(), keys)
+    assert read_contract(tmp_path / "out").support == "trie"  # the end of a row is no part of an answer
 
     model, tokenizer = load_model(tmp_path / "sid").eval(), AutoTokenizer.from_pretrained(tmp_path / "sid")
     rows = [
@@ -417,6 +422,41 @@ def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_pa
     assert "eval_ndcg@10" in read_json(tmp_path / "out" / "eval_results.json", "test")
     rec = MIMIGenRec.from_pretrained(tmp_path / "out")
     assert len(rec.recommend([["0", "1"]], k=3)[0]) == 3 and rec.contract.wording == "compact"
+
+
+def test_the_support_is_what_training_gives_a_meaning_unless_it_is_asked_for(tokenizer):
+    assert support_of(SftConfig(), {}, tokenizer) == "vocab"
+    assert support_of(SftConfig(), {"train_on_prompt": True}, tokenizer) == "trie"
+    assert support_of(SftConfig(eval_support="vocab"), {"train_on_prompt": True}, tokenizer) == "vocab"
+    without_end = make_tokenizer(chat_template=CHAT_TEMPLATES["open"])
+    assert support_of(SftConfig(), {}, without_end) == "trie"
+    with pytest.raises(UserError, match="writes no end behind an answer"):  # before any step
+        support_of(SftConfig(eval_support="vocab"), {}, without_end)
+
+
+def test_what_llamafactory_refuses_is_one_message(ready):
+    with pytest.raises(UsageError, match="LLaMA-Factory refuses these settings: .*predict_with_generate"):
+        train(SftConfig(eval_ranking=0), {**ready, "do_predict": True})
+
+
+def test_other_data_than_ours_get_a_manifest_too(ready, data):
+    (data / "id2sid.json").unlink()
+    train(SftConfig(eval_ranking=0), {**ready, "max_steps": 1})
+    told = read_json(Path(ready["output_dir"]) / "manifest.json", "test")
+    assert told["ended"] and any(path.endswith("sft/train.json") for path in told["inputs"])
+    rows = read_json(data / "sft" / "train.json", "test")
+    (data / "sft" / "train.json").write_text(json.dumps(rows[1:]))
+    with pytest.raises(UserError, match="sft/train.json: .* then"):
+        train(SftConfig(eval_ranking=0), {**ready, "max_steps": 1})
+
+
+@pytest.mark.slow
+def test_a_process_of_torchrun_that_fails_leaves_one_message_and_no_launchers_traceback(tmp_path, ready):
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({**ready, "cutoff_len": 3}))
+    env = {**os.environ, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+    done = subprocess.run([BIN / "mimigenrec", "sft", tmp_path / "x.yaml"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "more than cutoff_len=3" in done.stderr
+    assert "ChildFailedError" not in done.stderr and done.stderr.count("Traceback") == 0
 
 
 @pytest.mark.slow

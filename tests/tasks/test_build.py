@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mimigenrec.contract import Contract, read_contract
+from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History, read_inter, write_inter
 from mimigenrec.sids.tokens import read_index, split_sid, write_index
 from mimigenrec.tasks.build import BuildConfig, main
@@ -207,7 +208,7 @@ def test_options_cut_histories_texts_tasks_and_samples(raw_toy, tmp_path):
 def test_without_a_limit_every_title_history_is_trained_on(raw_toy, built, tmp_path):
     out = build(raw_toy, tmp_path / "toy", seq_sample=-1)  # as MIMIGenRec writes "all"
     assert (out / "rl/train.json").read_bytes() == (built / "rl/train.json").read_bytes()  # 10,000 are more than all
-    few = build(raw_toy, tmp_path / "few", seq_sample=3)
+    few = build(raw_toy, tmp_path / "few" / "toy", seq_sample=3)
     assert load(few, "manifest.json")["counts"]["samples"]["rl/train.json"]["task4_hisTitle2sid"] == 3
 
 
@@ -222,7 +223,7 @@ def sequences_raw(raw):
 
 def test_longest_rows_of_sft_are_the_fewest_that_hold_every_item(raw, tmp_path):
     raw = sequences_raw(raw)
-    every, fewest = (build(raw, tmp_path / rows, max_history=3, sft_rows=rows) for rows in ("all", "longest"))
+    every, fewest = (build(raw, tmp_path / rows / "toy", max_history=3, sft_rows=rows) for rows in ("all", "longest"))
     sids = {item: "".join(sid) for item, sid in load(fewest, "id2sid.json").items()}
     by_hand = [("456", "7"), ("123", "4"), ("0", "1"), ("56", "7")]  # items of a history, target
     wanted = {("".join(sids[item] for item in history), sids[target]) for history, target in by_hand}
@@ -307,7 +308,7 @@ def test_a_run_that_fails_leaves_no_manifest(raw, tmp_path):
     (out / "sft" / "train.json").mkdir()  # cannot be written
     write_inter(train, rows[:10])
     with pytest.raises(OSError):
-        build(raw, out)
+        build(raw, out, overwrite=True)
     assert not (out / "manifest.json").exists()
 
 
@@ -356,3 +357,70 @@ def test_the_real_catalogue_gives_the_published_counts(tmp_path):
     assert counts["samples"]["rl/train.json"]["task4_hisTitle2sid"] == 10_000
     test = load(out, "sft/test.json")
     assert test[0]["output"] == "".join(sids["3106"]) and test[0]["input"] == "".join(sids["975"])
+
+
+def test_rows_that_are_finished_are_left_alone_and_others_are_replaced_if_asked(raw, tmp_path, capsys):
+    out = build(raw, tmp_path / "data" / "toy")
+    before, stamp = contents(out), (out / "sft" / "train.json").stat().st_mtime_ns
+    (tmp_path / "data" / "dataset_info.json").unlink()
+    build(raw, out)
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    assert contents(out) == before and (out / "sft" / "train.json").stat().st_mtime_ns == stamp
+    assert "toy_train" in load(tmp_path / "data", "dataset_info.json")
+    with pytest.raises(UserError, match="wording: contract then, compact now.*--overwrite"):
+        build(raw, out, wording="compact")
+    (raw / "toy" / "toy.train.inter").write_text((raw / "toy" / "toy.train.inter").read_text() + "u9\t0\t1\n")
+    with pytest.raises(UserError, match="toy.train.inter: .* then"):
+        build(raw, out)
+    assert contents(out) == before
+    assert load(build(raw, out, wording="compact", overwrite=True), "prompt_contract.json")["wording"] == "compact"
+
+
+def test_a_killed_run_is_begun_again(raw, tmp_path, monkeypatch):
+    out = tmp_path / "data" / "toy"
+    monkeypatch.setattr("mimigenrec.tasks.build.finish_folder", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build(raw, out)
+    monkeypatch.undo()
+    assert not (out / "manifest.json").exists()
+    assert sorted(contents(build(raw, out, wording="compact"))) == LISTED
+
+
+def test_a_folder_of_something_else_is_refused_before_anything_is_written(raw, tmp_path):
+    out = tmp_path / "data" / "toy"
+    out.mkdir(parents=True)
+    (out / "model.safetensors").write_text("weeks")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="holds something that preprocess did not write"):
+            build(raw, out, overwrite=overwrite)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and "raw" not in path.parts] == [
+        "model.safetensors"
+    ]
+
+
+def test_a_second_folder_of_a_category_does_not_take_its_names(raw, tmp_path):
+    first = build(raw, tmp_path / "data" / "toy")
+    with pytest.raises(UserError, match="'toy_train' is the name of .*data/toy/sft/train.json"):
+        build(raw, tmp_path / "data" / "ablation", tasks=["task1_sid_sft"])
+    assert not (tmp_path / "data" / "ablation").exists()
+    assert load(first.parent, "dataset_info.json")["toy_train"]["file_name"] == "toy/sft/train.json"
+    build(raw, tmp_path / "data" / "ablation", tasks=["task1_sid_sft"], overwrite=True)
+    assert load(first.parent, "dataset_info.json")["toy_train"]["file_name"] == "ablation/sft/train.json"
+
+
+def test_a_special_token_of_chat_models_is_no_sid_and_no_word_of_a_text(raw, tmp_path):
+    index = json.loads((raw / "toy" / "toy.index.json").read_text())
+    texts = json.loads((raw / "toy" / "toy.item.json").read_text())
+    (raw / "toy" / "toy.index.json").write_text(json.dumps({**index, "0": ["<|im_end|>", "<b_0>"]}))
+    with pytest.raises(UserError, match=r"toy.index.json: item '0' has <\|im_end\|> in its SID"):
+        build(raw, tmp_path / "data" / "toy")
+    (raw / "toy" / "toy.index.json").write_text(json.dumps(index))
+    texts["1"]["title"] = "the end <|im_end|> of it"
+    (raw / "toy" / "toy.item.json").write_text(json.dumps(texts))
+    with pytest.raises(UserError, match="the title of item '1' holds"):
+        build(raw, tmp_path / "data" / "toy")
+
+
+def test_a_tokenizer_that_is_no_folder_is_not_asked_for_on_the_hub(raw, tmp_path):
+    with pytest.raises(UserError, match="--tokenizer './nothing' is not a folder here"):
+        build(raw, tmp_path / "data" / "toy", tokenizer="./nothing")

@@ -1,0 +1,200 @@
+"""A finished run is left alone, an interrupted one goes on, another one is refused. One training serves most tests."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from mimigenrec.errors import UserError
+from mimigenrec.files import read_json, write_json
+from mimigenrec.sft.arguments import SftConfig
+from mimigenrec.sft.run import FREE, is_to_run, set_unfinished_aside
+from mimigenrec.sft.train import train
+from tests.conftest import TOY_SIDS
+from tests.sft.conftest import save_base, save_data
+
+CONFIG = SftConfig(eval_ranking=0)
+KEYS = {
+    "stage": "sft", "do_train": True, "finetuning_type": "full", "dataset": "toy_train", "cutoff_len": 256,
+    "per_device_train_batch_size": 8, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "max_steps": 5,
+    "logging_steps": 1, "save_strategy": "steps", "save_steps": 5, "report_to": "none", "seed": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory, toy):
+    """A folder with data, base and the out/ of a run of 5 steps; an epoch has 6."""
+    folder = tmp_path_factory.mktemp("once")
+    save_data(folder, toy)
+    save_base(folder / "base", sid_tokens=sorted({token for sid in TOY_SIDS.values() for token in sid}))
+    keys = KEYS | {"model_name_or_path": str(folder / "base"), "dataset_dir": str(folder / "data")}
+    train(CONFIG, keys | {"output_dir": str(folder / "out")})
+    return folder
+
+
+@pytest.fixture
+def done(once, tmp_path):
+    """The keys of a finished run that a test may spoil, in a folder of its own: where folders lie does not matter."""
+    shutil.copytree(once, tmp_path / "copy")
+    folder = tmp_path / "copy"
+    places = {"model_name_or_path": "base", "dataset_dir": "data", "output_dir": "out"}
+    return KEYS | {key: str(folder / name) for key, name in places.items()}
+
+
+def files(folder):
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(folder).rglob("*") if path.is_file()
+    }
+
+
+def killed(folder):
+    """Takes away what is written behind the last checkpoint."""
+    for path in Path(folder).iterdir():
+        if path.is_file() and path.name not in ("manifest.json", "trainer_log.jsonl"):
+            path.unlink()
+    manifest = read_json(Path(folder) / "manifest.json", "test")
+    write_json(Path(folder) / "manifest.json", {**manifest, "step": 0, "ended": False})
+
+
+def test_a_finished_run_is_left_alone(done, capsys):
+    before = files(done["output_dir"])
+    train(CONFIG, done)
+    assert "out is finished: nothing to do; overwrite_output_dir=true starts anew" in capsys.readouterr().out
+    assert files(done["output_dir"]) == before
+    train(CONFIG, {**done, "save_total_limit": 7, "report_to": ["none"], "dataloader_num_workers": 1})
+    assert files(done["output_dir"]) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"learning_rate": 1e-6, "seed": 7}, "learning_rate: 0.01 then, 1e-06 now; seed: 1 then, 7 now"),
+        ({"max_steps": 6}, "max_steps: 5 then, 6 now"),
+        ({"weight_decay": 0.1}, "weight_decay: nothing then, 0.1 now"),
+    ],
+)
+def test_other_settings_are_refused_with_what_differs(done, change, told):
+    before = files(done["output_dir"])
+    with pytest.raises(UserError, match=f"{told}.*overwrite_output_dir=true"):
+        train(CONFIG, {**done, **change})
+    killed(done["output_dir"])
+    with pytest.raises(UserError, match=told):
+        train(CONFIG, {**done, **change})
+    assert len(files(done["output_dir"])) < len(before)
+
+
+def test_other_data_another_base_and_other_processes_are_refused(done, monkeypatch):
+    train_file = Path(done["dataset_dir"]) / "toy" / "sft" / "train.json"
+    rows = train_file.read_text()
+    train_file.write_text(json.dumps(json.loads(rows)[1:]))
+    with pytest.raises(UserError, match="sft/train.json: .* then"):
+        train(CONFIG, done)
+    train_file.write_text(rows)
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(UserError, match=r"processes \(they share out the rows\): 1 then, 2 now"):
+            train(CONFIG, done)
+    weights = load_file(Path(done["model_name_or_path"], "model.safetensors"))
+    save_base(Path(done["model_name_or_path"]), sid_tokens=["<x_1>"])  # any other weights
+    assert weights.keys()
+    with pytest.raises(UserError, match="the base's weights: sha256:.* then, sha256:.* now"):
+        train(CONFIG, done)
+
+
+def test_killed_behind_its_last_checkpoint_it_ends_without_a_further_step(done):
+    out = Path(done["output_dir"])
+    whole, history = load_file(out / "model.safetensors"), read_json(out / "trainer_state.json", "test")["log_history"]
+    first = read_json(out / "manifest.json", "test")
+    killed(out)
+    shutil.rmtree(out / "checkpoint-5" / "manifest.json", ignore_errors=True)
+    for name in ("id2sid.json", "items.json", "prompt_contract.json"):
+        (out / "checkpoint-5" / name).unlink()  # as if killed before they came
+    train(CONFIG, done)
+    after = load_file(out / "model.safetensors")
+    assert all(torch.equal(value, after[name]) for name, value in whole.items())
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-5"]
+    state = read_json(out / "trainer_state.json", "test")
+    assert state["global_step"] == 5 and [e["step"] for e in state["log_history"]] == [e["step"] for e in history]
+    assert read_json(out / "manifest.json", "test") == first | {"versions": first["versions"]}
+    assert (out / "checkpoint-5" / "prompt_contract.json").is_file()
+    for told in (read_json(out / "train_results.json", "test"), state["log_history"][-1]):
+        assert "train_loss" not in told and "train_runtime" in told
+    assert "train_loss" in history[-1]  # of a run that was not interrupted it is right
+
+
+def test_ended_early_and_killed_it_ends_there(done):
+    out = Path(done["output_dir"])
+    killed(out)
+    state = read_json(out / "checkpoint-5" / "trainer_state.json", "test")
+    state["global_step"] = 3  # stopped by early_stopping_steps, long before max_steps
+    state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"] = True
+    (out / "checkpoint-5").rename(out / "checkpoint-3")
+    write_json(out / "checkpoint-3" / "trainer_state.json", state)
+    whole = load_file(out / "checkpoint-3" / "model.safetensors")
+    train(CONFIG, done)
+    assert all(torch.equal(value, whole[name]) for name, value in load_file(out / "model.safetensors").items())
+    assert read_json(out / "trainer_state.json", "test")["global_step"] == 3
+
+
+def test_overwrite_output_dir_starts_anew_and_leaves_nothing_of_before(done):
+    out = Path(done["output_dir"])
+    train(CONFIG, {**done, "overwrite_output_dir": True, "max_steps": 1, "save_steps": 1})
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-1"]
+    assert read_json(out / "manifest.json", "test")["config"]["max_steps"] == 1
+
+
+def test_the_results_of_other_commands_are_never_trained_over(done, tmp_path):
+    write_json(tmp_path / "prepared" / "manifest.json", {"command": "add-sids"})
+    for overwrite in (False, True):
+        keys = {**done, "output_dir": str(tmp_path / "prepared"), "overwrite_output_dir": overwrite}
+        with pytest.raises(UserError, match="holds what add-sids wrote"):
+            is_to_run(keys, {})
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "model.safetensors").write_text("")
+    with pytest.raises(UserError, match="holds a model, and no checkpoint to go on from"):
+        is_to_run({**done, "output_dir": str(tmp_path / "foreign")}, {})
+
+
+def test_two_runs_do_not_write_into_one_folder(done):
+    killed(done["output_dir"])
+    with FileLock(Path(done["output_dir"]) / ".lock"), pytest.raises(UserError, match="another run writes into"):
+        train(CONFIG, done)
+
+
+def test_a_training_that_diverges_ends_with_one_message_and_no_model(done):
+    out = Path(done["output_dir"]).with_name("diverged")
+    wild = {**done, "output_dir": str(out), "learning_rate": 1e30, "save_steps": 500}
+    with pytest.raises(UserError, match=r"diverged: at step \d .* is nan.*smaller learning_rate \(it is 1e\+30\)"):
+        train(CONFIG, wild)
+    with pytest.raises(UserError, match="diverged: at step 2 its weights hold NaN or infinity"):  # and unlogged
+        train(CONFIG, {**wild, "logging_steps": 500, "save_steps": 2})
+    assert not list(out.rglob("*.safetensors")) and not (out / "trainer_state.json").exists()
+    assert read_json(out / "manifest.json", "test")["ended"] is False
+
+
+def test_two_kills_while_one_checkpoint_is_written_are_no_end(tmp_path):
+    for name in ("checkpoint-3", "unfinished-checkpoint-3"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    whole = tmp_path / "checkpoint-2"
+    write_json(whole / "trainer_state.json", {})
+    set_unfinished_aside(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["unfinished-checkpoint-2", "unfinished-checkpoint-3"]  # 2 has no weights
+    write_json(whole / "trainer_state.json", {})
+    (whole / "model.safetensors").touch()
+    set_unfinished_aside(tmp_path)
+    assert whole.is_dir()
+
+
+def test_every_key_that_is_free_is_one_of_llamafactorys_or_ours():
+    from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
+
+    known = {"no_cuda", "add_tokens_list", "base_cache"}
+    for part in (DataArguments, FinetuningArguments, ModelArguments, TrainingArguments):
+        known |= set(part.__dataclass_fields__)
+    assert not FREE - known
