@@ -1,6 +1,7 @@
 """What a result depended on: versions, config, data hashes, seed. One `manifest.json` beside every output."""
 
 import platform
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -80,7 +81,7 @@ def _inputs(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = re.sub(r"\b[0-9a-f]{64}\b", lambda found: found[0][:8], str(value))  # a hash says no more in full
     return text if len(text) <= 60 else text[:57] + "..."
 
 

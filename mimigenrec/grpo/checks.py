@@ -1,15 +1,19 @@
 """Settings that could not work, or would be ignored in silence: refused before any step, with what to change."""
 
 import inspect
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, get_scheduler
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_pt_utils import AcceleratorConfig
 from trl import GRPOConfig
 
 from mimigenrec.decoding.search import Support
@@ -30,17 +34,34 @@ CHOICES = {
     "importance_sampling_level": ("token", "sequence"),
 }
 
+# Settings that are maps, and whether a path of a JSON file may stand in their place.
+MAPS = {
+    "lr_scheduler_kwargs": False,
+    "model_init_kwargs": False,
+    "gradient_checkpointing_kwargs": False,
+    "liger_kernel_config": False,
+    "generation_kwargs": False,
+    "accelerator_config": True,
+    "fsdp_config": True,
+    "deepspeed": True,
+}
+
 # What validation gives.
 BEST = re.compile(r"(eval_)?(hr|ndcg)@(10|50)")
 
 
-def check_model(model: str) -> None:
-    """Raises UserError unless RL can start from it: the folder of a whole model, as SFT writes it."""
+def check_folder(model: str) -> None:
+    """Raises UserError for a name that is no folder: RL begins where SFT ended, and asks no hub."""
     if not is_folder(model, "--model"):
         raise UserError(
             f"--model {model} is no folder here. RL starts from the folder of an SFT checkpoint, with its "
             f"id2sid.json and prompt_contract.json: train one with mimigenrec sft, or download it first"
         )
+
+
+def check_model(model: str) -> None:
+    """Raises UserError unless RL can start from it: the folder of a whole model, as SFT writes it."""
+    check_folder(model)
     folder = Path(model)
     if (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -124,6 +145,49 @@ def check_spread(totals: Tensor, where: str = "") -> None:
             f"{where}the rewards of a group differ by more than float32 holds (their weighted sums lie "
             f"between {totals.min():.3g} and {totals.max():.3g}), so there are no advantages; make them smaller"
         )
+
+
+def check_maps(args) -> None:
+    """Raises UserError for a setting that holds keys and values, and is no such map: transformers would fail with the
+    bare error of whatever reads it first. A path of a JSON file is transformers' business."""
+    for name, may_be_path in MAPS.items():
+        value = getattr(args, name)
+        if isinstance(value, str) and may_be_path and not value.lstrip().startswith("{"):
+            continue
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError:
+                pass
+        if value is not None and not isinstance(value, dict):
+            raise UserError(f'--{name} is {value!r}; it must be a map of keys to values in JSON, such as {{"key": 1}}')
+        known = {one.name for one in fields(AcceleratorConfig)} if name == "accelerator_config" else value
+        if unknown := sorted(set(value or ()) - set(known or ())):
+            raise UserError(f"--{name} has the key {unknown[0]!r}; it takes {', '.join(sorted(known))}")
+
+
+def check_optimisation(args) -> None:
+    """Raises UserError for a schedule or settings of the optimizer that cannot be made; args: after its own checks."""
+    for part in (args.optim_args or "").replace(" ", "").split(","):
+        if part and part.count("=") != 1:
+            raise UserError(f"--optim_args has {part!r}; write key=value, several with commas between them")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], args.learning_rate)
+    settings = args.lr_scheduler_kwargs or {}
+    try:
+        get_scheduler(args.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=dict(settings))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"--lr_scheduler_type {args.lr_scheduler_type.value} with --lr_scheduler_kwargs {settings} cannot be "
+            f"made: {error}"
+        ) from error
+    dtype = (args.model_init_kwargs or {}).get("dtype")
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UserError(f"--model_init_kwargs: dtype is {dtype!r}; choose auto, float32, bfloat16 or float16")
+    for name in args.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(
+                f"--report_to has {name!r}; choose from none, {', '.join(sorted(INTEGRATION_TO_CALLBACK))}"
+            )
 
 
 def check_choices(args) -> None:

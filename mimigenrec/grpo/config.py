@@ -22,7 +22,14 @@ from trl import GRPOConfig
 from mimigenrec.cli import arg, check_range
 from mimigenrec.errors import UserError
 from mimigenrec.extras import need, need_reporters
-from mimigenrec.grpo.checks import check_best_metric, check_choices, check_remedies, check_whole_groups
+from mimigenrec.grpo.checks import (
+    check_best_metric,
+    check_choices,
+    check_maps,
+    check_optimisation,
+    check_remedies,
+    check_whole_groups,
+)
 
 # Of the numbers that are TRL's and transformers': outside of these they would be refused late, below a traceback, or
 # train on nothing without a word. All others must be finite.
@@ -121,6 +128,7 @@ class RLConfig(GRPOConfig):
             check_range(f"--{one.name}", getattr(self, one.name), **bounds)
         if self.max_steps == 0:
             raise UserError("--max_steps is 0; give a number of steps, or -1 to train num_train_epochs")
+        check_maps(self)
         if self.per_device_eval_batch_size is None:
             self.per_device_eval_batch_size = self.num_generations
         if self.bf16 is None and not self.fp16:
@@ -139,6 +147,7 @@ class RLConfig(GRPOConfig):
         if measure_first is None:
             self.eval_on_start = self.eval_strategy != "no"
         check_choices(self)
+        check_optimisation(self)
         check_best_metric(self)
         check_remedies(self)
         for name in ("use_liger_loss", "use_liger_kernel"):

@@ -20,7 +20,7 @@ from mimigenrec.contract import choose_support, load_tokenizer, prompt_ids, read
 from mimigenrec.decoding.model import load_model
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.grpo.checks import check_group_size, check_model, check_spread
+from mimigenrec.grpo.checks import check_folder, check_group_size, check_spread
 from mimigenrec.grpo.load_reward import check_weights, checked, load_rewards
 from mimigenrec.grpo.rollout import Rollout, roll_out
 from mimigenrec.grpo.train import checked_contract, data_folders, find_index, read_rows
@@ -47,10 +47,11 @@ class PreviewConfig:
     max_prompt_length: int = arg("longest prompt allowed, in tokens", default=512, least=1)
     batch_size: int = arg("prompts in one search", default=8, least=1)
     seed: int = arg("which rows, which draws", default=42, least=0, most=2**32 - 1)
+    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
 
 
 def main(config: PreviewConfig) -> None:
-    check_model(config.model)
+    check_folder(config.model)
     set_seed(config.seed)
     G = config.num_generations
     rl, folder = data_folders(config.data)
@@ -68,7 +69,7 @@ def main(config: PreviewConfig) -> None:
     targets = {join_sid(sid) for sid in sids.values()}
     rows = read_rows(rl / "train.json", targets, index, tokenizer, config.max_prompt_length)
     rows = random.Random(config.seed).sample(rows, min(config.groups, len(rows)))
-    model = load_model(config.model).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(config.model, base=config.base).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = prompt_ids(tokenizer, [row["prompt"] for row in rows])
     sampling = {"temperature": config.temperature, "top_k": 0}
     groups = roll_out(model, tokenizer, trie, prompts, G, config.rollout, support, sampling, config.batch_size)

@@ -328,9 +328,7 @@ def as_dataset(rows: list[dict[str, Any]], path: Path) -> Dataset:
     try:
         return Dataset.from_list(rows)
     except (ArrowException, OverflowError) as error:
-        raise UserError(
-            f"{path}: a column does not hold values of one type ({error}); build the data again"
-        ) from error
+        raise UserError(f"{path}: a column holds values of several types ({error}); build the data again") from error
 
 
 def latest(rows: list[dict[str, Any]], count: int, path: Path) -> list[dict[str, Any]]:
@@ -387,6 +385,9 @@ def summary(history: list[dict], args) -> str:
     drop = args.stop_hr50_drop
     evals = [entry for entry in history if "eval_ndcg@10" in entry]
     lines = [f"saved to {args.output_dir}"]
+    silent = [entry["groups_without_signal_share"] for entry in history if "groups_without_signal_share" in entry]
+    if silent and min(silent) == 1 and not args.ce_coef:
+        lines.append("no group had a signal at any logged step: rewards taught nothing (docs/rl.md says what helps)")
     if evals:
         kept = [entry for entry in evals if drop is None or not breaks(entry[HR], history, drop)]
         best = max(kept, key=lambda entry: entry["eval_ndcg@10"])

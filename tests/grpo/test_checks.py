@@ -72,6 +72,16 @@ KEPT = {name: value for name, value in STOP.items() if name != "stop_hr50_drop"}
             {"importance_sampling_level": "word"},
             "--importance_sampling_level is 'word'; choose one of token, sequence",
         ),
+        ({"lr_scheduler_kwargs": '{"a"'}, """--lr_scheduler_kwargs is '{"a"'; it must be a map of keys to values"""),
+        ({"model_init_kwargs": [1]}, r"--model_init_kwargs is \[1\]; it must be a map of keys to values"),
+        ({"model_init_kwargs": {"dtype": "float31"}}, "--model_init_kwargs: dtype is 'float31'; choose auto"),
+        ({"accelerator_config": {"split": 1}}, "--accelerator_config has the key 'split'; it takes dispatch_batches"),
+        (
+            {"lr_scheduler_type": "cosine_with_min_lr"},
+            "cosine_with_min_lr with --lr_scheduler_kwargs .* One of min_lr",
+        ),
+        ({"optim_args": "fused"}, "--optim_args has 'fused'; write key=value"),
+        ({"report_to": "telegram"}, "--report_to has 'telegram'; choose from none, .*tensorboard"),
         (KEPT | {"metric_for_best_model": None}, "--metric_for_best_model is 'loss', which validation does not give"),
         (KEPT | {"greater_is_better": False}, "--greater_is_better is false: of HR and NDCG the lowest is the worst"),
         (
