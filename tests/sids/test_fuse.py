@@ -120,6 +120,12 @@ def test_a_finished_fusion_does_nothing_and_another_one_replaces_it_only_when_to
     assert np.load(two_sources["output"]).shape == (9, 3)
 
 
+def test_a_source_is_never_the_output(two_sources):
+    two_sources["output"] = two_sources["vectors"][0]
+    with pytest.raises(ValueError, match="C.emb-a.npy is one of --vectors"):
+        fuse.main(fuse.FuseConfig(**two_sources, overwrite=True))
+
+
 @pytest.mark.parametrize(
     "flags", ["--weights 0 0", "--weights nan 1", "--weights -1 1", "--weights inf 1", "--dims 0 0"]
 )

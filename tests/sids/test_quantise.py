@@ -115,6 +115,16 @@ def test_an_index_that_the_command_did_not_write_stays(shop, vectors):
     assert shop.with_name("C.index.json").read_text() == '{"0": ["<a_0>"]}'
 
 
+def test_sids_that_cannot_be_stop_before_anything_is_trained(shop, vectors, monkeypatch):
+    monkeypatch.setattr("mimigenrec.sids.rqkmeans.fit", None)
+    with pytest.raises(ValueError, match="extra adds a level to 8"):
+        run(shop, vectors, sizes=[2] * 8, collisions="extra", method="rqvae")
+    with pytest.raises(ValueError, match=r"24 items cannot have SIDs of their own with sizes \[4, 5\]"):
+        run(shop, vectors, sizes=[4, 5], collisions="reassign", method="rqvae")
+    with pytest.raises(ValueError, match="23 items cannot"):
+        run(shop, vectors, sizes=[2, 11], collisions="reassign", merge_same_text=True, method="rqvae")
+
+
 def test_one_vector_for_all_items_is_refused(shop, tmp_path):
     np.save(tmp_path / "one.npy", np.ones((24, 3)))
     with pytest.raises(ValueError, match="one and the same vector for all 24 items"):
