@@ -7,7 +7,8 @@
 # data/amazon18/ of the repository; if RAW is set, it looks in that folder alone. If a folder holds both forms, the
 # script takes .json.gz, because a packed file that was cut short is noticed.
 # OUTPUT is the folder to write; its default is data/Amazon18 of the repository. SINCE and UNTIL (UTC, UNTIL not
-# included) replace the window. Categories other than MIMIGenRec's three get October 2016 to October 2018.
+# included) replace the window. Categories other than MIMIGenRec's three get October 2016 to October 2018. OVERWRITE=1
+# replaces what other files, windows or settings made; without it the script stops there and shows what differs.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "$0")/.."
@@ -55,5 +56,5 @@ for category in "$@"; do
     "user_k": 5, "item_k": 5, "max_title_words": 20}' "$(raw_file "${category}_5" "$category")" \
     "$(raw_file "meta_$category" "$category")" "${SINCE:-$since}" "${UNTIL:-2018-11}")
   mimigenrec prepare --config "${CONFIG:-examples/prepare/amazon18.yaml}" --category "$category" \
-    --output_dir "${OUTPUT:-data/Amazon18}" --interactions "$interactions"
+    --output_dir "${OUTPUT:-data/Amazon18}" --interactions "$interactions" ${OVERWRITE:+--overwrite true}
 done

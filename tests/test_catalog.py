@@ -1,7 +1,14 @@
+import json
+import shutil
+
+import numpy as np
 import pytest
 
 from mimigenrec.catalog import Catalog, check_same_catalogue, id_order, load_catalog, texts_of_one_sid, write_items
+from mimigenrec.errors import UserError
+from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.tokens import write_index
+from mimigenrec.sids.vectors import read_vectors
 
 
 def test_items_of_a_sid_come_by_popularity_then_by_id(toy):
@@ -20,6 +27,51 @@ def test_a_catalogue_comes_back_as_written(tmp_path, toy):
     again = load_catalog(tmp_path)
     assert (again.sids, again.titles, again.descriptions) == (toy.sids, toy.titles, toy.descriptions)
     assert again.popularity == toy.popularity
+
+
+def test_every_item_is_listed_and_comes_back_those_without_text_and_sid_too(tmp_path):
+    catalog = Catalog(
+        {"5": ("<a>",), "0": ("<b>",)}, {"7": "title"}, {"2": "description"}, known={"10", "9", "x", "5"}
+    )
+    write_index(tmp_path / "id2sid.json", catalog.sids)
+    write_items(tmp_path / "items.json", catalog)
+    again = load_catalog(tmp_path)
+    assert catalog.items == again.items == ["5", "0", "7", "2", "9", "10", "x"]
+    assert (again.titles, again.descriptions) == (catalog.titles, catalog.descriptions)
+
+
+def test_vectors_of_all_items_fit_the_items_of_a_data_folder(tmp_path, raw_toy):
+    """item.json has one item of which nothing is known and that no SID names."""
+    from mimigenrec.tasks.build import BuildConfig, main
+
+    folder = tmp_path / "raw" / "toy"
+    shutil.copytree(raw_toy / "toy", folder)
+    items = json.loads((folder / "toy.item.json").read_text()) | {"99": {"title": "", "description": ""}}
+    (folder / "toy.item.json").write_text(json.dumps(items))
+    main(BuildConfig(data_dir=tmp_path / "raw", category="toy", output_dir=tmp_path / "data"))
+    np.save(tmp_path / "v.npy", np.ones((len(items), 2)))
+    known = sorted(load_catalog(tmp_path / "data").items, key=id_order)
+    assert known == list(read_item_texts(folder / "toy.item.json", "{title}")) and "99" in known
+    assert len(read_vectors(tmp_path / "v.npy", known)) == len(items)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "must hold a map"),
+        ('{"0": "a title"}', "item '0' needs a map"),
+        ('{"0": {"title": ["a"]}}', "title of item '0' is"),
+        ('{"0": {"description": 3}}', "description of item '0' is 3"),
+        ('{"0": {"popularity": "many"}}', "popularity of item '0' is 'many'"),
+        ('{"0": {}, "0": {}}', "holds the key '0' twice"),
+        ('{"0": {}', "is not JSON"),
+    ],
+)
+def test_items_json_of_another_shape_is_one_message(tmp_path, toy, content, message):
+    write_index(tmp_path / "id2sid.json", toy.sids)
+    (tmp_path / "items.json").write_text(content)
+    with pytest.raises(UserError, match=f"items.json.*{message}"):
+        load_catalog(tmp_path)
 
 
 def test_a_folder_without_items_json_gives_sids_alone(tmp_path, toy):

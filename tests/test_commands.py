@@ -69,7 +69,7 @@ STAGES = {
     "SIDs": Stage(
         "bash rq/rqvae.sh; bash rq/generate_indices.sh",
         f"mimigenrec quantise --items {RAW}.item.json --vectors {RAW}.emb-qwen-td.npy --output {RAW}.index.json "
-        "--method rqkmeans --sizes 16 16 16",
+        "--method rqkmeans --sizes 16 16 16 --overwrite",  # in place of the index that the line above made
         (f"{RAW}.index.json",),
         ("sids/test_quantise.py::test_every_method_writes_an_index_codebooks_and_a_manifest",),
     ),

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from mimigenrec.catalog import Catalog
+from mimigenrec import sid_assign
+from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import recommend
 from mimigenrec.decoding.trie import SidTrie
@@ -111,7 +112,7 @@ def test_new_items_have_no_tokens_the_model_does_not_know(catalogue, fitted):
     allowed = sorted({sid_to_codes(sid)[0] for sid in old.values()})
     for item, vector in zip(NEW, vectors[100:], strict=True):
         assert sid_to_codes(sids[item])[0] == allowed[((first[allowed] - vector) ** 2).sum(1).argmin()]
-    anew = run(catalogue, remove=None, new_tokens=True)
+    anew = run(catalogue, remove=None, new_tokens=True, overwrite=True)
     report = json.loads(catalogue["output"].with_suffix(".assigned.json").read_text())
     assert report["new_tokens"] and {t for i in NEW for t in anew[i]} - known == set(report["new_tokens"])
 
@@ -123,7 +124,8 @@ def test_tokens_of_the_model_that_the_index_does_not_use_may_be_given(catalogue,
     write_index(catalogue["index"], {"0": old["0"]})
     sids = run(catalogue, remove=None, tokens=tmp_path / "new_tokens.json")
     write_index(catalogue["index"], old)
-    assert {item: sids[item] for item in NEW} == {item: run(catalogue, remove=None)[item] for item in NEW}
+    again = run(catalogue, remove=None, overwrite=True)
+    assert {item: sids[item] for item in NEW} == {item: again[item] for item in NEW}
 
 
 def test_reassign_gives_new_items_sids_that_nobody_has(catalogue, fitted, tmp_path):
@@ -131,7 +133,7 @@ def test_reassign_gives_new_items_sids_that_nobody_has(catalogue, fitted, tmp_pa
     write_vectors(tmp_path / "same.npy", vectors[:10], NEW, model="x", normalised=False)  # as ten old items
     sids = run(catalogue, remove=None, vectors=tmp_path / "same.npy", collisions="reassign")
     assert len({sids[item] for item in NEW} - {sids[item] for item in OLD}) == 10
-    shared = run(catalogue, remove=None, vectors=tmp_path / "same.npy")
+    shared = run(catalogue, remove=None, vectors=tmp_path / "same.npy", overwrite=True)
     assert [shared[item] for item in NEW] == [shared[item] for item in OLD[:10]]
 
 
@@ -154,7 +156,7 @@ def test_in_an_index_with_an_extra_level_new_items_take_the_next_number(catalogu
     sids = run(catalogue, remove=None, vectors=tmp_path / "same.npy")
     assert sids["100"] == (*read_index(catalogue["index"])["1"][:3], "<d_1>")
     assert len({sids[item] for item in NEW}) == 10 and {sids[item][3] for item in NEW} <= {"<d_0>", "<d_1>"}
-    more = run(catalogue, remove=None, vectors=tmp_path / "same.npy", new_tokens=True)
+    more = run(catalogue, remove=None, vectors=tmp_path / "same.npy", new_tokens=True, overwrite=True)
     assert [more[item][3] for item in NEW] == [f"<d_{number}>" for number in range(1, 11)]
 
 
@@ -194,3 +196,122 @@ def test_a_full_catalogue_says_what_would_make_room(catalogue, fitted, tmp_path)
     write_index(catalogue["index"], {"0": ("<a_0>", "<b_0>", "<c_0>")})
     with pytest.raises(ValueError, match="no SID is free for new item '100'"):
         run(catalogue, remove=None, collisions="reassign")
+
+
+def files_of(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_finished_run_does_nothing_and_another_one_replaces_it_only_when_told_to(catalogue, tmp_path, capsys):
+    run(catalogue)
+    before = files_of(tmp_path)
+    capsys.readouterr()
+    run(catalogue)
+    assert "new.index.json is finished: nothing to do; --overwrite starts anew" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="collisions: leave then, reassign now.*--overwrite"):
+        run(catalogue, collisions="reassign")
+    assert files_of(tmp_path) == before
+    run(catalogue, collisions="reassign", overwrite=True)
+    write_index(catalogue["output"], {"0": ("<a_0>",)})
+    with pytest.raises(ValueError, match="new.index.json is not as this command wrote it"):
+        run(catalogue, collisions="reassign")
+    catalogue["output"].with_suffix(".assigned.json").unlink()
+    with pytest.raises(ValueError, match="nothing says that this command wrote it"):
+        run(catalogue)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("behind", ["items", "record", "index"])
+def test_a_run_in_place_that_was_killed_goes_on_and_a_finished_one_does_nothing(
+    behind, catalogue, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    old = read_index(catalogue["index"])
+    write_index(folder / "id2sid.json", old)
+    write_items(folder / "items.json", Catalog(old, {item: f"old {item}" for item in OLD}, known=[*OLD, "bare"]))
+    here = {"index": folder / "id2sid.json", "output": folder / "id2sid.json", "collisions": "reassign"}
+    wanted = run(catalogue, collisions="reassign")
+    step = {"items": "write_texts", "record": "write_json", "index": "write_index"}[behind]
+    whole = getattr(sid_assign, step)
+
+    def killed(*args):
+        whole(*args)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(sid_assign, step, killed)
+        run(catalogue, **here)
+    assert run(catalogue, **here) == wanted
+    before = files_of(folder)
+    capsys.readouterr()
+    assert run(catalogue, **here) == wanted and files_of(folder) == before
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    known = load_catalog(folder)
+    assert set(known.items) == {*OLD, "bare", *NEW} - set(GONE) and known.titles["100"] == "new 100"
+
+
+def test_a_second_batch_in_place_goes_on_from_the_first(catalogue, fitted, tmp_path):
+    here = {"output": catalogue["index"], "remove": None, "new_tokens": True}
+    first = run(catalogue, **here)
+    items = items_file(tmp_path / "more.json", {"500": "one more"})
+    write_vectors(tmp_path / "more.emb.npy", fitted[2][:1], ["500"], model="x", normalised=False)
+    assert run(catalogue, **here | {"items": items, "vectors": tmp_path / "more.emb.npy"}) == first | {
+        "500": first["0"]
+    }
+
+
+def test_items_and_vectors_of_one_name_are_taken(catalogue, fitted, tmp_path):
+    items = items_file(tmp_path / "n.json", {item: f"new {item}" for item in NEW})
+    np.save(tmp_path / "n.npy", fitted[2][100:])
+    wanted = run(catalogue)
+    assert run(catalogue, items=items, vectors=tmp_path / "n.npy", overwrite=True) == wanted
+
+
+def test_items_without_a_sid_keep_their_texts(catalogue, tmp_path):
+    old = read_index(catalogue["index"])
+    write_index(tmp_path / "id2sid.json", old)
+    write_items(tmp_path / "items.json", Catalog(old, {"nosid": "a title"}, known=["bare"]))
+    run(catalogue, index=tmp_path / "id2sid.json", output=tmp_path / "id2sid.json")
+    known = load_catalog(tmp_path)
+    assert known.titles["nosid"] == "a title" and "bare" in known.items and "3" not in known.items
+
+
+def test_a_line_of_removed_items_ends_at_its_end_only(catalogue, tmp_path):
+    (tmp_path / "gone.txt").write_text("3\u202814\n")
+    with pytest.raises(ValueError, match="gone.txt, line 1"):
+        run(catalogue)
+    (tmp_path / "gone.txt").write_bytes(b"\xff\xfe3\x00")
+    with pytest.raises(ValueError, match="UTF-16"):
+        run(catalogue)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"level.1": np.full((8, 8), np.nan, np.float32)}, "64 of 64 numbers of level.1 are NaN"),
+        ({"level.1": np.ones((8, 5), np.float32)}, "its arrays do not fit together"),
+        ({"level.1": np.ones(8, np.float32)}, "its arrays do not fit together"),
+        ({"level.1": np.ones((8, 8), np.int32)}, "numbers of level.1 are NaN, infinite or no fractions"),
+        ({"level.7": np.ones((8, 8), np.float32)}, "no codebooks"),
+        ({"level.x": np.ones((8, 8), np.float32)}, "no codebooks"),
+        ({"mean": np.ones(8, np.float32)}, "its arrays do not fit together"),
+        ({"encoder.0.weight": np.ones((8, 8), np.float32)}, "its arrays do not fit together"),
+        ("{", "is not JSON"),
+        ("[1]", "no codebooks"),
+        ('{"method": 3}', "no codebooks"),
+    ],
+)
+def test_codebooks_that_cannot_give_sids_are_refused(catalogue, change, message):
+    from safetensors.numpy import load_file, save_file
+
+    path = catalogue["codebooks"]
+    arrays = load_file(path)
+    about = change if isinstance(change, str) else '{"method": "rqkmeans"}'
+    save_file(arrays | (change if isinstance(change, dict) else {}), path, {"about": about})
+    with pytest.raises(ValueError, match=f"C.codebooks-rqkmeans.safetensors.*{message}"):
+        run(catalogue)
+    assert not catalogue["output"].exists()

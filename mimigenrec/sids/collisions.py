@@ -56,11 +56,7 @@ def count_in_sid(codes: np.ndarray) -> np.ndarray:
 
 def reassign(codes: np.ndarray, codebooks: Codebooks, vectors: np.ndarray) -> np.ndarray:
     """Moves every item whose SID an earlier one has, in row order, to the first free SID of `near_sids`."""
-    if np.prod([float(size) for size in codebooks.sizes]) < len(codes):
-        raise UserError(
-            f"{len(codes)} items cannot have SIDs of their own with sizes {codebooks.sizes}; give more levels or "
-            f"larger --sizes"
-        )
+    check_enough(codebooks.sizes, len(codes))
     codes = codes.copy()
     taken = set(map(tuple, codes.tolist()))
     for row in np.flatnonzero(count_in_sid(codes)):
@@ -69,6 +65,14 @@ def reassign(codes: np.ndarray, codebooks: Codebooks, vectors: np.ndarray) -> np
         taken.add(sid)
         codes[row] = sid
     return codes
+
+
+def check_enough(sizes: Sequence[int], items: int) -> None:
+    """Raises UserError if there are fewer SIDs than items."""
+    if np.prod([float(size) for size in sizes]) < items:
+        raise UserError(
+            f"{items} items cannot have SIDs of their own with sizes {list(sizes)}; give more levels or larger --sizes"
+        )
 
 
 def near_sids(encoded: np.ndarray, levels: Sequence[np.ndarray], own: Code) -> Iterator[Code]:

@@ -32,6 +32,10 @@ def transformer(folder: str, pooling: str, prompt: str, max_tokens: int, batch_s
     tokenizer, model = _load(folder, dtype)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise UserError(
+            f"the tokenizer of {folder} has neither a pad nor an eos token, so texts of different lengths fit no batch"
+        )
     longest = getattr(model.config, "max_position_embeddings", None) or 0
     if 0 < longest < max_tokens:
         raise UserError(
@@ -42,7 +46,7 @@ def transformer(folder: str, pooling: str, prompt: str, max_tokens: int, batch_s
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> np.ndarray:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # texts of one length pad least
-        vectors = [np.empty(0)] * len(texts)
+        vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)  # of a text without a token they stay
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = tokenizer(
@@ -52,11 +56,12 @@ def transformer(folder: str, pooling: str, prompt: str, max_tokens: int, batch_s
                 max_length=max_tokens,
                 return_tensors="pt",
             ).to(device)
-            hidden = model(**batch).last_hidden_state.float()
-            pooled = pool(hidden, batch["attention_mask"], pooling).cpu().numpy()
-            for row, vector in zip(rows, pooled, strict=True):
-                vectors[row] = vector
-        return np.stack(vectors)
+            there = batch["attention_mask"].any(1)
+            if there.any():
+                hidden = model(**batch).last_hidden_state.float()
+                pooled = pool(hidden, batch["attention_mask"], pooling)
+                vectors[rows] = pooled.masked_fill(~there[:, None], 0).cpu().numpy()
+        return vectors
 
     return encode
 

@@ -46,6 +46,8 @@ def main(config: FuseConfig) -> None:
     for name, values in (("weights", config.weights), ("dims", config.dims)):
         if values is not None and len(values) != count:
             raise UserError(f"--{name} has {len(values)} values for {count} files in --vectors; give one for each")
+    if config.output.resolve() in {path.resolve() for path in config.vectors}:
+        raise UserError(f"--output {config.output} is one of --vectors, which it would replace; give it another name")
     named = {**vars(config), "vectors": ["/".join(path.parts[-2:]) for path in config.vectors]}  # their order counts
     manifest = make_manifest(named, [config.items, *config.vectors], None)
     if is_finished(config.output, manifest, FREE, config.overwrite):

@@ -27,12 +27,12 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.manifest import check_same_run, installed, make_manifest
-from mimigenrec.sids.collisions import Collisions, resolve, same_text
+from mimigenrec.sids.collisions import Collisions, check_enough, resolve, same_text
 from mimigenrec.sids.embed import TEMPLATE
 from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.kmeans import Backend
 from mimigenrec.sids.quantiser import Codebooks, assign, check_sizes, error_by_level
-from mimigenrec.sids.tokens import codes_to_sids, write_index
+from mimigenrec.sids.tokens import MAX_LEVELS, codes_to_sids, write_index
 from mimigenrec.sids.training import Training
 from mimigenrec.sids.vectors import read_about, read_vectors
 
@@ -68,7 +68,7 @@ class QuantiseConfig:
         default="leave",
     )
     merge_same_text: bool = arg("items of identical text share a SID on purpose", default=False)
-    seed: int = arg("random seed of k-means, weights and order", default=42, least=0, most=2**32 - 1)
+    seed: int = arg("random seed of k-means, weights and order", default=42, least=0, most=2 * 10**9)  # faiss': int32
     overwrite: bool = arg("replace SIDs of other settings or vectors, or those of a finished run", default=False)
 
 
@@ -76,8 +76,10 @@ def main(config: QuantiseConfig, training: Training) -> None:
     prefix = name_prefix(config.output)
     texts = read_item_texts(config.items, TEMPLATE.replace("\\n", "\n"))
     items = list(texts)
+    owner = same_text(list(texts.values())) if config.merge_same_text else np.arange(len(items))
     if config.method != "item_tokens":
         check_sizes(config.sizes, len(items))
+        check_room(config, len(np.unique(owner)))
     fit = import_module(f"mimigenrec.sids.{config.method}").fit
     trained = {"training": asdict(training)} if "training" in inspect.signature(fit).parameters else {}
     manifest = make_manifest(config, [config.items, config.vectors], config.seed, **trained)
@@ -93,7 +95,6 @@ def main(config: QuantiseConfig, training: Training) -> None:
     codebooks, raw = fit(vectors, config.sizes, config.seed, **asked(fit, config, training, state, curve))
     seconds = time.perf_counter() - began
     codebooks.check(f"the codebooks of {config.method}", "take other settings or vectors")
-    owner = same_text(list(texts.values())) if config.merge_same_text else None
     codes = resolve(config.collisions, raw, codebooks, vectors, owner)
 
     source = read_about(config.vectors)
@@ -108,7 +109,7 @@ def main(config: QuantiseConfig, training: Training) -> None:
         "before": shared_sids(raw),
         "after": shared_sids(codes),
         "items_moved": int((raw != codes[:, : raw.shape[1]]).any(1).sum()),
-        "items_merged": int((owner != np.arange(len(owner))).sum()) if owner is not None else 0,
+        "items_merged": int((owner != np.arange(len(owner))).sum()),
     }
     config.output.unlink(missing_ok=True)
     about.unlink(missing_ok=True)
@@ -146,6 +147,14 @@ def run_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "config": {name: value for name, value in config.items() if name not in FREE},
         "inputs": {"/".join(Path(path).parts[-2:]): hashed for path, hashed in inputs.items()},
     }
+
+
+def check_room(config: QuantiseConfig, items: int) -> None:
+    """Raises UserError, before anything is trained, if the SIDs cannot be what --collisions wants of so many items."""
+    if config.collisions == "extra" and len(config.sizes) == MAX_LEVELS:
+        raise UserError(f"--collisions extra adds a level to {MAX_LEVELS}, and a SID has no more; give fewer --sizes")
+    if config.collisions == "reassign":
+        check_enough(config.sizes, items)
 
 
 def check_differ(config: QuantiseConfig, vectors: np.ndarray) -> None:

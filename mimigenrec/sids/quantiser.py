@@ -104,7 +104,8 @@ class Codebooks:
             width = encode(self, np.zeros((1, self.dim), np.float32)).shape[1]
         except (KeyError, ValueError, IndexError):  # an array is missing, or of another shape
             return False
-        return all(level.shape[1] == width for level in self.levels)
+        used = 2 if "rotation" in self.encoder else 2 * sum(name.endswith(".weight") for name in self.encoder)
+        return len(self.encoder) == used and all(level.shape[1] == width for level in self.levels)
 
 
 def encode(codebooks: Codebooks, vectors: np.ndarray) -> np.ndarray:

@@ -150,7 +150,7 @@ def _run(method, vectors: np.ndarray, sizes, seed: int, backend: Backend, traini
     """What the training depends on, in the form of a manifest."""
     settings = {"method": method, "sizes": list(sizes), "seed": seed, "backend": backend, **asdict(training)}
     content = hashlib.sha256(np.ascontiguousarray(vectors)).hexdigest()
-    return {"config": {**settings, "torch": torch.__version__}, "inputs": {"vectors": content}}
+    return {"config": {**settings, "torch": str(torch.__version__)}, "inputs": {"vectors": content}}
 
 
 def _save(path: Path, run: Mapping, epoch: int, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
@@ -177,7 +177,18 @@ def _load(path: Path | None, run: Mapping, model: Autoencoder, optimizer, device
         optimizer.load_state_dict(content["optimizer"])
     except UserError:
         raise
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, UnpicklingError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        UnpicklingError,
+    ) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the system's own: no permission, for example
         raise UserError(f"{path} is damaged, or by an earlier version; delete it to train from the start") from error
     log.info("going on after epoch %d, from %s", epoch, path)
     return epoch

@@ -138,8 +138,9 @@ def check_vectors(vectors: np.ndarray, items: Sequence[str], name: str | Path, f
             lengths = np.sqrt(np.einsum("nd,nd->n", chunk, chunk))
         if (lengths > LONGEST).any():
             row = int(np.argmax(lengths > LONGEST))
+            largest = np.abs(chunk[row]).max()
             raise UserError(
-                f"{name}, row {first + start + row} (item {items[start + row]!r}) holds {np.abs(chunk[row]).max():.3g}, "
+                f"{name}, row {first + start + row} (item {items[start + row]!r}) holds {largest:.3g}, "
                 f"whose square is too large for 32-bit numbers; scale the vectors down, to length 1 for example"
             )
         longest = max(longest, float(lengths.max(initial=0.0)))

@@ -126,6 +126,12 @@ def test_windows_are_those_of_the_category_or_of_the_variables(process, reposito
     assert (flags["interactions"]["since"], flags["interactions"]["until"]) == ("2015", "2016-05")
 
 
+def test_what_other_windows_made_is_replaced_only_when_told_to(process, repository):
+    put(repository / "data", "Gift_Cards_5.json", "meta_Gift_Cards.json")
+    assert [call.get("overwrite") for call in calls(process())] == [None]
+    assert [call.get("overwrite") for call in calls(process(OVERWRITE=1))] == ["true"]
+
+
 def test_a_missing_file_stops_before_any_category_and_says_where_it_looked(process, repository):
     put(repository / "data", *(f"{name}.json" for name in TOYS))
     done = process("Toys_and_Games", "Office_Products")

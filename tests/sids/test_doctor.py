@@ -163,12 +163,12 @@ NAMES = [
 @pytest.mark.parametrize("names", NAMES, ids=["counted", "gaps", "names"])
 def test_an_item_is_judged_by_its_own_vector_whatever_its_id(names, tmp_path):
     files, sids = of_named_items(tmp_path, names, {name: place % 3 for place, name in enumerate(names)})
-    flags = ("--neighbours", "3")
+    flags = ("--neighbours", "2")
     assert run(tmp_path / "out", files, *flags)["figures"]["neighbours.level1.share"] == 1
-    write_index(files["index"], {name: sids[name] for place, name in enumerate(names) if place not in (0, 3)})
+    write_index(files["index"], {name: sids[name] for place, name in enumerate(names) if place not in (0, 4)})
     assert (
         run(tmp_path / "out", files, *flags)["figures"]["neighbours.level1.share"] == 1
-    )  # of ten items, two to a cell
+    )  # each has two of its kind left
 
 
 def test_vectors_of_other_items_or_without_their_items_are_refused(tmp_path):

@@ -223,6 +223,13 @@ def test_a_hugging_face_encoder_gives_what_each_text_gives_alone(pooling, tiny_e
         np.testing.assert_allclose(vectors[row], expected.numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_a_text_without_a_token_has_a_vector_of_zeros(batch_size, tiny_encoder, tmp_path):
+    settings = {"encoder": "hf", "model": str(tiny_encoder[0]), "pooling": "last", "batch_size": batch_size}
+    vectors = run(items_file(tmp_path / "x.json", {"0": "", "1": "a lamp", "2": ""}), tmp_path / "v.npy", **settings)
+    assert [bool(row.any()) for row in vectors] == [False, True, False]
+
+
 def test_a_model_that_is_not_whole_is_refused(tiny_encoder, shop, tmp_path):
     folder, model, _ = tiny_encoder
     weights = folder / "model.safetensors"

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mimigenrec.cli import parse
 from mimigenrec.interactions.inter_file import History, write_inter
 from mimigenrec.sids import collaborative, fuse
 from mimigenrec.sids.collaborative import AlsConfig, train_pairs
@@ -88,6 +89,78 @@ def test_the_command_joins_files_and_names_its_sources(tmp_path):
     assert read_about(tmp_path / "C.emb-ab.npy")["model"] == "1 * a + 0.5 * b"
     with pytest.raises(ValueError, match="--weights has 1 values for 2 files"):
         fuse.main(fuse.FuseConfig(weights=[1], **settings))
+
+
+@pytest.fixture
+def two_sources(tmp_path):
+    """Settings of fuse for two sources of nine items."""
+    items = items_file(tmp_path / "C.item.json", {str(i): "x" for i in range(9)})
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / "C.emb-a.npy", tmp_path / "C.emb-b.npy"]
+    for path, name in zip(paths, "ab", strict=True):
+        write_vectors(path, rng.normal(size=(9, 3)), [str(i) for i in range(9)], model=name, normalised=False)
+    return {"items": items, "vectors": paths, "output": tmp_path / "C.emb-ab.npy"}
+
+
+def test_a_finished_fusion_does_nothing_and_another_one_replaces_it_only_when_told_to(two_sources, capsys):
+    fuse.main(fuse.FuseConfig(**two_sources))
+    before = np.load(two_sources["output"])
+    capsys.readouterr()
+    fuse.main(fuse.FuseConfig(**two_sources))
+    assert "C.emb-ab.npy is finished: nothing to do" in capsys.readouterr().out
+    for other, what in (
+        ({"weights": [1, 2.0]}, "weights"),
+        ({"dims": [1, 2]}, "dims"),
+        ({"vectors": two_sources["vectors"][::-1]}, "vectors"),  # the columns would stand in another order
+    ):
+        with pytest.raises(ValueError, match=f"other settings or data .*{what}: .* then.*--overwrite"):
+            fuse.main(fuse.FuseConfig(**two_sources | other))
+    np.testing.assert_array_equal(np.load(two_sources["output"]), before)
+    fuse.main(fuse.FuseConfig(**two_sources, dims=[1, 2], overwrite=True))
+    assert np.load(two_sources["output"]).shape == (9, 3)
+
+
+def test_a_source_is_never_the_output(two_sources):
+    two_sources["output"] = two_sources["vectors"][0]
+    with pytest.raises(ValueError, match="C.emb-a.npy is one of --vectors"):
+        fuse.main(fuse.FuseConfig(**two_sources, overwrite=True))
+
+
+@pytest.mark.parametrize(
+    "flags", ["--weights 0 0", "--weights nan 1", "--weights -1 1", "--weights inf 1", "--dims 0 0"]
+)
+def test_weights_and_dims_out_of_their_range_are_refused(flags, capsys):
+    with pytest.raises(SystemExit):
+        parse(fuse.FuseConfig, argv=[*"--items a --output b.npy --vectors c d".split(), *flags.split()])
+    assert "it must be at least" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--dim 0", "--iterations -1", "--alpha -40", "--alpha 0", "--alpha nan", "--regularisation -1", "--seed -1"],
+)
+def test_numbers_of_als_out_of_their_range_are_refused(flags, capsys):
+    with pytest.raises(SystemExit):
+        parse(AlsConfig, argv=[*"--items a --output b.npy --train c".split(), *flags.split()])
+    assert "it must be" in capsys.readouterr().err
+
+
+def test_als_that_diverges_stops_in_the_iteration_that_it_does(club_files, tmp_path):
+    with pytest.raises(ValueError, match="factors became NaN or infinite in iteration 1 of 15"):
+        als(*club_files, tmp_path / "C.emb-als.npy", alpha=1e38)
+    assert not list(tmp_path.glob("C.emb-als*"))
+
+
+def test_als_finished_does_nothing_and_of_other_rows_is_refused(club_files, tmp_path, capsys):
+    als(*club_files, tmp_path / "C.emb-als.npy")
+    capsys.readouterr()
+    als(*club_files, tmp_path / "C.emb-als.npy")
+    assert "is finished: nothing to do" in capsys.readouterr().out
+    write_inter(club_files[1], [History(0, "u", ("0", "1"), "2")])
+    with pytest.raises(ValueError, match="C.train.inter: .* then"):
+        als(*club_files, tmp_path / "C.emb-als.npy")
+    als(*club_files, tmp_path / "C.emb-als.npy", overwrite=True)
+    assert read_about(tmp_path / "C.emb-als.npy")["items_without_train_row"] == 10
 
 
 def test_a_source_without_any_difference_is_refused():

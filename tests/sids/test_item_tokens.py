@@ -86,7 +86,7 @@ def test_one_item_has_a_token(tmp_path):
 
 def test_quantise_names_items_by_their_rows_whatever_the_sizes(quantise):
     for sizes in ([256, 256, 256], [1000], [2] * 9):  # more codes than items, more levels than letters: not asked for
-        sids, manifest = quantise(sizes=sizes)
+        sids, manifest = quantise(sizes=sizes, overwrite=True)
         assert sids == OWN and list(sids) == ITEMS
         assert manifest["error_by_level"] == [0.0] and manifest["codes_used"] == [24]
         assert manifest["same_as_assign"] == 1.0 and manifest["after"] == {"sids": 24, "sharing": 0, "largest": 1}

@@ -1,6 +1,8 @@
 import json
 import shutil
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,9 +57,108 @@ def test_the_same_command_writes_the_same_files(shop, vectors):
     files = ("C.index.json", "C.codebooks-rqkmeans.safetensors")
     contents = []
     for _ in range(2):
-        run(shop, vectors, sizes=[4, 8], collisions="reassign")
+        run(shop, vectors, sizes=[4, 8], collisions="reassign", overwrite=True)
         contents.append([shop.with_name(name).read_bytes() for name in files])
     assert contents[0] == contents[1]
+
+
+def kept(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("method", ["rqkmeans", "rqvae"])
+def test_a_finished_run_does_nothing_and_another_one_replaces_it_only_when_told_to(method, shop, vectors, capsys):
+    run(shop, vectors, method=method)
+    before = kept(shop.parent)
+    capsys.readouterr()
+    run(shop, vectors, method=method)
+    assert "C.index.json is finished: nothing to do; --overwrite starts anew" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"C.index.json holds a run with other .*seed: 42 then, 7 now.*--overwrite"):
+        run(shop, vectors, method=method, seed=7)
+    config = QuantiseConfig(items=shop, vectors=vectors, output=shop.with_name("C.index.json"), method=method)
+    config.sizes = [4, 4]
+    with pytest.raises(ValueError, match="epochs: 3 then, 4 now") if method == "rqvae" else nullcontext():
+        main(config, replace(SHORT, epochs=4, device="auto"))  # rqkmeans trains nothing
+    assert kept(shop.parent) == before
+    run(shop, vectors, method=method, seed=7, overwrite=True)
+    assert kept(shop.parent)["C.index.json"] != before["C.index.json"]
+
+
+def test_vectors_that_were_made_again_are_other_data(shop, vectors):
+    run(shop, vectors)
+    write_vectors(vectors, np.load(vectors) + 1, [str(i) for i in range(24)], model="x", normalised=False)
+    with pytest.raises(ValueError, match="C.emb-x.npy: .* then, .* now"):
+        run(shop, vectors)
+
+
+def test_a_run_killed_behind_any_of_its_files_goes_on(shop, vectors):
+    wanted = run(shop, vectors)
+    for missing in (["C.index.json"], ["C.index.json", "C.index.manifest.json"]):  # written in the other order
+        for name in missing:
+            shop.with_name(name).unlink()
+        assert run(shop, vectors)[0] == wanted[0]
+
+
+def test_codebooks_of_another_index_stay(shop, vectors):
+    """Two indexes of one method would share the codebooks' file, and new items would get SIDs of the other."""
+    run(shop, vectors)
+    before = kept(shop.parent)
+    with pytest.raises(ValueError, match="C.codebooks-rqkmeans.safetensors holds a run with other .*seed"):
+        run(shop, vectors, output=shop.with_name("C.index-other.json"), seed=7)
+    assert kept(shop.parent) == before
+
+
+def test_an_index_that_the_command_did_not_write_stays(shop, vectors):
+    shop.with_name("C.index.json").write_text('{"0": ["<a_0>"]}')
+    with pytest.raises(ValueError, match="C.index.json is there already, and nothing says that this command wrote it"):
+        run(shop, vectors)
+    assert shop.with_name("C.index.json").read_text() == '{"0": ["<a_0>"]}'
+
+
+def test_sids_that_cannot_be_stop_before_anything_is_trained(shop, vectors, monkeypatch):
+    monkeypatch.setattr("mimigenrec.sids.rqkmeans.fit", None)
+    with pytest.raises(ValueError, match="extra adds a level to 8"):
+        run(shop, vectors, sizes=[2] * 8, collisions="extra", method="rqvae")
+    with pytest.raises(ValueError, match=r"24 items cannot have SIDs of their own with sizes \[4, 5\]"):
+        run(shop, vectors, sizes=[4, 5], collisions="reassign", method="rqvae")
+    with pytest.raises(ValueError, match="23 items cannot"):
+        run(shop, vectors, sizes=[2, 11], collisions="reassign", merge_same_text=True, method="rqvae")
+
+
+def test_one_vector_for_all_items_is_refused(shop, tmp_path):
+    np.save(tmp_path / "one.npy", np.ones((24, 3)))
+    with pytest.raises(ValueError, match="one and the same vector for all 24 items"):
+        run(shop, tmp_path / "one.npy")
+
+
+def test_codebooks_that_are_not_finite_write_nothing(shop, vectors, monkeypatch):
+    from mimigenrec.sids import rqkmeans
+
+    whole = rqkmeans.fit
+
+    def fit(vectors, sizes, seed):
+        codebooks, codes = whole(vectors, sizes, seed)
+        codebooks.levels[1][2, 3] = np.nan
+        return codebooks, codes
+
+    monkeypatch.setattr(rqkmeans, "fit", fit)
+    with pytest.raises(ValueError, match="codebooks of rqkmeans: 1 of 24 numbers of level.1 are NaN"):
+        run(shop, vectors)
+    assert not list(shop.parent.glob("*index*")) and not list(shop.parent.glob("*codebooks*"))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    "--epochs 0|--epochs -1|--hidden 8 0|--decay 2|--decay 1|--latent 0|--batch_size 0|--learning_rate nan|"
+    "--learning_rate 0|--commitment -1|--sizes 4 0|--iterations 0|--points_per_code 0|--rounds -1|--seed -1".split(
+        "|"
+    ),
+)
+def test_numbers_out_of_their_range_are_refused(flags, capsys):
+    argv = "--items a --vectors b --output c --method rqvae".split()
+    with pytest.raises(SystemExit) as error:
+        parse(QuantiseConfig, Training, argv=[*argv, *flags.split()])
+    assert error.value.code == 2 and "it must be" in capsys.readouterr().err
 
 
 def test_reassign_tells_all_items_apart_at_the_same_depth(shop, vectors):
@@ -149,7 +250,7 @@ def test_sids_with_an_extra_level_pass_through_preprocessing_whole(raw_toy, toy,
     np.save(tmp_path / "v.npy", np.repeat(np.random.default_rng(0).normal(size=(4, 6)), 2, axis=0))
     folder = tmp_path / "toy"
     shutil.copytree(raw_toy / "toy", folder)
-    settings = {"sizes": [2, 2], "collisions": "extra", "seed": 0}
+    settings = {"sizes": [2, 2], "collisions": "extra", "seed": 0, "overwrite": True}  # the toy's own index
     sids, _ = run(folder / "toy.item.json", tmp_path / "v.npy", output=folder / "toy.index.json", **settings)
     assert list(sids) == items and {len(sid) for sid in sids.values()} == {3}
     build(BuildConfig(data_dir=tmp_path, category="toy", output_dir=tmp_path / "out" / "toy"))

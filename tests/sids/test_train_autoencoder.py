@@ -2,7 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from mimigenrec.errors import UserError
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids import rqkmeans_plus, rqvae, train_autoencoder
 from mimigenrec.sids.training import Training
@@ -15,9 +17,9 @@ class Killed(Exception):
     pass
 
 
-def fit(method, folder, training=TRAINING, seed=0):
+def fit(method, folder, training=TRAINING, seed=0, **settings):
     files = {"state": folder / "state.pt", "curve": folder / "curve.jsonl"}
-    return method.fit(VECTORS, [8, 8], seed, training=training, **files)
+    return method.fit(VECTORS, [8, 8], seed, training=training, **files, **settings)
 
 
 def kill_in_epoch(monkeypatch, wanted):
@@ -52,13 +54,35 @@ def test_an_interrupted_training_goes_on_to_the_same_result(method, tmp_path, mo
     assert [line["epoch"] for line in curve] == list(range(1, 11))
 
 
-def test_the_state_of_another_training_is_not_gone_on_from(tmp_path, caplog):
+def test_the_state_of_another_training_is_replaced_only_when_told_to(tmp_path):
     fit(rqvae, tmp_path)
     other = replace(TRAINING, commitment=0.5)
-    _, codes = fit(rqvae, tmp_path, other)
-    assert "other data or settings" in caplog.text
+    with pytest.raises(
+        ValueError, match="state.pt holds a run with other.*commitment: 0.25 then, 0.5 now.*--overwrite"
+    ):
+        fit(rqvae, tmp_path, other)
+    _, codes = fit(rqvae, tmp_path, other, overwrite=True)
     (tmp_path / "state.pt").unlink()
     np.testing.assert_array_equal(codes, fit(rqvae, tmp_path, other)[1])
+
+
+@pytest.mark.parametrize("how", ["cut", "text", "empty", "other", "list"])
+def test_a_damaged_state_is_one_message(how, tmp_path):
+    fit(rqvae, tmp_path)
+    path = tmp_path / "state.pt"
+    contents = {"cut": path.read_bytes()[:-50], "text": b"hello", "empty": b""}
+    if how in contents:
+        path.write_bytes(contents[how])
+    else:
+        torch.save([1] if how == "list" else torch.load(path, weights_only=True) | {"model": {}}, path)
+    with pytest.raises(UserError, match="state.pt is damaged, or by an earlier version; delete it"):
+        fit(rqvae, tmp_path)
+
+
+@pytest.mark.parametrize("device", ["toaster", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_named(device, tmp_path):
+    with pytest.raises(UserError, match=f"--device {device}: torch cannot use it here"):
+        fit(rqvae, tmp_path, replace(TRAINING, device=device))
 
 
 def test_the_loss_falls_and_is_the_sum_of_its_parts(tmp_path):
@@ -70,7 +94,7 @@ def test_the_loss_falls_and_is_the_sum_of_its_parts(tmp_path):
 
 
 def test_a_training_that_diverges_stops_with_advice(tmp_path):
-    with pytest.raises(ValueError, match="lower --learning_rate"):
+    with pytest.raises(ValueError, match="NaN or infinite in epoch 1, step 2; lower --learning_rate"):
         fit(rqvae, tmp_path, replace(TRAINING, learning_rate=1e30))
 
 
