@@ -19,6 +19,7 @@ Items: C.item.json; MiniOneRec's titles come from its rows if there is none.
 """
 
 import ast
+import json
 import logging
 import re
 from array import array
@@ -234,9 +235,16 @@ def _list(value: Any) -> list | tuple:
     if isinstance(value, (list, tuple)):
         return value
     try:
-        items = ast.literal_eval(str(value))
+        items = _parse(str(value))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         items = None
     if not isinstance(items, (list, tuple)):
         raise UserError(f"a history is not a list, found {value!r:.80}; write [1, 2] or ['a', 'b']")
     return items
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)  # [1, 2] is JSON as well, and read ten times as fast
+    except ValueError:
+        return ast.literal_eval(text)
