@@ -185,7 +185,7 @@ def test_every_file_and_count_is_that_of_the_reference(base, run):
 
 
 @pytest.mark.slow
-@long(5000)
+@long(2000)
 @given(runs())
 def test_every_file_and_count_is_that_of_the_reference_at_length(base, run):
     check_equals_the_reference(run, base)
