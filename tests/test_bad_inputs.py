@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from mimigenrec.cli import COMMANDS
-from tests.bad_inputs import BAD_INPUTS, BASELINE, NETWORK, Bad
+from tests.bad_inputs import BAD_INPUTS, Bad
 from tests.conftest import ROOT
 
 SFT = """model_name_or_path: base_sid

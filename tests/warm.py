@@ -25,8 +25,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def load() -> None:
-    import llamafactory.hparams
-    import llamafactory.train.tuner
     import torch
     import trl.trainer.grpo_trainer  # noqa: F401
 

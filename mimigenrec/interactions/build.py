@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
-from mimigenrec.files import write_json
+from mimigenrec.files import read_json, write_json
 from mimigenrec.interactions.amazon import read_amazon
 from mimigenrec.interactions.events import Item, Log, check_ids, instant
 from mimigenrec.interactions.imported import read_sequences
@@ -34,7 +34,7 @@ from mimigenrec.interactions.splits import split_rows
 from mimigenrec.interactions.table import Columns, read_tables
 from mimigenrec.interactions.times import as_text
 from mimigenrec.interactions.write import write_ids, write_items, write_reviews, write_sequences, write_split
-from mimigenrec.manifest import make_manifest
+from mimigenrec.manifest import check_same_run, make_manifest
 
 TAKES = {  # source -> which of the flags in Columns it reads; the others have fixed names
     "table": {one.name for one in fields(Columns)} - {"history_column"},
@@ -42,6 +42,8 @@ TAKES = {  # source -> which of the flags in Columns it reads; the others have f
     "rows": {"user_column", "item_column", "history_column", "time_column", "time_unit", "time_format", "separator"}
     | {"header"},
 }
+WRITES = "user2id item2id item.json inter.json review.json train.inter valid.inter test.inter".split()
+FREE = ("interactions", "items", "id2sid", "output_dir", "overwrite")  # the files are known by their hashes
 NO_TEXT: Item = {"title": "", "description": "", "brand": "", "categories": ""}
 
 
@@ -79,11 +81,17 @@ class InteractionsConfig:
     max_bad_lines: int = arg("lines that may be unreadable before the run stops", default=0, least=0)
     id2sid: Path | None = arg("id2sid.json of --source mimigenrec", default=None)
     seed: int = arg("for --ties shuffle", default=42, least=0, most=2**32 - 1)
+    overwrite: bool = arg("replace files of these names that are there already", default=False)
 
 
 def main(config: InteractionsConfig, columns: Columns) -> None:
     check_flags(config, columns)
     since, until = window(config)
+    stem = f"{config.output_dir / config.category}/{config.category}"
+    flags = asdict(config) | {name: value for name, value in asdict(columns).items() if value is not None}
+    if is_finished(stem, flags, config):
+        print(f"{stem}.* are finished: nothing to do; --overwrite makes them anew")
+        return
     bad = BadLines(config.max_bad_lines)
     log = read(config, columns, bad)
     check_ids(log)
@@ -107,8 +115,8 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
     catalogue = in_order(sequences.items, item_ids, texts, config)
     rows = split_rows(sequences, config.split, config.ratio, log.given)
 
-    stem = f"{config.output_dir / config.category}/{config.category}"
-    report = Path(f"{stem}.interactions.json")
+    report, mark = Path(f"{stem}.interactions.json"), unfinished(stem)
+    write_json(mark, {"command": "interactions"})
     report.unlink(missing_ok=True)  # an old report never stands beside half of the new files
     write_ids(f"{stem}.user2id", sequences.users, user_ids)
     write_ids(f"{stem}.item2id", *(catalogue, catalogue) if config.ids == "given" else (sequences.items, item_ids))
@@ -125,9 +133,36 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
     times = {"first": None, "last": None}
     if log.has_times:
         times = {"first": as_text(int(sequences.time.min())), "last": as_text(int(sequences.time.max()))}
-    flags = asdict(config) | {name: value for name, value in asdict(columns).items() if value is not None}
-    write_json(report, make_manifest(flags, log.inputs, config.seed, counts=counts, leakage=leakage, times=times))
+    facts = {"command": "interactions", "counts": counts, "leakage": leakage, "times": times}
+    write_json(report, make_manifest(flags, log.inputs, config.seed, **facts))
+    mark.unlink(missing_ok=True)
     print_report(stem, counts, leakage, times)
+
+
+def is_finished(stem: str, flags: dict[str, Any], config: InteractionsConfig) -> bool:
+    """Whether all files of this run are there.
+
+    Raises UserError, unless they are to be overwritten, for those of other flags or data, and for files of these names
+    that nothing says the command wrote.
+    """
+    report, outputs = Path(f"{stem}.interactions.json"), [Path(f"{stem}.{end}") for end in WRITES]
+    there = [path for path in outputs if path.is_file()]
+    if config.overwrite or not there or unfinished(stem).is_file():
+        return False
+    if not report.is_file():
+        raise UserError(
+            f"{there[0]} is there, and no {report.name} beside it tells what wrote it; take another --output_dir, or "
+            f"--overwrite to replace it"
+        )
+    inputs = [*config.interactions, *config.items, *([config.id2sid] if config.id2sid else [])]
+    before = read_json(report, made_by="mimigenrec interactions", kind=dict)
+    check_same_run(f"{stem}.*", before, make_manifest(flags, inputs, config.seed), FREE, "--overwrite")
+    return len(there) == len(outputs)
+
+
+def unfinished(stem: str) -> Path:
+    """What stands beside the files while they are written."""
+    return Path(f"{stem}.unfinished.json")
 
 
 def read(config: InteractionsConfig, columns: Columns, bad: BadLines) -> Log:
@@ -158,7 +193,8 @@ def check_flags(config: InteractionsConfig, columns: Columns) -> None:
         raise UserError("--max_title_words needs titles: name the files that hold them with --items")
     source = config.source
     if unread := [name for name in columns.given() if name not in TAKES.get(source, ())]:
-        raise UserError(f"--source {source} does not read --{unread[0]}; leave it out, or take --source table")
+        other = "rows" if unread[0] == "history_column" else "table"
+        raise UserError(f"--source {source} does not read --{unread[0]}; leave it out, or take --source {other}")
     if config.id2sid and source != "mimigenrec":
         raise UserError(f"--source {source} does not read --id2sid; leave it out, or take --source mimigenrec")
     if config.split == "given" and (source not in ("rows", "mimigenrec") or len(config.interactions) != 3):

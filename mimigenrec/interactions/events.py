@@ -4,7 +4,7 @@ line     UInt32   zero-based place in the source; the order of what happened in 
 user     Int32    code, place in `users`
 item     Int32    code, place in `items`
 time     Int64    milliseconds since 1970-01-01 UTC
-rating   Float32  null where the source has none
+rating   Float64  null where the source has none
 """
 
 import logging
@@ -66,7 +66,7 @@ def events_from_rows(rows: Iterable[tuple[str, str, int, float | None]]) -> Even
         columns[1].append(items.setdefault(item, len(items)))
         columns[2].append(time)
         columns[3].append(float("nan") if rating is None else rating)
-    types = {"user": pl.Int32, "item": pl.Int32, "time": pl.Int64, "rating": pl.Float32}
+    types = {"user": pl.Int32, "item": pl.Int32, "time": pl.Int64, "rating": pl.Float64}
     frame = pl.DataFrame(
         [pl.Series(name, values, dtype=kind) for (name, kind), values in zip(types.items(), columns, strict=True)]
     )
@@ -81,7 +81,7 @@ def events_from_columns(user: pl.Series, item: pl.Series, time: pl.Series, ratin
         coded = values.cast(pl.String).to_arrow().dictionary_encode()
         codes[column] = pl.Series(column, coded.indices, dtype=pl.Int32)
         names[column] = coded.dictionary.to_pylist()
-    empty = pl.lit(None, pl.Float32) if rating is None else rating.cast(pl.Float32)
+    empty = pl.lit(None, pl.Float64) if rating is None else rating.cast(pl.Float64)
     frame = pl.DataFrame([codes["user"], codes["item"], time.cast(pl.Int64).rename("time")])
     frame = frame.with_columns(empty.alias("rating")).with_row_index("line")
     return Events(frame, names["user"], names["item"])

@@ -125,12 +125,12 @@ def as_ids(column: pl.Series, path: Any) -> pl.Series:
 
 
 def to_ratings(column: pl.Series, path: Any) -> pl.Series:
-    """(n,) Float32, null for what is missing or NaN. Raises UserError for what is no number."""
+    """(n,) Float64, null for what is missing or NaN. Raises UserError for what is no number."""
     if column.dtype == pl.Object or column.dtype.is_nested():
         numbers = [value if isinstance(value, (int, float)) else None for value in column.to_list()]
-        ratings = pl.Series(column.name, numbers, dtype=pl.Float32, strict=False)
+        ratings = pl.Series(column.name, numbers, dtype=pl.Float64, strict=False)
     else:
-        ratings = column.cast(pl.Float32, strict=False)
+        ratings = column.cast(pl.Float64, strict=False)
     wrong = ratings.is_null() & column.is_not_null() | ratings.is_infinite().fill_null(False)
     if column.dtype == pl.String and wrong.any():
         wrong &= column.str.strip_chars() != ""

@@ -25,6 +25,7 @@ def build(tmp_path):
             output_dir=tmp_path / "out",
             user_k=0,
             item_k=0,
+            overwrite=True,
         )
         main(replace(config, **flags), columns or Columns())
         return written(tmp_path / "out" / "C" / "C")
