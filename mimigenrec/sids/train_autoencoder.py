@@ -181,7 +181,7 @@ def _load(path: Path | None, run: Mapping, model: Autoencoder, optimizer, device
         RuntimeError,
         OSError,
         EOFError,
-        KeyError,
+        LookupError,
         TypeError,
         ValueError,
         AttributeError,

@@ -20,6 +20,19 @@ def test_vectors_come_back_as_written_with_what_they_are(tmp_path):
     }
 
 
+def test_old_numbers_never_stand_beside_the_description_of_new_ones(tmp_path, monkeypatch):
+    path = tmp_path / "v.npy"
+    write_vectors(path, np.ones((2, 3)), ["0", "1"], model="old", normalised=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(np, "save", lambda *args, **settings: killed())
+        write_vectors(path, np.zeros((2, 3)), ["0", "1"], model="new", normalised=False)
+    assert not path.exists() or read_about(path)["model"] == "old"
+
+
+def killed():
+    raise KeyboardInterrupt
+
+
 def test_half_precision_without_a_side_car_is_read_as_float32(tmp_path):
     np.save(tmp_path / "v.npy", np.ones((2, 3), np.float16))
     assert read_vectors(tmp_path / "v.npy", ["0", "1"]).dtype == np.float32
