@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mimigenrec"
 ORDER = (
-    "errors files logs manifest claim cli hub launch extras environment page contract interactions sids catalog sid_assign "
-    "rendering tasks decoding evaluation sft grpo serving baselines plots benchmark"
+    "errors files logs manifest claim cli hub launch extras environment page contract interactions sids catalog "
+    "sid_assign rendering tasks decoding evaluation sft grpo serving baselines plots benchmark"
 ).split()
 DOORS = {"llamafactory": {"sft", "rendering"}, "trl": {"grpo"}}
 FILES = sorted(PACKAGE.rglob("*.py"))
