@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mimigenrec.decoding.filters import is_blocked
+from mimigenrec.decoding.finite import check_scores
 from mimigenrec.decoding.head import Head
 from mimigenrec.decoding.tree import PromptTree, Template
 from mimigenrec.decoding.trie import SidTrie
@@ -53,6 +54,7 @@ class Frontier:
         self.place = torch.zeros_like(self.node)  # (P, n) where a node stands in hidden, -1: not computed
 
     def children(self) -> Children:
+        """Raises NotFinite where the model scores a legal token with NaN or infinity."""
         P, n = self.node.shape
         token, node, valid = (x.view(P, n, -1) for x in self.trie.children(self.node.flatten(), self.level))
         if self.blocked is not None:
@@ -67,7 +69,9 @@ class Frontier:
             scores -= self.head.log_normaliser(rows, self.temperature)[:, None]
         place = self.place.clamp(min=0)[..., None].expand(-1, -1, len(asked))  # not computed: any, its way is certain
         logp = scores.view(P, -1, len(asked)).gather(1, place)  # (P, n, U)
-        logp = logp.gather(2, torch.searchsorted(asked, token)).masked_fill_(~valid, -torch.inf)  # (P, n, K)
+        logp = logp.gather(2, torch.searchsorted(asked, token))  # (P, n, K)
+        check_scores(logp, valid, self.level + 1)
+        logp = logp.masked_fill_(~valid, -torch.inf)
         if self.support == "trie":
             logp = logp.log_softmax(dim=-1).masked_fill_(~valid, -torch.inf)  # no NaN where all is blocked
         return Children(token, node, logp)

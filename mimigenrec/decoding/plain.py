@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from mimigenrec.decoding.finite import check_scores
 from mimigenrec.decoding.frontier import Support
 from mimigenrec.decoding.processor import TrieLogitsProcessor
 from mimigenrec.decoding.trie import SidTrie
@@ -19,11 +20,22 @@ RankedSids = list[tuple[tuple[int, ...], float]]  # token ids without EOS, log-p
 FILLER = -1e8  # generate() scores the places it cannot fill near -1e9
 
 
+class OwnScores(TrieLogitsProcessor):
+    """Knows that no other processor comes before it, so that -inf for a legal token is the model's own."""
+
+    def __init__(self, trie: SidTrie, prompt_length: int, renormalise: bool, beams: int):
+        super().__init__(trie, prompt_length, renormalise)
+        self.beams = beams
+
+    def check(self, legal: Tensor, step: int) -> None:
+        check_scores(legal, torch.ones_like(legal, dtype=torch.bool), step, self.beams)
+
+
 @torch.no_grad()
 def generate_sids(
     model, trie: SidTrie, prompts: Sequence[Sequence[int]], beams: int, support: Support
 ) -> list[RankedSids]:
-    """One batch. beams: at most as many as the trie has SIDs."""
+    """One batch. beams: at most as many as the trie has SIDs. Raises NotFinite naming the prompt and the step."""
     ids, mask = left_pad(prompts, trie.pad_id, model.device)  # (B, P)
     length = ids.shape[1]
     # early_stopping False ends when no open beam can still enter the list; exact, since scores only fall.
@@ -38,7 +50,7 @@ def generate_sids(
         output_scores=True,
         output_logits=beams == 1,
     )
-    legal = TrieLogitsProcessor(trie.to(model.device), length, renormalise=support == "trie")
+    legal = OwnScores(trie.to(model.device), length, support == "trie", beams)
     out = model.generate(
         inputs=ids,
         attention_mask=mask,

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from mimigenrec.decoding.finite import check_scores
 from mimigenrec.decoding.trie import SidTrie
 
 
@@ -31,6 +32,11 @@ class TrieLogitsProcessor(LogitsProcessor):
         written = input_ids[:, self.prompt_length :]  # (N, t)
         tokens, _, valid = self.trie.children(self.trie.walk(written), level=written.shape[1])  # (N, K + 1)
         legal = scores.gather(1, tokens)  # a slot that is not valid repeats a legal token, with the same score
+        self.check(legal, written.shape[1] + 1)
         if self.renormalise:
             legal = legal - legal.masked_fill(~valid, float("-inf")).logsumexp(dim=1, keepdim=True)
         return torch.full_like(scores, float("-inf")).scatter_(1, tokens, legal)
+
+    def check(self, legal: Tensor, step: int) -> None:
+        """Raises NotFinite for NaN; -inf may come from a processor before this one. legal (N, K + 1), step from 1."""
+        check_scores(legal, legal.isnan() | legal.isposinf(), step)

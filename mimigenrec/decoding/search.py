@@ -13,7 +13,8 @@ The search itself is beam.py, on tree.py; models whose attention cannot take its
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from mimigenrec.contract import check_support
 from mimigenrec.decoding.beam import beam_search, rank_all
 from mimigenrec.decoding.filters import blocked_keys
+from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.frontier import Support
 from mimigenrec.decoding.head import Head
 from mimigenrec.decoding.plain import RankedSids, generate_sids
@@ -78,7 +80,8 @@ def recommend(
         legal = trie if own is None and everywhere is None else trie.subset(own, everywhere)
         rest = None if len(set(denied)) == 1 else [denied[row] for row in rows]
         asked = [prompts[row] for row in rows]
-        found = search_sids(model, tokenizer, legal, asked, beams, support, batch_size, rest)
+        with rows_named(rows):
+            found = search_sids(model, tokenizer, legal, asked, beams, support, batch_size, rest)
         for row, ranked in zip(rows, found, strict=True):
             answers[row] = _items(legal, tokenizer, ranked, k, denied[row] or ())
     return answers
@@ -99,6 +102,7 @@ def search_sids(
     tokenizer    asked whether answers have an end, which support "vocab" scores; None: they have
     batch_size   most prompts in one forward, fewer where BUDGET bytes hold fewer; similar lengths share it
     deny         item ids per prompt; a SID all of whose items are denied is not entered
+    raises       NotFinite, a UserError, naming the prompt and the step whose scores are NaN or infinite
     The model is used as it is: put it in eval mode first. Its own generation_config is not looked at.
     """
     if not trie.n_sids or not prompts:
@@ -115,13 +119,14 @@ def search_sids(
     answers: list[RankedSids] = [[]] * len(prompts)
     for rows in batches(prompts, min(batch_size, max(1, fits)) if not obstacle or deny is None else 1):
         batch, denied = [prompts[row] for row in rows], None if deny is None else [deny[row] for row in rows]
-        if obstacle:
-            lm = causal_lm(model)  # a wrapper has no generate()
-            legal = trie if denied is None else trie.subset(deny=denied[0])
-            found = generate_sids(lm, legal, batch, min(beams, legal.n_sids), support) if legal.n_sids else [[]]
-        else:
-            blocked = None if denied is None else blocked_keys(trie, denied)
-            found = to_lists(trie, *beam_search(model, trie, batch, beams, support, template, blocked))
+        with rows_named(rows):
+            if obstacle:
+                lm = causal_lm(model)  # a wrapper has no generate()
+                legal = trie if denied is None else trie.subset(deny=denied[0])
+                found = generate_sids(lm, legal, batch, min(beams, legal.n_sids), support) if legal.n_sids else [[]]
+            else:
+                blocked = None if denied is None else blocked_keys(trie, denied)
+                found = to_lists(trie, *beam_search(model, trie, batch, beams, support, template, blocked))
         for row, ranked in zip(rows, found, strict=True):
             answers[row] = ranked
     return answers
@@ -140,7 +145,9 @@ def rank_catalog(
         raise UserError(f"the exhaustive ranking needs the tree forward: {obstacle}")
     logps, template = torch.empty(len(prompts), trie.n_sids), Template.of(model, prompts)
     for rows in batches(prompts, batch_size):
-        logps[rows] = rank_all(model, trie, [prompts[row] for row in rows], support, template).cpu()
+        with rows_named(rows):
+            scores = rank_all(model, trie, [prompts[row] for row in rows], support, template)
+        logps[rows] = scores.cpu()
     return logps
 
 
@@ -153,6 +160,15 @@ def check_search(model, trie: SidTrie, prompts: Sequence[Sequence[int]], support
     lm = causal_lm(model)
     trie.check_vocabulary(lm.get_output_embeddings().weight.shape[0])
     trie.to(lm.device)
+
+
+@contextmanager
+def rows_named(rows: Sequence[int]) -> Iterator[None]:
+    """NotFinite names a prompt by its place among those of the inner call; rows: their places in the outer one."""
+    try:
+        yield
+    except NotFinite as error:
+        raise NotFinite(rows[error.row], error.step) from None
 
 
 def batches(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
@@ -198,7 +214,6 @@ _known: dict[type, str | None] = {}
 def _differs(kind: type, lm) -> str | None:
     """Tries the tree forward once for each class of model: unknown scalings of the head would show."""
     if kind not in _known:
-        _known[kind] = None
         with torch.no_grad():
             tree = PromptTree(lm, [[1, 2, 3], [2, 3]])
             hidden = tree.grow(torch.tensor([[4, 5], [4, 5]], device=tree.device), None)
@@ -206,8 +221,10 @@ def _differs(kind: type, lm) -> str | None:
             ids = torch.tensor([[1, 2, 3, 5], [2, 3, 5, 5]], device=tree.device)
             theirs = lm(input_ids=ids).logits.float()
             gap = (ours - torch.stack([theirs[0, 3], theirs[1, 2]])).abs().max() / theirs.abs().max().clamp(min=1e-6)
-        if not gap < 0.05:
-            _known[kind] = f"{kind.__name__} scores tokens in a way the tree forward does not know"
+        if (theirs.isnan() | theirs.isposinf()).any():
+            return None  # a broken model tells nothing of its class; the search names the row and the step
+        same = gap < 0.05
+        _known[kind] = None if same else f"{kind.__name__} scores tokens in a way the tree forward does not know"
     return _known[kind]
 
 
