@@ -120,8 +120,8 @@ class FiniteNumbers(TrainerCallback):
     def diverged(args, state, what: str) -> UserError:
         return UserError(
             f"training diverged: at step {state.global_step} {what}. The model was not saved; checkpoints from before "
-            f"stay in {args.output_dir}. Take a smaller learning_rate (it is {args.learning_rate}), more warmup_steps, or bf16 in place of fp16, "
-            f"and start with overwrite_output_dir=true or another output_dir"
+            f"stay in {args.output_dir}. Take a smaller learning_rate (it is {args.learning_rate}), more "
+            f"warmup_steps, or bf16 in place of fp16, and start with overwrite_output_dir=true or another output_dir"
         )
 
 
