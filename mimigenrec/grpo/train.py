@@ -57,6 +57,7 @@ from mimigenrec.training import (
     FREE,
     OVERWRITE,
     SinceResume,
+    alone_in,
     check_run,
     has_weights,
     is_over,
@@ -171,9 +172,10 @@ def main(run: RunConfig, args: RLConfig) -> None:
     if checkpoint is not None:
         log.warning("going on from %s", checkpoint)
         args.eval_on_start = False  # the log of the checkpoint holds what was measured at step 0
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.save_model()
-    trainer.save_state()
+    with alone_in(args.output_dir, args.should_save):
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        trainer.save_model()
+        trainer.save_state()
     if args.should_save:
         print(summary(trainer.state.log_history, args))
 
