@@ -20,6 +20,7 @@ from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_complete
 from mimigenrec.errors import UserError
+from mimigenrec.extras import need
 from mimigenrec.files import read_json
 from mimigenrec.grpo.rollout import Rollout
 from mimigenrec.hub import is_folder
@@ -124,6 +125,9 @@ def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
     for name, only in (("top_entropy_quantile", 1.0), ("importance_sampling_level", "token")):
         if args.use_liger_loss and getattr(args, name) != only:
             raise UserError(f"use_liger_loss takes no other {name} than {only}; set one of them back")
+    for name in ("use_liger_loss", "use_liger_kernel"):
+        if getattr(args, name):
+            need("liger_kernel", f"{name}: true")
     if args.hints and trie.depth < 2:
         raise UserError("hints: true gives the first levels of a target; SIDs of one level have none to give")
 

@@ -150,6 +150,3 @@ class RLConfig(GRPOConfig):
         check_optimisation(self)
         check_best_metric(self)
         check_remedies(self)
-        for name in ("use_liger_loss", "use_liger_kernel"):
-            if getattr(self, name):
-                need("liger_kernel", f"{name}: true")
