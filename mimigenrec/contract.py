@@ -33,6 +33,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 
 FILE = "prompt_contract.json"
+TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece")  # how their names begin
 Messages = list[dict[str, str]]
 
 log = logging.getLogger(__name__)
@@ -266,11 +267,21 @@ def load_tokenizer(folder: str | Path, **settings):
     """The tokenizer of a checkpoint, proven to give the token ids that its contract remembers.
 
     settings   what AutoTokenizer.from_pretrained takes
-    raises     ValueError if a golden prompt of the folder's contract has other ids, or another chat template
+    raises     UserError if there is no tokenizer that can be read, or if a golden prompt of the folder's contract has
+               other ids, or another chat template
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    if Path(folder).is_dir():
+        check_tokenizer_files(Path(folder))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise UserError(
+            f"transformers cannot load the tokenizer of {folder} ({type(error).__name__}: {reason}); copy the model's "
+            f"tokenizer files again"
+        ) from error
     contract = read_contract(folder)
     if contract and contract.golden:
         check_golden(contract, tokenizer, folder)
@@ -282,6 +293,18 @@ def load_tokenizer(folder: str | Path, **settings):
             folder,
         )
     return tokenizer
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Raises UserError for a folder without a tokenizer, or whose tokenizer files are no JSON."""
+    if not any(path.name.startswith(TOKENIZER_FILES) for path in folder.iterdir()):
+        raise UserError(
+            f"{folder} holds no tokenizer (tokenizer.json, tokenizer_config.json); copy that of the model into it, or "
+            f"give a folder that holds model and tokenizer"
+        )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            read_json(folder / name, made_by="the model's tokenizer", kind=dict)
 
 
 def check_golden(contract: Contract, tokenizer, folder: str | Path) -> None:

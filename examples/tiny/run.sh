@@ -19,22 +19,22 @@ say "1/7 raw lines of a toy shop -> sequences, item vectors, SIDs, a report on t
 (top=$PWD && cd "$ROOT" && mimigenrec prepare "$top/examples/tiny/prepare.yaml")
 [ -f "$RAW/toy/optimum.json" ] || python examples/tiny/optimum.py --data_dir "$RAW/toy"
 say "2/7 preprocess: interactions and SIDs -> SFT and RL rows"
-[ -f "$DATA/manifest.json" ] || python preprocess_data_sft_rl.py --data_dir "$RAW" --category toy --output_dir "$DATA" \
-  --wording compact --sft_rows longest    # a model from scratch learns from every item of a row, not from sentences
+python preprocess_data_sft_rl.py --data_dir "$RAW" --category toy --output_dir "$DATA" --wording compact \
+  --sft_rows longest    # a model from scratch learns from every item of a row, not from sentences
 say "3/7 a random Qwen2 and its tokenizer, then its SID tokens"
-[ -f "$BASE/config.json" ] || mimigenrec make-base --data "$DATA" --output_dir "$BASE" --chat_template short
-[ -f "$BASE_SID/config.json" ] || mimigenrec add-sids --base "$BASE" --tokens "$DATA/new_tokens.json" --output "$BASE_SID"
+mimigenrec make-base --data "$DATA" --output_dir "$BASE" --chat_template short
+mimigenrec add-sids --base "$BASE" --tokens "$DATA/new_tokens.json" --output "$BASE_SID"
 say "4/7 SFT by LLaMA-Factory"
-mimigenrec sft examples/tiny/sft.yaml eval_support=trie model_name_or_path="$BASE_SID" dataset_dir="$ROOT/data" \
-  output_dir="$SFT" ${sft_args[@]+"${sft_args[@]}"}
+mimigenrec sft examples/tiny/sft.yaml model_name_or_path="$BASE_SID" dataset_dir="$ROOT/data" output_dir="$SFT" \
+  ${sft_args[@]+"${sft_args[@]}"}
 say "5/7 GRPO by TRL inside the trie"
 MODEL_PATH=$SFT DATA_DIR=$DATA OUTPUT_DIR=$RL CONFIG=examples/tiny/grpo.yaml bash trl_trainer.sh ${rl_args[@]+"${rl_args[@]}"}
 say "6/7 evaluation: popularity, Markov, SFT, RL on the same test rows"
 for method in popularity markov; do
   mimigenrec baseline --method $method --data_dir "$RAW" --category toy --data "$DATA" --output "$RESULTS/$method"
 done
-MODEL=$SFT DATA=$DATA OUTPUT=$RESULTS/sft bash evaluate.sh --support trie
-MODEL=$RL DATA=$DATA OUTPUT=$RESULTS/rl bash evaluate.sh --support trie
+MODEL=$SFT DATA=$DATA OUTPUT=$RESULTS/sft bash evaluate.sh
+MODEL=$RL DATA=$DATA OUTPUT=$RESULTS/rl bash evaluate.sh
 say "7/7 table and pictures"
 mimigenrec plot --results "$RESULTS"/{popularity,markov,sft,rl}/metrics.json --names popularity Markov SFT RL \
   --logs "$SFT/trainer_log.jsonl" "$RL/rl_log.jsonl" --output "$RESULTS" --optimum "$RAW/toy/optimum.json"

@@ -33,6 +33,7 @@ from mimigenrec.contract import check_support, ends_answers, load_tokenizer, pro
 from mimigenrec.decoding.adapter import identity as identity_of_base
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.decoding.weights import check_complete, check_files
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.hub import is_folder
 from mimigenrec.manifest import make_manifest
@@ -96,8 +97,10 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     facts = manifest(config, args)  # prepares the base
     if "LOCAL_RANK" not in os.environ and not is_needed(args, facts):  # else whoever started torchrun has asked
         return
-    check_lora(args)
     data = find_data(args)
+    if is_main_process():
+        check_weights(args["model_name_or_path"], whole=data is not None)
+    check_lora(args)
     check_ranking(args, config.eval_ranking, data)
     callbacks = [EmbeddingDropout(config.embedding_dropout)] if config.embedding_dropout else []
     if config.length_groups:
@@ -122,11 +125,24 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
         callbacks.append(StampTokenized(args))
     adapter_of = args["model_name_or_path"] if args.get("finetuning_type", LORA) == LORA else None
     callbacks.append(Provenance(going_on(args, facts), adapter_of))
+    if args.get("early_stopping_steps"):  # or it would count anew when a run goes on
+        args.setdefault("restore_callback_states_from_checkpoint", True)
     check_arguments(args)
     with alone_in(args["output_dir"], is_main_process()):
         run_exp(args, callbacks)
         if args.get("do_train") and is_main_process():
             finish(Path(args["output_dir"]))
+
+
+def check_weights(base: str, whole: bool) -> None:
+    """Raises UserError for a base whose files are missing or damaged, or lack a weight, which would be random numbers.
+
+    whole   whether to ask for every weight of a causal language model; other data may want other kinds of models
+    """
+    if whole:
+        check_complete(base)
+    elif Path(base).is_dir():
+        check_files(Path(base))
 
 
 def check_arguments(args: dict[str, Any]) -> None:

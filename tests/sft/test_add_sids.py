@@ -144,6 +144,14 @@ def test_a_base_without_weights_or_cut_short_is_named(tmp_path, data):
     weights.unlink()
     with pytest.raises(UserError, match="--base .* holds no weights"):
         prepare(base, data, tmp_path / "out")
+    save_base(base, 0, True)
+    (base / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="tokenizer.json is not JSON"):
+        prepare(base, data, tmp_path / "out")
+    for path in [*base.glob("*token*"), *base.glob("vocab*"), *base.glob("merges*")]:
+        path.unlink()
+    with pytest.raises(UserError, match="base holds no tokenizer"):
+        prepare(base, data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

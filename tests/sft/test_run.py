@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from filelock import FileLock
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch.utils.data import BatchSampler
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.sft.arguments import SftConfig
+from mimigenrec.sft.callbacks import NoRows
 from mimigenrec.sft.run import FREE, is_to_run, set_unfinished_aside
 from mimigenrec.sft.train import train
 from tests.conftest import TOY_SIDS
@@ -141,6 +144,32 @@ def test_ended_early_and_killed_it_ends_there(done):
     assert read_json(out / "trainer_state.json", "test")["global_step"] == 3
 
 
+def test_patience_is_not_renewed_when_a_run_goes_on(done):
+    """With a rate of 0 no evaluation is better than the first; a patience of 2 ends the run at step 3."""
+    out = Path(done["output_dir"]).with_name("patient")
+    every = {"eval_dataset": "toy_valid", "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "max_steps": 9}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+    keys = {**done, **every, **best, "early_stopping_steps": 2, "learning_rate": 0.0, "output_dir": str(out)}
+    train(CONFIG, keys)
+    assert read_json(out / "trainer_state.json", "test")["global_step"] == 3
+    killed(out)
+    shutil.rmtree(out / "checkpoint-3")
+    train(CONFIG, keys)
+    assert read_json(out / "trainer_state.json", "test")["global_step"] == 3
+
+
+def test_a_base_that_lacks_a_weight_or_is_cut_short_is_not_trained(done):
+    weights = Path(done["model_name_or_path"]) / "model.safetensors"
+    whole = load_file(weights)
+    new = {**done, "output_dir": f"{done['output_dir']}-new"}
+    save_file({name: value for name, value in whole.items() if "layers.1.mlp.up" not in name}, weights)
+    with pytest.raises(UserError, match="lack 1 weights.*up_proj.*they would be random numbers"):
+        train(CONFIG, new)
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(UserError, match="model.safetensors is cut short or damaged"):
+        train(CONFIG, new)
+
+
 def test_overwrite_output_dir_starts_anew_and_leaves_nothing_of_before(done):
     out = Path(done["output_dir"])
     train(CONFIG, {**done, "overwrite_output_dir": True, "max_steps": 1, "save_steps": 1})
@@ -198,3 +227,9 @@ def test_every_key_that_is_free_is_one_of_llamafactorys_or_ours():
     for part in (DataArguments, FinetuningArguments, ModelArguments, TrainingArguments):
         known |= set(part.__dataclass_fields__)
     assert not FREE - known
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_no_rows_are_none_for_each_of_several_processes(rank):
+    batches = BatchSamplerShard(BatchSampler(NoRows(), 4, drop_last=False), num_processes=2, process_index=rank)
+    assert list(batches) == [] and len(batches) == 0
