@@ -4,6 +4,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler
 
 from mimigenrec.errors import UserError
 from mimigenrec.training import (
@@ -123,3 +125,10 @@ def test_two_runs_at_once_in_one_folder_are_refused(tmp_path):
     with alone_in(tmp_path / "out", True):
         assert (tmp_path / "out" / ".lock").is_file()
     assert not (tmp_path / "out" / ".lock").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_no_rows_are_none_for_each_of_several_processes(rank):
+    """As LookFirst leaves the rows of a run that is at its end."""
+    batches = BatchSamplerShard(BatchSampler([], 4, drop_last=False), num_processes=2, process_index=rank)
+    assert list(batches) == [] and len(batches) == 0
