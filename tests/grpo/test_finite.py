@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from trl import GRPOTrainer
 
 from mimigenrec.cli import parse
 from mimigenrec.errors import UserError
@@ -106,6 +107,16 @@ def test_a_gradient_that_is_not_finite_ends_a_run_that_logs_nothing(make_trainer
     with pytest.raises(UserError, match=f"training diverged: at step 1 {message}"):
         poisoned(trainer, value).train()
     assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_its_gradient(make_trainer, monkeypatch):
+    trainer = make_trainer([lambda completions, **columns: [1.0, 0.0] * (len(completions) // 2)])
+    monkeypatch.setattr(
+        GRPOTrainer, "compute_loss", lambda *args, **kwargs: torch.tensor(math.nan, requires_grad=True)
+    )
+    monkeypatch.setattr(trainer.accelerator, "backward", None)
+    with pytest.raises(UserError, match="training diverged: at step 1 loss is nan"):
+        trainer.train()
 
 
 def test_without_a_norm_to_look_at_the_weights_are_looked_at_before_they_are_saved(make_trainer, tmp_path):
