@@ -8,10 +8,13 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 from mimigenrec.decoding.weights import WEIGHTS, check_finite, parts
@@ -20,7 +23,7 @@ from mimigenrec.files import read_json
 from mimigenrec.manifest import check_same_run
 
 STATE = "trainer_state.json"
-OVERWRITE = "overwrite_output_dir: true"
+OVERWRITE = "overwrite_output_dir=true"
 
 # What a folder of a checkpoint has besides WEIGHTS where an adapter, FSDP or DeepSpeed wrote it.
 OTHER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "pytorch_model_fsdp*", "global_step*")
@@ -28,7 +31,8 @@ OTHER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "pytorch_mode
 # Keys of transformers' TrainingArguments on which no weight depends; all others must be those of the run that goes on.
 FREE = frozenset(
     """
-    output_dir overwrite_output_dir resume_from_checkpoint do_train do_eval do_predict save_total_limit
+    output_dir overwrite_output_dir resume_from_checkpoint do_train do_eval do_predict
+    save_total_limit save_on_each_node save_safetensors
     log_level log_level_replica log_on_each_node logging_dir logging_strategy logging_first_step logging_steps
     logging_nan_inf_filter report_to run_name project trackio_space_id disable_tqdm skip_memory_metrics
     include_tokens_per_second include_num_input_tokens_seen debug
@@ -68,12 +72,14 @@ def is_over(state: Mapping[str, Any]) -> bool:
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest whole checkpoint."""
     whole = [folder for folder in checkpoints(output_dir) if state_of(folder) is not None and has_weights(folder)]
-    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    return whole[-1] if whole else None
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    folders = (folder for folder in Path(output_dir).glob("checkpoint-*") if folder.is_dir())
-    return sorted(folder for folder in folders if folder.name.rpartition("-")[2].isdecimal())
+    """Oldest first."""
+    folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.is_dir()]
+    numbered = [folder for folder in folders if folder.name.rpartition("-")[2].isdecimal()]
+    return sorted(numbered, key=lambda folder: int(folder.name.rpartition("-")[2]))
 
 
 def remove_unfinished(output_dir: str | Path) -> None:
@@ -126,24 +132,51 @@ def model_files(folder: str | Path) -> list[Path]:
     return [*weights, *(folder / name for name in others if (folder / name).is_file())]
 
 
+@contextmanager
+def alone_in(output_dir: str | Path, is_main_process: bool) -> Iterator[None]:
+    """Raises UserError while another run writes into the folder: two of them would mix their checkpoints."""
+    if not is_main_process:
+        yield
+        return
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(output_dir) / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another run writes into {output_dir} right now; wait for it, or take another one") from error
+    try:
+        yield
+    finally:
+        (Path(output_dir) / ".lock").unlink(missing_ok=True)
+        lock.release()
+
+
 class LookFirst(TrainerCallback):
-    """Ends a run that goes on from its own end, before transformers (4.57) takes a step and only then looks.
+    """Ends a run that goes on from its own end, before transformers (4.57) takes a step and only then looks: all steps
+    are done, or whatever stops a run early had stopped it when the checkpoint was written."""
 
-    ended   whether no step is left; by default, whether max_steps are done
-    """
+    def __init__(self):
+        self.over = False
 
-    def __init__(self, ended: Callable[[Any], bool] = lambda state: state.global_step >= state.max_steps):
-        self.ended, self.over = ended, False
+    def on_train_begin(self, args, state, control, **kwargs):
+        told = state.stateful_callbacks.get("TrainerControl", {})
+        stopped = isinstance(told, dict) and told.get("args", {}).get("should_training_stop", False)
+        self.over = state.global_step > 0 and (stopped or state.global_step >= state.max_steps)
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        self.over = self.ended(state)
-        if self.over:
-            train_dataloader.set_sampler([])
+        if not self.over:
+            return
+        control.should_training_stop = True
+        if isinstance(train_dataloader.dataset, IterableDataset):
+            raise UserError(
+                f"{args.output_dir}/checkpoint-{state.global_step} is the end of this training, and was killed before "
+                f"its model was written there; with streaming, copy that checkpoint"
+            )
+        train_dataloader.set_sampler([])
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if self.over:  # what an epoch's end brings was done before the checkpoint was written
             control.should_evaluate = control.should_save = control.should_log = False
-            control.should_training_stop = True
 
 
 class SinceResume(TrainerCallback):
@@ -160,42 +193,50 @@ class SinceResume(TrainerCallback):
         state.compute_steps(args, state.max_steps)  # those of the checkpoint would hold: logging_steps may differ
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.first and "train_loss" in logs:
+        if self.first and "train_loss" in (logs or {}):
             for told in (logs, state.log_history[-1]):
                 for name in self.WRONG:
                     told.pop(name, None)
 
 
 class StopIfNotFinite(TrainerCallback):
-    """Stops a run that diverged, with its step, before anything of that step is saved."""
+    """Stops a run that diverged, with its step, before anything of that step is saved.
+
+    transformers logs a loss of NaN as the mean of those before, 0.0 at first, unless it is told not to.
+    """
 
     def on_train_begin(self, args, state, control, **kwargs):
-        args.logging_nan_inf_filter = False  # with it, transformers logs a loss of NaN as 0.0
+        args.logging_nan_inf_filter = False
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        if control.should_save or control.should_evaluate or control.should_training_stop:
-            try:
-                check_finite(model, "the model")
-            except UserError as error:
-                raise diverged("the model's weights hold NaN or infinity", state.global_step, args) from error
+        if control.should_save or control.should_training_stop:
+            self.look(args, state, control, model)
 
     on_epoch_end = on_step_end
 
+    def look(self, args, state, control, model=None, **kwargs):
+        try:
+            check_finite(model, "the model")
+        except UserError as error:
+            raise diverged("its weights hold NaN or infinity", state.global_step, args) from error
+
+    on_evaluate = on_train_end = look  # save_strategy best saves after an evaluation, whatever else at the end
+
     def on_log(self, args, state, control, logs=None, **kwargs):
-        check_number("loss", logs.get("loss"), state.global_step, args)
+        check_number("loss", (logs or {}).get("loss"), state.global_step, args)
         if not args.fp16:  # whose scaler leaves out a step with such a norm
-            check_number("gradient norm", logs.get("grad_norm"), state.global_step, args)
+            check_number("grad_norm", (logs or {}).get("grad_norm"), state.global_step, args)
 
 
 def check_number(name: str, value: float | None, step: int, args) -> None:
     """Raises UserError if value is NaN or infinite. step: that which is computed, from 1; args: TrainingArguments."""
-    if value is not None and not math.isfinite(value):
-        raise diverged(f"the {name} is {float(value)}", step, args)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise diverged(f"{name} is {value}", step, args)
 
 
 def diverged(what: str, step: int, args) -> UserError:
     return UserError(
-        f"step {step}: {what}, so the training has diverged and nothing of this step is saved. Lower learning_rate "
-        f"(now {args.learning_rate:g}), or lengthen its warm-up, and start anew with {OVERWRITE}; whole checkpoints "
-        f"of earlier steps stay in {args.output_dir}"
+        f"training diverged: at step {step} {what}. The model was not saved; checkpoints from before stay in "
+        f"{args.output_dir}. Take a smaller learning_rate (it is {args.learning_rate}), more warmup_steps, or bf16 in "
+        f"place of fp16, and start with {OVERWRITE} or another output_dir"
     )

@@ -4,11 +4,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler
 
 from mimigenrec.errors import UserError
 from mimigenrec.training import (
     OVERWRITE,
     SinceResume,
+    alone_in,
     check_number,
     check_run,
     has_weights,
@@ -101,7 +104,7 @@ def test_a_number_that_is_not_finite_ends_the_run_with_its_step(value):
     args = SimpleNamespace(learning_rate=1e18, output_dir="out")
     check_number("loss", 0.5, 3, args)
     check_number("loss", None, 3, args)
-    with pytest.raises(UserError, match=r"step 3: the loss is -?(nan|inf).*Lower learning_rate \(now 1e\+18\).*out"):
+    with pytest.raises(UserError, match=r"at step 3 loss is -?(nan|inf)\. .*in out. .*\(it is 1e\+18\)"):
         check_number("loss", value, 3, args)
 
 
@@ -112,3 +115,20 @@ def test_the_loss_of_a_part_of_a_run_is_not_logged_as_that_of_the_whole(first):
     callback.on_train_begin(None, state, None)
     callback.on_log(None, state, None, logs=logs)
     assert logs == state.log_history[0] == ({"epoch": 1.0} if first else {**logs, "train_loss": 1.04})
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(tmp_path):
+    with alone_in(tmp_path / "out", True), alone_in(tmp_path / "out", False):
+        with pytest.raises(UserError, match="another run writes into .*out right now"):
+            with alone_in(tmp_path / "out", True):
+                pass
+    with alone_in(tmp_path / "out", True):
+        assert (tmp_path / "out" / ".lock").is_file()
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_no_rows_are_none_for_each_of_several_processes(rank):
+    """As LookFirst leaves the rows of a run that is at its end."""
+    batches = BatchSamplerShard(BatchSampler([], 4, drop_last=False), num_processes=2, process_index=rank)
+    assert list(batches) == [] and len(batches) == 0

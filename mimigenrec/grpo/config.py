@@ -14,66 +14,21 @@
 What is ours, ce_coef to min_gain, is explained in docs/rl.md.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from trl import GRPOConfig
 
-from mimigenrec.cli import arg, check_range
-from mimigenrec.errors import UserError
+from mimigenrec.cli import arg
 from mimigenrec.extras import need, need_reporters
-from mimigenrec.grpo.checks import (
+from mimigenrec.grpo.checks import check_remedies, check_whole_groups
+from mimigenrec.grpo.settings import (
     check_best_metric,
     check_choices,
     check_maps,
+    check_numbers,
     check_optimisation,
-    check_remedies,
-    check_whole_groups,
 )
-
-# Of the numbers that are TRL's and transformers': outside of these they would be refused late, below a traceback, or
-# train on nothing without a word. All others must be finite.
-RANGES = {
-    "gradient_accumulation_steps": {"least": 1},
-    "eval_accumulation_steps": {"least": 1},
-    "eval_delay": {"least": 0},
-    "torch_empty_cache_steps": {"least": 1},
-    "weight_decay": {"least": 0},
-    "adam_beta1": {"least": 0, "below": 1},
-    "adam_beta2": {"least": 0, "below": 1},
-    "adam_epsilon": {"least": 0},
-    "max_grad_norm": {"least": 0},
-    "max_steps": {"least": -1},
-    "warmup_ratio": {"least": 0, "most": 1},
-    "warmup_steps": {"least": 0},
-    "logging_steps": {"above": 0},
-    "save_steps": {"above": 0},
-    "eval_steps": {"above": 0},
-    "save_total_limit": {"least": 1},
-    "seed": {"least": 0, "most": 2**32 - 1},
-    "data_seed": {"least": 0, "most": 2**32 - 1},
-    "dataloader_num_workers": {"least": 0},
-    "dataloader_prefetch_factor": {"least": 1},
-    "ddp_timeout": {"least": 1},
-    "ddp_bucket_cap_mb": {"least": 1},
-    "neftune_noise_alpha": {"above": 0},
-    "max_prompt_length": {"least": 1},
-    "generation_batch_size": {"least": 1},
-    "steps_per_generation": {"least": 1},
-    "temperature": {"above": 0},
-    "top_p": {"above": 0, "most": 1},
-    "top_k": {"least": 0},
-    "min_p": {"least": 0, "most": 1},
-    "repetition_penalty": {"above": 0},
-    "num_iterations": {"least": 1},
-    "epsilon": {"above": 0},
-    "epsilon_high": {"above": 0},
-    "delta": {"above": 1},  # a ratio of 1, that of the policy that rolled out, would be cut and have no gradient
-    "ref_model_mixup_alpha": {"least": 0, "most": 1},
-    "ref_model_sync_steps": {"least": 1},
-    "top_entropy_quantile": {"least": 0, "most": 1},
-    "num_completions_to_print": {"least": 1},
-}
 
 
 @dataclass
@@ -123,11 +78,7 @@ class RLConfig(GRPOConfig):
 
     def __post_init__(self):
         """Raises UserError naming the setting to change, as TRL does for those it checks itself."""
-        for one in fields(self):
-            bounds = one.metadata.get("range") or RANGES.get(one.name, {})
-            check_range(f"--{one.name}", getattr(self, one.name), **bounds)
-        if self.max_steps == 0:
-            raise UserError("--max_steps is 0; give a number of steps, or -1 to train num_train_epochs")
+        check_numbers(self)
         check_maps(self)
         if self.per_device_eval_batch_size is None:
             self.per_device_eval_batch_size = self.num_generations
@@ -150,6 +101,3 @@ class RLConfig(GRPOConfig):
         check_optimisation(self)
         check_best_metric(self)
         check_remedies(self)
-        for name in ("use_liger_loss", "use_liger_kernel"):
-            if getattr(self, name):
-                need("liger_kernel", f"{name}: true")

@@ -20,10 +20,12 @@ from mimigenrec.contract import choose_support, load_tokenizer, prompt_ids, read
 from mimigenrec.decoding.model import load_model
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.grpo.checks import check_folder, check_group_size, check_spread
+from mimigenrec.grpo.checks import check_group_size, check_spread
 from mimigenrec.grpo.load_reward import check_weights, checked, load_rewards
 from mimigenrec.grpo.rollout import Rollout, roll_out
-from mimigenrec.grpo.train import checked_contract, data_folders, find_index, read_rows
+from mimigenrec.grpo.rows import data_folders, find_index, read_rows
+from mimigenrec.grpo.start import check_folder
+from mimigenrec.grpo.train import checked_contract
 from mimigenrec.sids.tokens import join_sid, read_index
 
 

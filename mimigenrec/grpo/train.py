@@ -8,13 +8,11 @@ checkpoint if settings and data are those of manifest.json, and says so where th
 overwrite_output_dir it starts anew.
 """
 
-import json
 import logging
 import os
 import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mimigenrec.environment.chain import exit_unless_imports
 from mimigenrec.errors import UserError
@@ -23,8 +21,6 @@ if __name__ == "__main__":
     exit_unless_imports("grpo", "trl", "mimigenrec.grpo.trainer")  # which the imports below need
 
 import torch
-from datasets import Dataset
-from pyarrow.lib import ArrowException
 from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
@@ -35,48 +31,22 @@ from mimigenrec.contract import (
     check_template,
     choose_support,
     load_tokenizer,
-    prompt_ids,
     read_contract,
 )
-from mimigenrec.decoding.adapter import identity, write_base
-from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_finite
-from mimigenrec.files import read_json, write_json
-from mimigenrec.grpo.callbacks import RunLog, SelfContained, complete
-from mimigenrec.grpo.checks import check_model, check_places, check_targets
+from mimigenrec.grpo.callbacks import RunLog, SelfContained
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.load_reward import PASSED, Reward, check_weights, load_rewards
+from mimigenrec.grpo.load_reward import check_weights, load_rewards
 from mimigenrec.grpo.rollout import Rollout
+from mimigenrec.grpo.rows import as_dataset, data_folders, find_index, latest, read_rows, row_files
+from mimigenrec.grpo.run import FREE, describe, finished, manifest_of, start_from, write_companions
+from mimigenrec.grpo.start import check_model, check_places, check_targets
 from mimigenrec.grpo.stop_rule import HR, breaks, stopped_at
 from mimigenrec.grpo.trainer import BeamGRPOTrainer
-from mimigenrec.manifest import check_same_run, make_manifest
-from mimigenrec.sids.tokens import join_sid, read_index, split_sid, write_index
-from mimigenrec.training import (
-    FREE,
-    OVERWRITE,
-    SinceResume,
-    check_run,
-    has_weights,
-    is_over,
-    last_checkpoint,
-    remove_run,
-    remove_unfinished,
-    state_of,
-)
-
-COMMAND = "grpo"
-
-# Of our own settings and TRL's: paths, whose content is in the manifest, and what is written besides.
-OURS_FREE = FREE | {
-    "model",
-    "data",
-    "index",
-    "log_completions",
-    "num_completions_to_print",
-    "wandb_log_unique_prompts",
-}
+from mimigenrec.sids.tokens import join_sid, read_index
+from mimigenrec.training import OVERWRITE, SinceResume, alone_in, check_run, remove_run, remove_unfinished
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +90,9 @@ def main(run: RunConfig, args: RLConfig) -> None:
     index = find_index(run.model, run.index, folder)
     rewards = load_rewards(run.rewards, run.reward_args)
     check_weights(args.reward_weights, run.rewards)
-    now = described(run, args, rewards, [index, *row_files(rl, args)]) if args.should_save else {}
+    now = manifest_of(run, args, rewards, [index, *row_files(rl, args)]) if args.should_save else {}
     if args.should_save:
-        check_run(args.output_dir, now, OURS_FREE, args.overwrite_output_dir)
+        check_run(args.output_dir, now, FREE, args.overwrite_output_dir)
     if how := finished(args):
         if args.should_save:
             print(f"{args.output_dir} {how}: nothing to do; {OVERWRITE} starts anew")
@@ -156,84 +126,22 @@ def main(run: RunConfig, args: RLConfig) -> None:
         callbacks=[SinceResume(), RunLog(), SelfContained(base)],
     )
     check_finite(trainer.model, run.model)
-    if args.should_save:
-        if args.overwrite_output_dir:
-            remove_run(args.output_dir)
-        remove_unfinished(args.output_dir)
-        write_companions(args.output_dir, run.model, folder, sids, contract, tokenizer, run.support)
-        if base:
-            write_base(args.output_dir, *base)
-        if checkpoint is None or args.resume_from_checkpoint:
-            facts = {"contract": contract.hash if contract else None, "train_rows": len(train), "sids": trie.n_sids}
-            write_json(Path(args.output_dir) / "manifest.json", now | facts)
-        else:
-            complete(args.output_dir, checkpoint.name, base)  # a kill may have come between its state and these
-    if checkpoint is not None:
-        log.warning("going on from %s", checkpoint)
-        args.eval_on_start = False  # the log of the checkpoint holds what was measured at step 0
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    trainer.save_model()
-    trainer.save_state()
+    facts = {"contract": contract.hash if contract else None, "train_rows": len(train), "sids": trie.n_sids}
+    with alone_in(args.output_dir, args.should_save):
+        if args.should_save:
+            if args.overwrite_output_dir:
+                remove_run(args.output_dir)
+            remove_unfinished(args.output_dir)
+            write_companions(args.output_dir, run.model, folder, sids, contract, tokenizer, run.support)
+            describe(args, checkpoint, now | facts, base)
+        if checkpoint is not None:
+            log.warning("going on from %s", checkpoint)
+            args.eval_on_start = False  # the log of the checkpoint holds what was measured at step 0
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        trainer.save_model()
+        trainer.save_state()
     if args.should_save:
         print(summary(trainer.state.log_history, args))
-
-
-def described(run: RunConfig, args: RLConfig, rewards: list[Reward], files: list[Path]) -> dict[str, Any]:
-    """The manifest of the run that is asked for: settings, and hashes of everything it reads.
-
-    The weights are in the config, so that a base that was moved is the same and one that was trained again is not. So
-    is the number of processes: each takes its own part of the groups, in an order of its own.
-    """
-    config = asdict(run) | {"trl": json.loads(args.to_json_string())}
-    config |= {"weights": identity(run.model, "--model"), "processes": args.world_size}
-    read = dict.fromkeys([*files, *(Path(reward.file) for reward in rewards if reward.file)])
-    return make_manifest(config, read, args.seed, command=COMMAND)
-
-
-def row_files(rl: Path, args) -> list[Path]:
-    """Raises FileNotFoundError if one is missing."""
-    files = [rl / "train.json", *([rl / "valid.json"] if args.eval_strategy != "no" else [])]
-    for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; it comes from preprocess_data_sft_rl.py")
-    return files
-
-
-def finished(args) -> str | None:
-    """How a run in output_dir came to its end, in words; None where none did."""
-    state = state_of(args.output_dir)
-    if args.overwrite_output_dir or args.resume_from_checkpoint or state is None or not has_weights(args.output_dir):
-        return None
-    if (step := stopped_at(state.get("log_history", []), args.stop_hr50_drop, args.stop_patience)) is not None:
-        return f"was ended by stop_hr50_drop at step {step}"
-    return f"is finished at step {state['global_step']}" if is_over(state) else None
-
-
-def start_from(args, now: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from: the one that resume_from_checkpoint names, else the last whole one of output_dir.
-
-    now      the manifest of the run that is asked for; empty on processes that save nothing
-    raises   UserError if the one that is named is none, or of another run, or lacks what training needs to go on
-    """
-    named = args.resume_from_checkpoint
-    if not named:
-        checkpoint = None if args.overwrite_output_dir else last_checkpoint(args.output_dir)
-    elif args.overwrite_output_dir:
-        raise UserError(f"resume_from_checkpoint {named} goes on, and {OVERWRITE} starts anew; leave one of them out")
-    elif state_of(named) is None or not has_weights(named):
-        raise UserError(f"resume_from_checkpoint {named} is no whole checkpoint; name a folder checkpoint-N")
-    else:
-        checkpoint = Path(named)
-        if now:
-            before = read_json(checkpoint / "manifest.json", made_by="mimigenrec grpo", kind=dict)
-            check_same_run(checkpoint, before, now, OURS_FREE, "leave out resume_from_checkpoint")
-    if checkpoint is not None and not is_over(state_of(checkpoint)):
-        if not any(any(checkpoint.glob(name)) for name in ("optimizer*", "global_step*")):
-            raise UserError(
-                f"{checkpoint} holds no state of the optimizer (save_only_model), so its training cannot go on from "
-                f"there; {OVERWRITE} starts anew"
-            )
-    return checkpoint
 
 
 def check_launch(environment, has_gpu: bool) -> None:
@@ -246,19 +154,6 @@ def check_launch(environment, has_gpu: bool) -> None:
             "accelerate was asked for several processes on a machine without a GPU and started one; use "
             "torchrun --nproc_per_node N -m mimigenrec.grpo.train ..., as trl_trainer.sh does, or --num_processes 1"
         )
-
-
-def data_folders(data: Path) -> tuple[Path, Path]:
-    """The folder of train.json and valid.json, and the one above it with id2sid.json."""
-    return (data / "rl", data) if (data / "rl").is_dir() else (data, data.parent)
-
-
-def find_index(model: str, index: Path | None, folder: Path) -> Path:
-    places = [index] if index else [folder / "id2sid.json", Path(model) / "id2sid.json"]
-    for path in places:
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"no SIDs: {' and '.join(map(str, places))} missing; name an id2sid.json with --index")
 
 
 def checked_contract(folder: Path, model: str, tokenizer) -> Contract | None:
@@ -279,76 +174,6 @@ def checked_contract(folder: Path, model: str, tokenizer) -> Contract | None:
     return data
 
 
-def read_rows(path: Path, targets: set[str], index: Path, tokenizer, max_length: int | None) -> list[dict[str, Any]]:
-    """RL rows, all of them usable.
-
-    Raises UserError naming file and row: no rows, a row without prompt messages or target, of other columns than the
-    first or with a column that the trainer fills in itself, a target that is no SID of the catalogue, a prompt of more
-    than max_length tokens.
-    """
-    rows = read_json(path, made_by="preprocess_data_sft_rl.py", kind=list)
-    if not rows:
-        raise UserError(f"{path} must be a list of rows and hold at least one")
-    for i, row in enumerate(rows):
-        if not is_row(row):
-            raise UserError(
-                f"{path}, row {i}: needs 'prompt', a list of messages with role and content, and 'reward_model' with "
-                f"the text 'ground_truth'; found {str(row)[:200]}"
-            )
-        if row.keys() != rows[0].keys():
-            raise UserError(f"{path}, row {i}: has the columns {sorted(row)}, row 0 has {sorted(rows[0])}")
-        target = row["reward_model"]["ground_truth"]
-        if join_sid(split_sid(target)) not in targets:
-            raise UserError(
-                f"{path}, row {i}: the target {target!r} is no SID of {index}, so no rollout could ever hit it; data "
-                f"and index are from different catalogues"
-            )
-    if taken := sorted(rows[0].keys() & set(PASSED)):
-        raise UserError(f"{path}: the trainer fills in {', '.join(taken)} itself; give that column another name")
-    try:
-        prompt_ids(tokenizer, [row["prompt"] for row in rows], max_length)
-    except UserError as error:
-        raise UserError(f"{path}: {error} (--max_prompt_length)") from error
-    return rows
-
-
-def is_row(row: Any) -> bool:
-    """Whether it has prompt messages and a target."""
-    if not isinstance(row, dict):
-        return False
-    prompt, target = row.get("prompt"), row.get("reward_model")
-    asked = isinstance(prompt, list) and prompt and all(isinstance(message, dict) for message in prompt)
-    texts = asked and [message.get(key) for message in prompt for key in ("role", "content")]
-    told = isinstance(target, dict) and isinstance(target.get("ground_truth"), str)
-    return bool(asked and told and all(isinstance(text, str) for text in texts))
-
-
-def as_dataset(rows: list[dict[str, Any]], path: Path) -> Dataset:
-    """Raises UserError for a column whose values are of several types."""
-    try:
-        return Dataset.from_list(rows)
-    except (ArrowException, OverflowError) as error:
-        raise UserError(f"{path}: a column holds values of several types ({error}); build the data again") from error
-
-
-def latest(rows: list[dict[str, Any]], count: int, path: Path) -> list[dict[str, Any]]:
-    """The `count` rows of each task with the highest extra_info.index, in the order of the file; 0 keeps all.
-
-    Raises UserError for a row that does not tell its task and index.
-    """
-    if not count:
-        return rows
-    places: dict[str, list[int]] = {}
-    for i, row in enumerate(rows):
-        told = row.get("extra_info")
-        known = isinstance(told, dict) and isinstance(told.get("index"), int) and isinstance(told.get("task"), str)
-        if not known:
-            raise UserError(f"{path}, row {i}: --latest_rows needs extra_info with task and index, found {told}")
-        places.setdefault(told["task"], []).append(told["index"])
-    first = {task: sorted(indexes)[-count:][0] for task, indexes in places.items()}
-    return [row for row in rows if row["extra_info"]["index"] >= first[row["extra_info"]["task"]]]
-
-
 def lora(run: RunConfig):
     """LoRA's settings, or None. The embeddings stay as SFT left them: they hold the SIDs already."""
     if not run.lora_r:
@@ -363,21 +188,6 @@ def lora(run: RunConfig):
         target_modules=target,
         task_type="CAUSAL_LM",
     )
-
-
-def write_companions(
-    output_dir: str, model: str, folder: Path, sids: dict, contract, tokenizer, support: Support
-) -> None:
-    """What makes a checkpoint self-contained, into output_dir: the data's own, else what the SFT checkpoint had."""
-    copy_companions(model, output_dir)
-    copy_companions(folder, output_dir)
-    write_index(Path(output_dir) / "id2sid.json", sids)
-    trained = read_contract(model)
-    if contract:
-        golden = trained.golden if trained else ()
-        contract = replace(contract, chat_template=tokenizer.chat_template, golden=golden)
-    if contract := contract or trained:
-        replace(contract, support=support).write(output_dir)
 
 
 def summary(history: list[dict], args) -> str:

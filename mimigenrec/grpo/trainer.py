@@ -38,7 +38,7 @@ from mimigenrec.grpo.inside_trie import InsideTrie
 from mimigenrec.grpo.load_reward import checked
 from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
 from mimigenrec.grpo.shared_prefix import completion_logps, obstacle_to_sharing, whole_groups
-from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains, stopped_at
+from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
 from mimigenrec.grpo.validation import validate
 from mimigenrec.sids.tokens import split_sid
@@ -116,11 +116,7 @@ class BeamGRPOTrainer(GRPOTrainer):
         self.add_callback(SaveBetweenGenerations())
         self.add_callback(StopRule(args.stop_hr50_drop, args.stop_patience))
         self.add_callback(StopIfNotFinite())
-        self.add_callback(LookFirst(self._has_ended))
-
-    def _has_ended(self, state) -> bool:
-        stopped = stopped_at(state.log_history, self.args.stop_hr50_drop, self.args.stop_patience)
-        return state.global_step >= state.max_steps or stopped is not None
+        self.add_callback(LookFirst())
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """In: every row G times in a row. Out: TRL's tensors of N rows, and what hints and ce_coef need beside.
@@ -295,7 +291,7 @@ class BeamGRPOTrainer(GRPOTrainer):
 
     def _maybe_log_save_evaluate(self, tr_loss, grad_norm, *args, **kwargs):
         if grad_norm is not None and not self.args.fp16:  # whose scaler leaves out a step with such a norm
-            check_number("norm of the gradient", float(grad_norm), self.state.global_step, self.args)
+            check_number("grad_norm", float(grad_norm), self.state.global_step, self.args)
         return super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def _load_best_model(self) -> None:
@@ -372,5 +368,7 @@ class BeamGRPOTrainer(GRPOTrainer):
             try:
                 yield model
             except NotFinite as error:
-                raise diverged("the model's scores are not finite", self.state.global_step + 1, self.args) from error
+                raise diverged(
+                    "the scores of the search are NaN or infinite", self.state.global_step + 1, self.args
+                ) from error
             model.train(was_training)

@@ -1,15 +1,13 @@
 """What happens inside LLaMA-Factory's trainer: complete checkpoints, ranking metrics, rows that stay as they are."""
 
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import IterableDataset, Sampler
 from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
@@ -19,7 +17,6 @@ from mimigenrec.decoding.adapter import write_base
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.decoding.weights import check_finite
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import write_json, writing
@@ -82,87 +79,12 @@ class CompleteCheckpoints(TrainerCallback):
             replace(self.data.contract, chat_template=template, support=self.support, golden=golden).write(folder)
 
 
-class FiniteNumbers(TrainerCallback):
-    """Ends a run whose loss or weights are no numbers any more, before they are saved.
-
-    transformers logs a loss of NaN as the mean of those before, 0.0 at first, unless it is told not to.
-    """
+class CutLogBack(TrainerCallback):
+    """LLaMA-Factory's log keeps the steps behind the checkpoint that a run goes on from, which are taken once more."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        args.logging_nan_inf_filter = False
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        watched = ["loss"] if args.fp16 else ["loss", "grad_norm"]  # fp16 skips steps whose gradients overflow
-        for name in watched:
-            value = (logs or {}).get(name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise self.diverged(args, state, f"{name} is {value}")
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        if control.should_save:
-            self.look(args, state, model)
-
-    on_epoch_end = on_step_end
-
-    def on_evaluate(self, args, state, control, model=None, **kwargs):
-        self.look(args, state, model)  # save_strategy best saves after it
-
-    def on_train_end(self, args, state, control, model=None, **kwargs):
-        self.look(args, state, model)
-
-    def look(self, args, state, model) -> None:
-        try:
-            check_finite(model, "the model")
-        except UserError as error:
-            raise self.diverged(args, state, "its weights hold NaN or infinity") from error
-
-    @staticmethod
-    def diverged(args, state, what: str) -> UserError:
-        return UserError(
-            f"training diverged: at step {state.global_step} {what}. The model was not saved; checkpoints from before "
-            f"stay in {args.output_dir}. Take a smaller learning_rate (it is {args.learning_rate}), more "
-            f"warmup_steps, or bf16 in place of fp16, and start with overwrite_output_dir=true or another output_dir"
-        )
-
-
-class Resumed(TrainerCallback):
-    """What transformers (4.57) does otherwise when it goes on from a checkpoint.
-
-    From one at the end of training it takes one more step before it looks. It divides the losses since then by all
-    steps, so train_loss, and the speeds alike, are left out. And LLaMA-Factory's log keeps the steps behind the
-    checkpoint, which are taken once more.
-    """
-
-    def __init__(self):
-        self.resumed = self.ended = False
-
-    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        self.resumed = state.global_step > 0
         if state.is_world_process_zero:
             cut_back(Path(args.output_dir) / "trainer_log.jsonl", state.global_step)
-        told = state.stateful_callbacks.get("TrainerControl", {})
-        stopped = isinstance(told, dict) and told.get("args", {}).get("should_training_stop", False)
-        self.ended = self.resumed and (stopped or state.global_step >= state.max_steps)
-        if self.ended:
-            if isinstance(train_dataloader.dataset, IterableDataset):
-                raise UserError(
-                    f"{args.output_dir}/checkpoint-{state.global_step} is the end of this training, and was killed "
-                    f"before its model was written there; with streaming, copy that checkpoint"
-                )
-            train_dataloader.set_sampler(NoRows())
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        control.should_training_stop |= self.ended
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        if self.ended:
-            control.should_log = control.should_evaluate = control.should_save = False
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.resumed and logs and "train_loss" in logs:
-            for name in ("train_loss", "train_samples_per_second", "train_steps_per_second"):
-                logs.pop(name, None)
-                state.log_history[-1].pop(name, None)
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -171,14 +93,6 @@ def cut_back(path: Path, step: int) -> None:
         kept = [line for line in read_jsonl(path) if step and line.get("current_steps", 0) <= step]
         with writing(path) as out:
             out.writelines(json.dumps(line) + "\n" for line in kept)
-
-
-class NoRows(Sampler[int]):
-    def __len__(self) -> int:
-        return 0
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(())
 
 
 class RankingMetrics(TrainerCallback):

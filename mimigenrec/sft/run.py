@@ -13,24 +13,20 @@ from typing import Any
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.manifest import check_same_run
+from mimigenrec.training import FREE as FREE_IN_TRAINING
+from mimigenrec.training import OVERWRITE, checkpoints, has_weights
 
 COMMAND = "sft"
-ANEW = "overwrite_output_dir=true"
 MODEL_FILES = ("config.json", "adapter_config.json", "model.safetensors", "pytorch_model.bin")
 OF_A_RUN = ("trainer_state.json", "manifest.json", "*results.json", "*model*.safetensors*", "pytorch_model*.bin*")
 
-# LLaMA-Factory's keys and ours on which the trained weights do not depend. Of the folders, the content is compared.
-FREE = frozenset(
+# Besides those of transformers, LLaMA-Factory's keys and ours on which the trained weights do not depend. Of the
+# folders, the content is compared.
+FREE = FREE_IN_TRAINING | frozenset(
     """
-    output_dir overwrite_output_dir resume_from_checkpoint save_total_limit save_on_each_node save_safetensors
-    logging_dir logging_steps logging_strategy logging_first_step logging_nan_inf_filter log_level log_level_replica
-    log_on_each_node report_to run_name project trackio_space_id disable_tqdm plot_loss skip_memory_metrics
-    include_tokens_per_second include_num_input_tokens_seen include_effective_tokens_per_second print_param_status
+    plot_loss include_effective_tokens_per_second print_param_status low_cpu_mem_usage
     use_swanlab swanlab_project swanlab_workspace swanlab_run_name swanlab_mode swanlab_logdir
-    dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor dataloader_persistent_workers
-    preprocessing_num_workers overwrite_cache data_shared_file_system tokenized_path cache_dir use_cpu no_cuda
-    ddp_timeout ddp_backend per_device_eval_batch_size eval_accumulation_steps low_cpu_mem_usage
-    push_to_hub hub_model_id hub_strategy hub_private_repo
+    preprocessing_num_workers overwrite_cache data_shared_file_system tokenized_path cache_dir
     model_name_or_path dataset_dir media_dir base_cache add_tokens_list
     """.split()
 )
@@ -62,13 +58,13 @@ def is_to_run(args: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
             log.warning("nothing tells with which settings the checkpoints in %s were trained; going on", out)
             return True
         raise UserError(
-            f"{out} holds a model, and no checkpoint to go on from; take another output_dir, or {ANEW} to replace the "
-            f"model"
+            f"{out} holds a model, and no checkpoint to go on from; take another output_dir, or {OVERWRITE} to "
+            f"replace the model"
         )
-    check_same_run(out, comparable(before, now), comparable(now, before), FREE, ANEW)
+    check_same_run(out, comparable(before, now), comparable(now, before), FREE, OVERWRITE)
     if not is_finished(out):
         return True
-    print(f"{out} is finished: nothing to do; {ANEW} starts anew")  # noqa: T201
+    print(f"{out} is finished: nothing to do; {OVERWRITE} starts anew")  # noqa: T201
     return False
 
 
@@ -90,12 +86,6 @@ def going_on(args: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     return {**now, **{key: value for key, value in (before or {}).items() if key not in ("step", "ended")}}
 
 
-def checkpoints(out: Path) -> list[Path]:
-    """Oldest first."""
-    found = [path for path in out.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
 def is_finished(out: Path) -> bool:
     """Whether all was written: the model, trainer_state.json, and "ended" in manifest.json, which one of an earlier
     version has not."""
@@ -103,12 +93,6 @@ def is_finished(out: Path) -> bool:
     if not manifest.is_file() or not (out / "trainer_state.json").is_file() or not has_weights(out):
         return False
     return read_json(manifest, made_by="mimigenrec sft", kind=dict).get("ended", True)
-
-
-def has_weights(folder: Path) -> bool:
-    """Of a model or an adapter; under FSDP and ZeRO-3 they may be in folders of their own."""
-    names = ("model", "adapter_model", "pytorch_model", "global_step")
-    return any(path.name.startswith(names) for path in folder.iterdir())
 
 
 def refuse_others(out: Path) -> None:

@@ -14,8 +14,6 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -28,7 +26,7 @@ if __name__ == "__main__":
     exit_unless_imports("sft", "transformers")  # which the imports below need
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from mimigenrec.cli import one_message
 from mimigenrec.contract import check_support, ends_answers, load_tokenizer, prompt_ids, row_messages
@@ -43,12 +41,11 @@ from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.arguments import SftConfig, read_arguments
 from mimigenrec.sft.callbacks import (
     CompleteCheckpoints,
+    CutLogBack,
     EmbeddingDropout,
-    FiniteNumbers,
     OnlySidRows,
     Provenance,
     RankingMetrics,
-    Resumed,
 )
 from mimigenrec.sft.checks import (
     LORA,
@@ -65,6 +62,7 @@ from mimigenrec.sft.row_order import RowOrder
 from mimigenrec.sft.run import COMMAND, SECRET, going_on, is_to_run, set_unfinished_aside
 from mimigenrec.sft.tokenized import StampTokenized, check_tokenized
 from mimigenrec.sids.tokens import distinct_tokens
+from mimigenrec.training import LookFirst, SinceResume, StopIfNotFinite, alone_in
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +105,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     callbacks = [EmbeddingDropout(config.embedding_dropout)] if config.embedding_dropout else []
     if config.length_groups:
         check_length_groups(args)
-    callbacks += [Resumed(), FiniteNumbers(), RowOrder(config.length_groups)]
+    callbacks += [CutLogBack(), SinceResume(), LookFirst(), StopIfNotFinite(), RowOrder(config.length_groups)]
     if data is None:
         if config.train_only == "sid_rows":
             raise UserError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
@@ -130,7 +128,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     if args.get("early_stopping_steps"):  # or it would count anew when a run goes on
         args.setdefault("restore_callback_states_from_checkpoint", True)
     check_arguments(args)
-    with alone_in(Path(args["output_dir"])):
+    with alone_in(args["output_dir"], is_main_process()):
         run_exp(args, callbacks)
         if args.get("do_train") and is_main_process():
             finish(Path(args["output_dir"]))
@@ -155,25 +153,6 @@ def check_arguments(args: dict[str, Any]) -> None:
         get_train_args(deepcopy(args))
     except (ValueError, ImportError) as error:
         raise UsageError(f"LLaMA-Factory refuses these settings: {error}") from error
-
-
-@contextmanager
-def alone_in(output_dir: Path) -> Iterator[None]:
-    """Raises UserError while another run writes into the folder: two of them would mix their checkpoints."""
-    if not is_main_process():
-        yield
-        return
-    output_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output_dir / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"another run writes into {output_dir} right now; wait for it, or take another one") from error
-    try:
-        yield
-    finally:
-        (output_dir / ".lock").unlink(missing_ok=True)
-        lock.release()
 
 
 def finish(output_dir: Path) -> None:

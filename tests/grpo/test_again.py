@@ -67,7 +67,7 @@ def test_a_finished_run_says_so_and_touches_nothing_not_even_the_model(again, tm
     again()
     again()
     assert content(tmp_path) == before
-    line = "out is finished at step 2: nothing to do; overwrite_output_dir: true starts anew\n"
+    line = "out is finished at step 2: nothing to do; overwrite_output_dir=true starts anew\n"
     assert capsys.readouterr().out == 2 * line
 
 
@@ -127,7 +127,7 @@ def test_another_run_is_refused_with_the_difference_and_nothing_is_touched(
         change(tmp_path)
     before = content(tmp_path / "out")
     with pytest.raises(
-        UserError, match=f"out holds a run with other settings or data .*{message}.*overwrite_output_dir: true"
+        UserError, match=f"out holds a run with other settings or data .*{message}.*overwrite_output_dir=true"
     ):
         again(*words)
     assert content(tmp_path / "out") == before

@@ -9,7 +9,8 @@ from trl import GRPOConfig
 from mimigenrec.cli import parse
 from mimigenrec.errors import UserError
 from mimigenrec.grpo.checks import check_groups, check_save_steps, check_spread, check_whole_groups
-from mimigenrec.grpo.config import RANGES, RLConfig
+from mimigenrec.grpo.config import RLConfig
+from mimigenrec.grpo.settings import RANGES
 from mimigenrec.grpo.train import RunConfig
 from tests.conftest import ROOT
 

@@ -200,7 +200,8 @@ def test_a_resumed_run_is_one_that_never_stopped(sft, rl_data, tmp_path, remedy,
     whole = run("whole")
     (tmp_path / "parts").mkdir()
     shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "parts" / "checkpoint-2")
-    shutil.copy(tmp_path / "whole" / "rl_log.jsonl", tmp_path / "parts")
+    for name in ("rl_log.jsonl", "manifest.json"):
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "parts")
     parts = run("parts")
     assert any(event.get(used) for event in whole[2:])
     for ours, theirs in zip(parts, whole, strict=True):

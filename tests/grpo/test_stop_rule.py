@@ -10,8 +10,9 @@ from mimigenrec.cli import parse
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError
 from mimigenrec.grpo.config import RLConfig
+from mimigenrec.grpo.run import finished
 from mimigenrec.grpo.stop_rule import breaks, stopped_at
-from mimigenrec.grpo.train import RunConfig, finished, main, summary
+from mimigenrec.grpo.train import RunConfig, main, summary
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index
 from tests.conftest import make_model, make_tokenizer

@@ -17,7 +17,8 @@ from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.train import RunConfig, as_dataset, check_launch, latest, read_rows
+from mimigenrec.grpo.rows import as_dataset, latest, read_rows
+from mimigenrec.grpo.train import RunConfig, check_launch
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index
 from tests.grpo.conftest import run

@@ -228,7 +228,7 @@ def test_a_broken_reward_stops_the_run_with_its_name_step_and_sample(make_traine
     def fickle(completions, trainer_state, **columns):
         return [1.0] * 5 + [math.nan if trainer_state.global_step else 1.0] * 3
 
-    with pytest.raises(ValueError, match="'fickle' at step 1 gave nan for sample 5"):
+    with pytest.raises(ValueError, match=r"'fickle' \(.*test_trainer.py, line \d+\) at step 1 gave nan for sample 5"):
         make_trainer([fickle]).train()
 
 

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.data_loader import BatchSamplerShard
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from torch.utils.data import BatchSampler
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.sft.arguments import SftConfig
-from mimigenrec.sft.callbacks import NoRows
 from mimigenrec.sft.run import FREE, is_to_run, set_unfinished_aside
 from mimigenrec.sft.train import train
 from tests.conftest import TOY_SIDS
@@ -227,9 +224,3 @@ def test_every_key_that_is_free_is_one_of_llamafactorys_or_ours():
     for part in (DataArguments, FinetuningArguments, ModelArguments, TrainingArguments):
         known |= set(part.__dataclass_fields__)
     assert not FREE - known
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_no_rows_are_none_for_each_of_several_processes(rank):
-    batches = BatchSamplerShard(BatchSampler(NoRows(), 4, drop_last=False), num_processes=2, process_index=rank)
-    assert list(batches) == [] and len(batches) == 0

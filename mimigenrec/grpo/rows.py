@@ -1,0 +1,110 @@
+"""What RL reads of a data folder: rl/train.json and rl/valid.json, all rows usable, and the id2sid.json beside them.
+
+    [{"prompt": [{"role", "content"}, ...], "reward_model": {"ground_truth": "<a_1><b_2>"}, ...}, ...]
+
+Other columns are the rewards'; extra_info, {"task", "index"}, is also that of latest_rows.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from pyarrow.lib import ArrowException
+
+from mimigenrec.contract import prompt_ids
+from mimigenrec.errors import UserError
+from mimigenrec.files import read_json
+from mimigenrec.grpo.load_reward import PASSED
+from mimigenrec.sids.tokens import join_sid, split_sid
+
+
+def data_folders(data: Path) -> tuple[Path, Path]:
+    """The folder of train.json and valid.json, and the one above it with id2sid.json."""
+    return (data / "rl", data) if (data / "rl").is_dir() else (data, data.parent)
+
+
+def find_index(model: str, index: Path | None, folder: Path) -> Path:
+    places = [index] if index else [folder / "id2sid.json", Path(model) / "id2sid.json"]
+    for path in places:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"no SIDs: {' and '.join(map(str, places))} missing; name an id2sid.json with --index")
+
+
+def row_files(rl: Path, args) -> list[Path]:
+    """Raises FileNotFoundError if one is missing."""
+    files = [rl / "train.json", *([rl / "valid.json"] if args.eval_strategy != "no" else [])]
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; it comes from preprocess_data_sft_rl.py")
+    return files
+
+
+def read_rows(path: Path, targets: set[str], index: Path, tokenizer, max_length: int | None) -> list[dict[str, Any]]:
+    """RL rows, all of them usable.
+
+    Raises UserError naming file and row: no rows, a row without prompt messages or target, of other columns than the
+    first or with a column that the trainer fills in itself, a target that is no SID of the catalogue, a prompt of more
+    than max_length tokens.
+    """
+    rows = read_json(path, made_by="preprocess_data_sft_rl.py", kind=list)
+    if not rows:
+        raise UserError(f"{path} must be a list of rows and hold at least one")
+    for i, row in enumerate(rows):
+        if not is_row(row):
+            raise UserError(
+                f"{path}, row {i}: needs 'prompt', a list of messages with role and content, and 'reward_model' with "
+                f"the text 'ground_truth'; found {str(row)[:200]}"
+            )
+        if row.keys() != rows[0].keys():
+            raise UserError(f"{path}, row {i}: has the columns {sorted(row)}, row 0 has {sorted(rows[0])}")
+        target = row["reward_model"]["ground_truth"]
+        if join_sid(split_sid(target)) not in targets:
+            raise UserError(
+                f"{path}, row {i}: the target {target!r} is no SID of {index}, so no rollout could ever hit it; data "
+                f"and index are from different catalogues"
+            )
+    if taken := sorted(rows[0].keys() & set(PASSED)):
+        raise UserError(f"{path}: the trainer fills in {', '.join(taken)} itself; give that column another name")
+    try:
+        prompt_ids(tokenizer, [row["prompt"] for row in rows], max_length)
+    except UserError as error:
+        raise UserError(f"{path}: {error} (--max_prompt_length)") from error
+    return rows
+
+
+def is_row(row: Any) -> bool:
+    """Whether it has prompt messages and a target."""
+    if not isinstance(row, dict):
+        return False
+    prompt, target = row.get("prompt"), row.get("reward_model")
+    asked = isinstance(prompt, list) and prompt and all(isinstance(message, dict) for message in prompt)
+    texts = asked and [message.get(key) for message in prompt for key in ("role", "content")]
+    told = isinstance(target, dict) and isinstance(target.get("ground_truth"), str)
+    return bool(asked and told and all(isinstance(text, str) for text in texts))
+
+
+def as_dataset(rows: list[dict[str, Any]], path: Path) -> Dataset:
+    """Raises UserError for a column whose values are of several types."""
+    try:
+        return Dataset.from_list(rows)
+    except (ArrowException, OverflowError) as error:
+        raise UserError(f"{path}: a column holds values of several types ({error}); build the data again") from error
+
+
+def latest(rows: list[dict[str, Any]], count: int, path: Path) -> list[dict[str, Any]]:
+    """The `count` rows of each task with the highest extra_info.index, in the order of the file; 0 keeps all.
+
+    Raises UserError for a row that does not tell its task and index.
+    """
+    if not count:
+        return rows
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        told = row.get("extra_info")
+        known = isinstance(told, dict) and isinstance(told.get("index"), int) and isinstance(told.get("task"), str)
+        if not known:
+            raise UserError(f"{path}, row {i}: --latest_rows needs extra_info with task and index, found {told}")
+        places.setdefault(told["task"], []).append(told["index"])
+    first = {task: sorted(indexes)[-count:][0] for task, indexes in places.items()}
+    return [row for row in rows if row["extra_info"]["index"] >= first[row["extra_info"]["task"]]]
