@@ -154,8 +154,8 @@ def check_range(name: str, value: Any, least=None, most=None, above=None, below=
 
 
 def _in_words(bounds: dict[str, float]) -> str:
-    words = {"least": "at least", "most": "at most"}
-    return " and ".join(f"{words.get(word, word)} {bound}" for word, bound in bounds.items())
+    words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
+    return " and ".join(f"{words[word]} {bounds[word]}" for word in words if word in bounds)
 
 
 def check_ranges(config: Any) -> None:

@@ -18,7 +18,7 @@ def is_folder(name: str | Path, flag: str) -> bool:
     from huggingface_hub.utils import validate_repo_id
 
     text = str(name)
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         return True
     parts = text.replace(os.sep, "/").split("/")
     is_path = Path(text).is_absolute() or text[:1] in ("", ".", "~") or len(parts) > 2 or Path(text).exists()

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from mimigenrec import files
+from mimigenrec.errors import UserError
 
 
 def python(code: str, *argv) -> subprocess.Popen:
@@ -86,3 +87,34 @@ def test_a_missing_file_says_where_it_comes_from(tmp_path):
 def test_sha256_is_the_published_one(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert files.sha256(tmp_path / "x").startswith("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+
+
+def test_lines_end_where_editors_end_them_and_nowhere_else(tmp_path):
+    (tmp_path / "x").write_bytes("\ufeffa\r\nb\rc\n\nd\u2028e\x85f".encode())
+    assert list(files.read_lines(tmp_path / "x")) == [(1, "a"), (2, "b"), (3, "c"), (5, "d\u2028e\x85f")]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("ok\nfa\u00e7ade".encode("latin-1"), "x, line 2: not UTF-8 text; write it again as UTF-8 .iconv -f LATIN1"),
+        ("title".encode("utf-16"), "x, line 1: not UTF-8 text, but UTF-16; write it again as UTF-8 .iconv -f UTF-16"),
+        (b"\x1f\x8b\x08\x00", "x, line 1: not UTF-8 text, but gzip; unpack it first"),
+    ],
+)
+def test_what_is_not_utf8_is_named_with_its_remedy(tmp_path, content, text):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(UserError, match=text):
+        files.read_text(tmp_path / "x")
+
+
+def test_json_of_another_kind_or_with_a_key_twice_is_named(tmp_path):
+    (tmp_path / "x.json").write_text('{"3": 1, "4": 2, "3": 5}')
+    assert files.read_json(tmp_path / "x.json", "a test", kind=dict) == {"3": 5, "4": 2}
+    with pytest.raises(UserError, match="x.json must hold a list, found .*; it comes from a test"):
+        files.read_json(tmp_path / "x.json", "a test", kind=list)
+    with pytest.raises(UserError, match="x.json holds the key '3' twice"):
+        files.read_json(tmp_path / "x.json", "a test", unique=True)
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="x.json is not JSON"):
+        files.read_json(tmp_path / "x.json", "a test")
