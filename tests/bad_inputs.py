@@ -523,7 +523,7 @@ READING = [
     Bad("recommend: users in Latin-1", f"{RECOMMEND} --users u.jsonl --output new.jsonl", ("u.jsonl", "UTF-8"),
         (write("u.jsonl", b'{"user": "\xe9", "history": ["1"]}\n'),)),
     Bad("recommend: unknown items alone", f"{RECOMMEND} --history 404,405 --unknown error", ("404",)),
-    Bad("recommend: unknown items alone allowed", f"{RECOMMEND} --history 1 --allow a.txt", ("a.txt", "404"),
+    Bad("recommend: unknown items alone allowed", f"{RECOMMEND} --history 1 --allow a.txt", ("--allow", "a.txt", "no item"),
         (write("a.txt", "404\n405\n"),)),
     Bad("recommend: nothing to rank", f"{RECOMMEND} --history 1 --k 0", ("--k", "0", "at least 1"), status=2),
     Bad("recommend: the model of nobody", f"{RECOMMEND} --history 1 --model base", ("base",)),
