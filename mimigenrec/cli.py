@@ -103,7 +103,7 @@ def one_message() -> Iterator[None]:
 
 
 def let_the_first_speak() -> None:
-    """Waits, in the other processes that torchrun started, for the end that it brings them when the first has ended."""
+    """Waits, in the other processes that torchrun started, for the end that they meet when the first has ended."""
     if os.environ.get("RANK", "0") != "0":
         time.sleep(SPEAKS_FIRST)
 
