@@ -475,6 +475,7 @@ MEASURING = [
     Bad("benchmark: a name with a path", f"{BENCHMARK} --baselines '{{\"a/b\": {{}}}}'", ("baselines", "'a/b'")),
     Bad("benchmark: options that are not there", f'{BENCHMARK} --baselines \'{{"sasrec": "none.yaml"}}\'',
         ("baselines: sasrec", "none.yaml", "missing")),
+    Bad("benchmark: a base that is nowhere", f"{BENCHMARK} --base raw/none --sft sft.yaml", ("base", "raw/none")),
     Bad("benchmark: RL without SFT", f"{BENCHMARK} --grpo grpo.yaml", ("grpo", "sft")),
     Bad("benchmark: no such category", f"{BENCHMARK} --category shp --baselines '{{\"popularity\": {{}}}}'", ("shp",)),
     Bad(
@@ -531,7 +532,7 @@ READING = [
     Bad("plot: no log", "plot --output new --logs none", ("none",)),
     Bad("plot: a log of lists", "plot --output new --logs sft/trainer_log.jsonl", ("trainer_log.jsonl",),
         (write("sft/trainer_log.jsonl", "[1, 2]\n"),)),
-    Bad("plot: an optimum in a list", "plot --output new --logs sft/trainer_log.jsonl --optimum o.json",
+    Bad("plot: an optimum in a list", "plot --output new --results results/sft --optimum o.json",
         ("o.json", "[1]"), (write("o.json", "[1]"),)),
     Bad("env: a word too many", "env now", ("now",), status=2),
 ]

@@ -190,7 +190,7 @@ def test_ctrl_c_is_one_message_and_the_same_command_goes_on(warm, shop):
     assert done["status"] == 1 and "Traceback" not in done["stderr"]
     assert error_lines(done["stderr"]) == ["error: interrupted; the same command goes on from what is written"]
     before = (shop / "new" / "training.jsonl").read_text().splitlines()
-    done = warm(line, shop, limit=5)
+    done = warm(line, shop, limit=3)
     after = (shop / "new" / "training.jsonl").read_text().splitlines()
     assert len(after) > len(before) and after[: len(before) - 1] == before[:-1]
 
