@@ -37,7 +37,7 @@ import yaml
 from mimigenrec.errors import UsageError, UserError
 from mimigenrec.files import read_text
 
-SPEAKS_FIRST = 5.0  # seconds
+SPEAKS_FIRST = 20.0  # seconds that the first process may be behind the others
 
 COMMANDS = {
     "prepare": ("mimigenrec.sids.prepare", "raw logs -> sequences, item vectors, SIDs and a report on them"),
@@ -89,8 +89,7 @@ def one_message() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (Exception, KeyboardInterrupt) as error:
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(SPEAKS_FIRST)
+        let_the_first_speak()
         text = message(error)
         if text is None or os.environ.get("MIMIGENREC_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
@@ -101,6 +100,12 @@ def one_message() -> Iterator[None]:
             )
         print(f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def let_the_first_speak() -> None:
+    """Waits, in the other processes that torchrun started, for the end that they meet when the first has ended."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(SPEAKS_FIRST)
 
 
 def message(error: BaseException) -> str | None:
@@ -214,6 +219,7 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
 class OneMessageParser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """argparse puts the usage before it: here a hundred lines, with the message below them."""
+        let_the_first_speak()
         self.exit(2, f"error: {message}\n{self.prog} --help lists what it takes\n")
 
 

@@ -11,6 +11,7 @@ interrupt  a path: once it is there, the child gets SIGINT, as from Ctrl-C
 broken     "module:function", in whose place the child has one that raises KeyError('planted')
 """
 
+import gc
 import importlib
 import json
 import os
@@ -26,15 +27,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 def load() -> None:
     import torch
-    import trl.trainer.grpo_trainer  # noqa: F401
 
     from mimigenrec.cli import COMMANDS
 
-    for module, _ in COMMANDS.values():
+    late = (
+        "mimigenrec.baselines.tiger llamafactory.train.tuner trl.trainer.grpo_trainer"  # loaded when they are needed
+    )
+    for module in (*(module for module, _ in COMMANDS.values()), *late.split()):
         importlib.import_module(module)
-    for name in ("mimigenrec.baselines.next_item", "mimigenrec.baselines.tiger", "mimigenrec.rendering"):
-        importlib.import_module(name)
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # so that a child's collector writes to no page that it shares with us, and copies none
 
 
 def run(asked: dict) -> dict:
@@ -74,7 +77,7 @@ def be_the_command(asked: dict, out: Path, err: Path) -> None:
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
+            sys.stderr.write(f"{stop.code}\n")
     except BaseException:  # as the interpreter does
         traceback.print_exc()
     finally:

@@ -99,9 +99,7 @@ def device_of(network: Network) -> str:
         torch.zeros(1, device=network.device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"--device {network.device!r} cannot be used here ({reason}); take auto, cpu or cuda"
-        ) from error
+        raise UserError(f"--device {network.device!r} cannot be used here ({reason}); take auto or cpu") from error
     return network.device
 
 

@@ -157,7 +157,10 @@ def check(config: BaselineConfig, network: Network) -> None:
     if config.index and config.method != "tiger":
         raise UserError(f"--index {config.index} is for --method tiger; {config.method} writes no SIDs")
     if config.method in METHODS:
+        from mimigenrec.baselines.fitting import device_of  # loads torch
+
         check_network(config.method, network)
+        device_of(network)
     readers = OWN | {field.name: READ_BY.get(field.name, METHODS) for field in fields(Network)}
     for given in (config, network):
         for field in fields(given):

@@ -22,6 +22,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.evaluation.report import ReportConfig
 from mimigenrec.evaluation.report_methods import cut_off
 from mimigenrec.evaluation.run import EvaluateConfig
+from mimigenrec.hub import is_folder
 from mimigenrec.tasks.build import find_raw
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def check(config: "BenchmarkConfig") -> None:
             )
     if (config.sft is None) != (config.base is None):
         raise UserError("base and sft belong together: SFT starts from the base; only one of them is given")
+    if isinstance(config.base, str):
+        is_folder(config.base, "base")
     if config.grpo is not None and config.sft is None:
         raise UserError("grpo starts from the checkpoint of sft, which is not given")
     if not config.baselines and config.sft is None:
