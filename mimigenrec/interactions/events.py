@@ -60,7 +60,7 @@ def events_from_rows(rows: Iterable[tuple[str, str, int, float | None]]) -> Even
     """(user, item, time in ms, rating) one by one; memory holds codes and each name once."""
     users: dict[str, int] = {}
     items: dict[str, int] = {}
-    columns = array("i"), array("i"), array("q"), array("f")
+    columns = array("i"), array("i"), array("q"), array("d")
     for user, item, time, rating in rows:
         columns[0].append(users.setdefault(user, len(users)))
         columns[1].append(items.setdefault(item, len(items)))
