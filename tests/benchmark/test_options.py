@@ -82,10 +82,13 @@ def test_the_files_of_rewards_are_found_once_each_and_those_here_first(tmp_path,
     own = tmp_path / "rewards" / "ranking_reward.py"
     own.write_text("")
     assert reward_files(["ranking_reward.rule_reward", "ranking_reward.ndcg", "pkg.mod:function"]) == [own]
+
+
+def test_a_file_with_a_key_twice_or_in_latin_1_is_named(tmp_path):
     for content, said in (
         (b"epochs: 1\nepochs: 2\n", "'epochs' is given twice"),
         (b"note: \xe9\n", "line 1: not UTF-8"),
     ):
-        (tmp_path / "list.yaml").write_bytes(content)
-        with pytest.raises(ValueError, match=f"list.yaml.*{said}"):
-            given("grpo", str(tmp_path / "list.yaml"))
+        (tmp_path / "x.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match=f"x.yaml.*{said}"):
+            given("grpo", str(tmp_path / "x.yaml"))
