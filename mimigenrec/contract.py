@@ -191,17 +191,28 @@ def read_contract(folder: str | Path) -> Contract | None:
     path = Path(folder) / FILE
     if not path.is_file():
         return None
-    content = read_json(path, made_by="preprocess_data_sft_rl.py")
+    content = read_json(path, made_by="preprocess_data_sft_rl.py", kind=dict)
     try:
         stored = content.pop("hash", None)
         templates = {name: tuple(pair) for name, pair in content["templates"].items()}
         golden = tuple((pair["prompt"], pair["ids"]) for pair in content.pop("golden", ()))
         contract = Contract(**{**content, "templates": templates, "golden": golden})
-    except (TypeError, KeyError, AttributeError) as error:
+        check_unhashed(contract)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is not a prompt contract ({error}); copy it again from the data folder") from error
     if contract.hash != stored:
         raise UserError(f"{path} says hash {stored} but its content gives {contract.hash}: it was edited by hand")
     return contract
+
+
+def check_unhashed(contract: Contract) -> None:
+    """Raises UserError for a value of the wrong kind among those that the hash does not prove to be as written."""
+    if contract.support not in (None, "vocab", "trie"):
+        raise UserError(f"support is {contract.support!r}, not vocab or trie")
+    for prompt, ids in contract.golden:
+        texts = [message.get(key) for message in prompt for key in ("role", "content")]
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(one, int) for one in ids):
+            raise UserError(f"golden holds something else than prompts and token ids: {str(prompt)[:80]}")
 
 
 def check_same(data: Contract, checkpoint: Contract, data_path: str | Path, checkpoint_path: str | Path) -> None:
@@ -249,7 +260,13 @@ def messages(system: str, user: str) -> Messages:
 
 
 def row_messages(row: Mapping[str, str]) -> Messages:
-    """The prompt of one SFT row ({"system", "instruction", "input"}) as messages."""
+    """The prompt of one SFT row ({"system", "instruction", "input"}) as messages.
+
+    Raises UserError for a value that is no text; the caller knows the file.
+    """
+    for key in ("system", "instruction", "input"):
+        if not isinstance(row.get(key, ""), str):
+            raise UserError(f"{key} of a row must be text, found {row[key]!r}")
     return messages(row.get("system", ""), user_text(row.get("instruction", ""), row.get("input", "")))
 
 

@@ -141,9 +141,9 @@ def to_html(title: str, subtitle: str, sections: Iterable[Section], footer: str)
 
 
 def to_markdown(title: str, subtitle: str, sections: Iterable[Section], footer: str) -> str:
-    parts = [f"# {title}", subtitle]
+    parts = [f"# {plain_markdown(title)}", subtitle]
     for section in sections:
-        parts.append(f"## {section.title}")
+        parts.append(f"## {plain_markdown(section.title)}")
         parts += [_block_markdown(block) for block in section.blocks]
     return "\n\n".join([*parts, footer]) + "\n"
 
@@ -208,8 +208,12 @@ def _markdown(words: Words) -> str:
     return " ".join("".join(parts).splitlines())
 
 
+def plain_markdown(text: str) -> str:
+    """One line in which nothing is markup: titles of a catalogue and names of methods hold anything."""
+    return " ".join(_escaped(text).split())
+
+
 def _escaped(text: str) -> str:
-    """Titles of a catalogue hold anything: nothing of them may become markup."""
     return MARKUP.sub(r"\\\g<0>", text)
 
 
@@ -237,7 +241,9 @@ def _block_html(block: Block) -> str:
 def _block_markdown(block: Block) -> str:
     match block:
         case Table(heads, rows, _):
-            return "\n".join(markdown_table(heads, [[_markdown(cell) for cell in row] for row in rows]))
+            return "\n".join(
+                markdown_table([*map(plain_markdown, heads)], [[_markdown(cell) for cell in row] for row in rows])
+            )
         case Paragraph(words):
             return _markdown(words)
         case Subheading(words):

@@ -12,7 +12,8 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.bars import COLOURS, draw_bars
 from mimigenrec.evaluation.curves import Curve, panels, read_log, smoothed
-from mimigenrec.evaluation.result import read_metrics
+from mimigenrec.evaluation.outputs import check_own
+from mimigenrec.evaluation.result import is_finite, read_metrics
 from mimigenrec.evaluation.table import summary
 from mimigenrec.files import read_json, writing
 
@@ -41,11 +42,15 @@ def main(config: PlotConfig) -> None:
         raise UserError("--optimum is about items; leave out --level sid")
     output = config.output
     if config.logs:
+        check_own("plot", {output / "curves.png": b"Matplotlib"})
+    if config.results:
+        check_own("plot", {output / "bars.png": b"Matplotlib", output / "table.md": b"| method |"})
+    if config.logs:
         draw_curves(output / "curves.png", {_log_name(path): read_log(path) for path in config.logs})
         print(f"{output / 'curves.png'}")
     if config.results:
         results = read_results(config.results, config.names)
-        best = read_json(config.optimum, made_by="whoever generated the data") if config.optimum else None
+        best = read_optimum(config.optimum, results) if config.optimum else None
         draw_bars(output / "bars.png", results, config.level, best)
         table = summary(results, config.level, best=best)
         with writing(output / "table.md") as out:
@@ -59,6 +64,23 @@ def read_results(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str, 
     if len(names) != len(paths) or len(set(names)) != len(names):
         raise UserError(f"{len(paths)} results need as many different --names, found {names}")
     return {name: read_metrics(path) for name, path in zip(names, paths, strict=True)}
+
+
+def read_optimum(path: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """{"hr@10": 0.5, ...}; a key without @ is no metric and is left out.
+
+    Raises UserError for a value that cannot be, and if the file names no metric that the results have.
+    """
+    content = read_json(path, made_by="whoever generated the data", kind=dict)
+    best = {name: value for name, value in content.items() if "@" in name}
+    for name, value in best.items():
+        if not is_finite(value) or not 0 < value <= 1:
+            raise UserError(f"--optimum {path}: {name} must be a number above 0 and at most 1, found {value!r}")
+    if not any(name in metrics["item"] for name in best for metrics in results.values()):
+        raise UserError(
+            f"--optimum {path} names none of the metrics in the results: {', '.join(content) or 'nothing'}"
+        )
+    return best
 
 
 def draw_curves(path: str | Path, logs: Mapping[str, Mapping[str, Curve]]) -> None:

@@ -158,8 +158,17 @@ def test_a_contract_comes_back_as_written_and_an_edited_one_is_refused(tmp_path,
     with pytest.raises(ValueError, match="is not a prompt contract"):
         read_contract(tmp_path)
     path.write_text("[]")
-    with pytest.raises(ValueError, match="is not a prompt contract"):
+    with pytest.raises(ValueError, match="must hold a map"):
         read_contract(tmp_path)
+    for unhashed in ({"support": "all"}, {"golden": [{"prompt": [{"role": 1}], "ids": [1]}]}, {"golden": [5]}):
+        path.write_text(json.dumps(content | unhashed))
+        with pytest.raises(ValueError, match="is not a prompt contract"):
+            read_contract(tmp_path)
+
+
+def test_a_row_whose_question_is_no_text_is_refused():
+    with pytest.raises(ValueError, match="input of a row must be text, found 5"):
+        contracts.row_messages({"input": 5})
 
 
 def remembering(tokenizer, *inputs):

@@ -119,3 +119,10 @@ def test_pictures_inside_details_are_found_and_stand_alone_as_files():
     root = ElementTree.fromstring(svg_file(pictures[0].svg))
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and (root.get("width"), root.get("height")) == ("9", "9")
     assert "--c0:" in root[0].text and root[1].get("fill") == "var(--card)"  # its colours, and a ground to stand on
+
+
+def test_titles_and_heads_are_no_markup_either():
+    sections = [Section("<b>", [Table(["<script>x</script>", "a | b"], [["1", "2"]])])]
+    text = to_markdown("# <script>alert(1)</script>\nnext", "", sections, "")
+    assert text.startswith("# # \\<script>alert(1)\\</script> next\n")
+    assert "## \\<b>" in text and "| \\<script>x\\</script> | a \\| b |" in text

@@ -19,7 +19,7 @@ def metrics(folder, hr):
 def test_both_pictures_and_the_table_are_made(tmp_path, capsys):
     logs = [jsonl(tmp_path / "sft" / "trainer_log.jsonl", SFT), jsonl(tmp_path / "rl" / "rl_log.jsonl", RL)]
     results = [metrics(tmp_path / "one", 0.2), metrics(tmp_path / "two", 0.4) / "metrics.json"]
-    (tmp_path / "best.json").write_text('{"hr@10": 0.8}')
+    (tmp_path / "best.json").write_text('{"hr@10": 0.8, "rows": 9}')
     main(PlotConfig(output=tmp_path / "out", logs=logs, results=results, optimum=tmp_path / "best.json"))
     for name in ("curves.png", "bars.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
@@ -44,3 +44,23 @@ def test_what_cannot_be_drawn_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text('{"hr": 1}')
     with pytest.raises(ValueError, match="not a metrics.json"):
         read_results([tmp_path], ["x"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "must hold a map"),
+        ('{"hr@10": null}', "hr@10 must be a number above 0 and at most 1, found None"),
+        ('{"hr@10": NaN}', "hr@10 must be a number above 0 and at most 1, found nan"),
+        ('{"hr@10": 0}', "hr@10 must be a number above 0"),
+        ('{"recall": 0.5}', "names none of the metrics in the results: recall"),
+        ("{}", "names none of the metrics in the results: nothing"),
+    ],
+)
+def test_an_optimum_that_tells_nothing_is_refused(tmp_path, content, message):
+    (tmp_path / "best.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        main(
+            PlotConfig(output=tmp_path / "out", results=[metrics(tmp_path / "a", 0.2)], optimum=tmp_path / "best.json")
+        )
+    assert not (tmp_path / "out").exists()

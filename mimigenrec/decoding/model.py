@@ -7,6 +7,7 @@ prompt_contract.json. A LoRA adapter folder with them works as well.
 import logging
 import shutil
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
     Contract,
+    check_support,
     check_template,
+    choose_support,
     load_tokenizer,
     messages,
     prompt_ids,
@@ -36,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class MIMIGenRec:
-    """.model (eval mode), .tokenizer, .trie, .contract, .catalog"""
+    """.model (eval mode), .tokenizer, .trie, .contract, .catalog, .support (by which scores it was trained to rank)"""
 
     def __init__(self, model, tokenizer, catalog: Catalog, contract: Contract, folder: str | Path | None = None):
         self.model, self.tokenizer = model.eval(), tokenizer
@@ -51,7 +54,8 @@ class MIMIGenRec:
 
         device   default: the first GPU, else the CPU          dtype   default: as stored
         base     of a LoRA adapter, where it lies now; default: where it lay when the adapter was trained
-        Raises FileNotFoundError if id2sid.json is missing, ValueError if tokenizer or model do not know its SIDs.
+        Raises FileNotFoundError if id2sid.json is missing, ValueError if tokenizer or model do not know its SIDs, or
+        if a weight is NaN or infinite.
         """
         folder = Path(folder)
         if not (folder / "id2sid.json").is_file():
@@ -89,7 +93,7 @@ class MIMIGenRec:
         exclude_seen: bool = False,
         allow: Items | Sequence[Items] = None,
         deny: Items | Sequence[Items] = None,
-        support: Support = "vocab",
+        support: Support | None = None,
         batch_size: int = 8,
     ) -> list[list[Recommendation]]:
         """The k best next items for each history (item ids, oldest first); fewer where fewer are legal.
@@ -97,14 +101,23 @@ class MIMIGenRec:
         beams         default max(k, 50)
         exclude_seen  never recommends what is in the history
         allow, deny   item ids, one set for all histories or a list with one per history
-        Raises ValueError for an unknown item id, and for a history without an item that has a SID.
+        support       default: the checkpoint's own; another one warns
+        Raises ValueError for an unknown item id, for a history without an item that has a SID, and NotFinite for
+        scores that are NaN or infinite.
         """
+        support = self.support if support is None else choose_support(support, self.contract, self.folder)
+        check_support(self.tokenizer, support)
         prompts = self.prompts(histories)
         if exclude_seen:
             denied = per_prompt(deny, len(prompts), "deny")
             deny = [{*history, *(own or ())} for history, own in zip(histories, denied, strict=True)]
         beams = max(k, 50) if beams is None else beams
         return recommend(self.model, self.tokenizer, self.trie, prompts, k, beams, allow, deny, support, batch_size)
+
+    @cached_property
+    def support(self) -> Support:
+        """As the contract says; where it does not, "vocab" with a warning, once."""
+        return choose_support(None, self.contract, self.folder)
 
     def prompts(self, histories: Sequence[Sequence[str]]) -> list[list[int]]:
         """Token ids of "what comes next?" for each history; items without a SID are left out."""

@@ -61,8 +61,8 @@ def check_complete(folder: str | Path) -> None:
             f"config.json and the weights back as they were saved, or take another checkpoint"
         ) from error
     kinds = {
-        "missing_keys": "lack {count} weights that config.json asks for, {first} first; they would be random numbers",
-        "mismatched_keys": "hold {count} weights of another shape than config.json says, {first} first",
+        "missing_keys": "lack {count} of the weights that config.json asks for, {first} first; they would be random",
+        "mismatched_keys": "hold {count} of the weights in another shape than config.json says, {first} first",
         "unexpected_keys": "hold {count} weights that the architecture in config.json does not have, {first} first",
     }
     for kind, text in kinds.items():

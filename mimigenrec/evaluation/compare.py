@@ -13,6 +13,7 @@ import numpy as np
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS
+from mimigenrec.evaluation.outputs import check_own
 from mimigenrec.evaluation.result import Result, read_result, row_metrics
 from mimigenrec.evaluation.stats import RESAMPLES, paired_bootstrap, permutation_test
 from mimigenrec.files import write_json, writing
@@ -26,8 +27,8 @@ class CompareConfig:
     a: Path = arg("folder of the first result")
     b: Path = arg("folder of the second result")
     output: Path | None = arg("folder for compare.json and compare.md; nothing is written without it", default=None)
-    seed: int = arg("of the resamples", default=42)
-    resamples: int = arg("how many, for the bootstrap and for the permutation test", default=RESAMPLES)
+    seed: int = arg("random seed of the resamples", default=42, least=0, most=2**32 - 1)
+    resamples: int = arg("how many, for the bootstrap and for the permutation test", default=RESAMPLES, least=1)
 
 
 class Compared(NamedTuple):
@@ -41,6 +42,8 @@ class Compared(NamedTuple):
 
 
 def main(config: CompareConfig) -> None:
+    if config.output:
+        check_own("compare", {config.output / "compare.json": b'"differing"', config.output / "compare.md": b"A: "})
     a, b = read_result(config.a), read_result(config.b)
     differences = compare(a, b, np.random.default_rng(config.seed), config.resamples)
     settings = differing(a.manifest, b.manifest)

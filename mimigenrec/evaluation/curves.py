@@ -8,6 +8,7 @@ trainer_state.json   transformers: {"log_history": [{"step": 10, "loss": ...}, .
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
@@ -31,20 +32,31 @@ def find_log(folder: str | Path) -> Path:
 def read_log(path: Path) -> dict[str, Curve]:
     """Name -> curve, for all that is a number and comes with a step. Raises ValueError if there is nothing."""
     if path.suffix == ".json":
-        events = read_json(path, made_by="transformers' Trainer").get("log_history", [])
-    elif path.is_file():
-        events = read_jsonl(path)
+        events = read_json(path, made_by="transformers' Trainer", kind=dict).get("log_history", [])
+        if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+            raise UserError(f"{path}: log_history must be a list of maps, found {str(events)[:80]!r}")
     else:
-        raise FileNotFoundError(f"{path} is missing; training writes it as it goes")
+        events = read_events(path)
     curves: dict[str, Curve] = {}
     for event in events:
         step = next((event[key] for key in STEP_KEYS if key in event), None)
         for name, value in event.items():
-            if step is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
+            if _is_number(step) and _is_number(value):
                 curves.setdefault(name, []).append((step, value))
     if not curves:
         raise UserError(f"{path} holds no line with a step and a number; training has logged nothing yet")
     return curves
+
+
+def read_events(path: Path) -> list[dict]:
+    """The lines of a log. Raises FileNotFoundError, and UserError naming a line that is no map."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; training writes it as it goes")
+    events = read_jsonl(path)
+    for number, event in enumerate(events, 1):
+        if not isinstance(event, dict):
+            raise UserError(f"{path}, line {number}: expected a map of what was logged, found {str(event)[:80]!r}")
+    return events
 
 
 def panels(curves: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
@@ -88,6 +100,10 @@ def thinned(curve: Curve, points: int) -> Curve:
 def _is_reward_mean(name: str) -> bool:
     """TRL's own name for the mean of one reward function: rewards/<function>/mean."""
     return name.startswith("rewards/") and name.endswith("/mean")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_metric(name: str) -> bool:

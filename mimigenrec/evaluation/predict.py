@@ -1,12 +1,17 @@
 """Prompts -> predictions.jsonl, by one process or many, written as they come; an interrupted run goes on.
 
-predictions.jsonl (one process) or predictions.rank<r>.jsonl: {"place", and what a row of final_result.json has}, where
-place is the row's number in the test set. Rows are dealt out to the processes by place, longest prompts first, in
+run.json            {"config": settings, "inputs": {file: SHA-256}}, all that the result depends on
+predictions.jsonl   {"place", and what a row of final_result.json has}; place is the row's number in the test set. Of
+                    several processes each has its own, predictions.rank<r>.jsonl
+
+Rows are dealt out to the processes by place, longest prompts first, in
 batches that do not depend on what is done already, so a run in two parts gives what a run in one gives.
 """
 
+import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,13 +21,16 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from mimigenrec.cli import SPEAKS_FIRST
 from mimigenrec.decoding.model import MIMIGenRec
-from mimigenrec.decoding.search import search_sids
+from mimigenrec.decoding.search import rows_named, search_sids
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import Group
+from mimigenrec.evaluation.result import FILES, ROW_KEYS
 from mimigenrec.evaluation.rows import AskedRow, result_row
 from mimigenrec.files import read_json, write_json
 from mimigenrec.logs import JsonlWriter, read_jsonl
+from mimigenrec.manifest import check_same_run
 from mimigenrec.sids.tokens import join_sid
 
 LONGEST_WAIT = timedelta(days=7)  # of the first process to finish for the last; a dead one is torchrun's to notice
@@ -35,7 +43,26 @@ class Process(NamedTuple):
     def wait(self) -> None:
         """Until all processes are here."""
         if self.world > 1:
-            dist.barrier()
+            with others_speak_first():
+                dist.barrier()
+
+    def tell(self, value: bool) -> bool:
+        """What the first process says, to all."""
+        told = [value]
+        if self.world > 1:
+            with others_speak_first():
+                dist.broadcast_object_list(told)
+        return told[0]
+
+
+@contextmanager
+def others_speak_first() -> Iterator[None]:
+    """A connection that breaks is another process's end: that one says why, and torchrun ends this one meanwhile."""
+    try:
+        yield
+    except RuntimeError as error:
+        time.sleep(SPEAKS_FIRST)
+        raise UserError("another process of this evaluation ended early; its own message says why") from error
 
 
 @contextmanager
@@ -50,25 +77,60 @@ def processes() -> Iterator[Process]:
     dist.destroy_process_group()  # not after an error: the others would be waited for
 
 
-def begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Marks the folder as the place of this run; settings: all that its numbers depend on.
+@contextmanager
+def alone(folder: Path, process: Process) -> Iterator[None]:
+    """Keeps a second `evaluate` out of the folder while the block runs; the folder itself is locked, by the first
+    process. Raises UserError if another one is at work there."""
+    if process.rank > 0:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"another evaluation is writing to {folder}; wait for it, or take another --output") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
 
-    Raises ValueError naming what differs if the folder holds the predictions of another run.
+
+def is_finished(folder: Path, run: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether the folder holds the whole result of this run.
+
+    run      what run.json holds
+    raises   UserError if the folder holds something else than an evaluation, or, unless it is to be overwritten, one
+             of other settings or data, showing the difference
     """
     path = folder / "run.json"
     if not path.is_file():
-        stray = sorted(file.name for file in folder.glob("predictions*.jsonl"))
-        if stray:
-            raise UserError(f"{folder} holds {stray[0]} but no run.json saying what made it; choose another --output")
-        write_json(path, settings)
-        return
-    before = read_json(path, made_by="an earlier `mimigenrec evaluate`")
-    differing = [key for key in settings.keys() | before.keys() if settings.get(key) != before.get(key)]
-    if differing:
-        told = "; ".join(
-            f"{key}: {_short(before.get(key))} then, {_short(settings.get(key))} now" for key in sorted(differing)
-        )
-        raise UserError(f"{folder} holds predictions of another run ({told}); choose another --output or delete it")
+        others = sorted(other.name for other in folder.iterdir() if other.name[0] != ".") if folder.exists() else []
+        if others:
+            raise UserError(
+                f"{folder} holds {others[0]} but no run.json, so no evaluation of a model wrote it; choose another "
+                f"--output"
+            )
+        return False
+    if overwrite:
+        return False
+    before = read_json(path, made_by="an earlier `mimigenrec evaluate`", kind=dict)
+    if not all(isinstance(before.get(key), dict) for key in ("config", "inputs")):
+        raise UserError(f"{path} is not as this version writes it; take another --output, or --overwrite")
+    check_same_run(folder, before, run, (), "--overwrite")
+    return all((folder / name).is_file() for name in FILES)
+
+
+def begin(folder: Path, run: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Marks the folder as the place of this run; with overwrite, what an earlier one wrote goes first. Raises as
+    is_finished does."""
+    is_finished(folder, run, overwrite)
+    if overwrite:
+        for path in [*folder.glob("predictions*.jsonl"), *(folder / name for name in FILES)]:
+            path.unlink(missing_ok=True)
+    if overwrite or not (folder / "run.json").is_file():
+        write_json(folder / "run.json", run)
 
 
 def predict(
@@ -87,7 +149,8 @@ def predict(
 
     prompts   token ids per row; None where there is nothing to ask with (the list stays empty)
     beams     width of every search; with exclude_seen wider, see searched_beams
-    raises    RuntimeError when memory runs out; the width is never lowered
+    raises    UserError when memory runs out (the width is never lowered), or naming the place of the row whose scores
+              are NaN or infinite
     """
     done = {line["place"] for line in read_predictions(folder)}
     process.wait()  # nobody writes before all have read
@@ -105,7 +168,8 @@ def predict(
             batch = asked[first : first + batch_size]
             if done.issuperset(batch):
                 continue
-            found = _search(recommender, [prompts[place] for place in batch], beams, support)
+            with rows_named(batch):
+                found = _search(recommender, [prompts[place] for place in batch], beams, support)
             for place, ranked in zip(batch, found, strict=True):
                 if place not in done:
                     seen = rows[place].history if exclude_seen else ()
@@ -155,18 +219,29 @@ def searched_beams(recommender: MIMIGenRec, rows: Sequence[AskedRow], beams: int
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The lines of all processes, of this and earlier starts."""
-    return [line for path in sorted(folder.glob("predictions*.jsonl")) for line in read_jsonl(path)]
+    """The lines of all processes, of this and earlier starts. Raises UserError naming the line that is none."""
+    lines = []
+    for path in sorted(folder.glob("predictions*.jsonl")):
+        for number, line in enumerate(read_jsonl(path), 1):
+            missing = [key for key in ("place", *ROW_KEYS) if not isinstance(line, dict) or key not in line]
+            if missing or not isinstance(line["place"], int):
+                raise UserError(
+                    f"{path}, line {number}: no prediction, it has no {', '.join(missing) or 'number as its place'}; "
+                    f"delete the file, and the same command predicts its rows again"
+                )
+            lines.append(line)
+    return lines
 
 
 def merge(folder: Path, n_rows: int) -> list[dict[str, Any]]:
-    """All predictions in the order of the test set. Raises RuntimeError unless every row is there exactly once."""
+    """All predictions in the order of the test set. Raises UserError unless every row is there, with one list."""
     lines = {}
     for line in read_predictions(folder):
         place = line.pop("place")
-        if place in lines:
-            raise UserError(f"row {place} is predicted twice in {folder}; delete predictions*.jsonl and run again")
-        lines[place] = line
+        if lines.setdefault(place, line) != line:
+            raise UserError(
+                f"row {place} is predicted twice in {folder}, with two lists; delete predictions*.jsonl and run again"
+            )
     missing = [place for place in range(n_rows) if place not in lines]
     if missing:
         raise UserError(
@@ -174,8 +249,3 @@ def merge(folder: Path, n_rows: int) -> list[dict[str, Any]]:
             f"process ended early, start the same command again and it goes on"
         )
     return [lines[place] for place in range(n_rows)]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

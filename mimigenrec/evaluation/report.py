@@ -22,6 +22,7 @@ from mimigenrec.catalog import Catalog, id_order, load_catalog
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import find_log, panels, read_log, thinned
+from mimigenrec.evaluation.outputs import check_own
 from mimigenrec.evaluation.report_about import cautions, describe, method_facts, starts
 from mimigenrec.evaluation.report_examples import choose_rows, examples
 from mimigenrec.evaluation.report_figures import (
@@ -36,6 +37,7 @@ from mimigenrec.evaluation.report_figures import (
 from mimigenrec.evaluation.report_methods import Asked, cut_off, folders_of, read_methods
 from mimigenrec.evaluation.report_sections import sections
 from mimigenrec.evaluation.report_verdict import verdict
+from mimigenrec.evaluation.result import is_finite
 from mimigenrec.evaluation.slices import count_targets
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
@@ -70,11 +72,13 @@ class ReportConfig:
         factory=lambda: ["ndcg@10", "hr@10", "hr@50"],
     )
     title: str = arg("heading of the page", default="Benchmark")
-    resamples: int = arg("of the permutation tests; 10,000 tell p down to 0.0001", default=10_000)
-    seed: int = arg("of intervals, tests and the choice of users", default=42)
+    resamples: int = arg("of the permutation tests; 10,000 tell p down to 0.0001", default=10_000, least=1)
+    seed: int = arg("random seed of intervals, tests and the choice of users", default=42, least=0, most=2**32 - 1)
 
 
 def main(config: ReportConfig) -> None:
+    own = {"report.json": b'"verdict"', "report.md": b"mimigenrec", "report.html": b"mimigenrec"}
+    check_own("report", {config.output / name: mark for name, mark in own.items()})
     report = build(config)
     write_report(config.output, report)
     for statement in report["verdict"]:
@@ -137,6 +141,9 @@ def check(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
             raise UserError(f"models names {name!r}, which is not among the methods {', '.join(folders)}")
     for metric in (*config.tested, *config.metrics):
         cut_off(metric)
+    for name, cost in config.costs.items():
+        if not isinstance(cost, dict) or not all(value is None or is_finite(value) for value in cost.values()):
+            raise UserError(f"costs: {name!r} must be a map of numbers, as {{seconds: 1.0}}, found {cost!r}")
 
 
 def train_file(config: ReportConfig) -> Path:
@@ -180,6 +187,8 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
     """The three forms. Nothing is measured here, so they cannot differ in a number."""
     folder = Path(folder)
     drawn = sections(report)
+    pictures = [picture for section in drawn for picture in pictures_of(section.blocks)]
+    check_own("report", {folder / f"{picture.name}.svg": b"--card" for picture in pictures})
     about, made = report["about"], report["manifest"]
     subtitle = (
         f"{about['rows']:,} test rows, {about['items']:,} items, {len(report['table'])} methods; "
@@ -190,10 +199,9 @@ def write_report(folder: str | Path, report: Mapping[str, Any]) -> None:
         f"docs/report.md says how the page is read, docs/metrics.md has the formulas."
     )
     write_json(folder / "report.json", report)
-    for section in drawn:
-        for picture in pictures_of(section.blocks):
-            with writing(folder / f"{picture.name}.svg") as out:
-                out.write(svg_file(picture.svg))
+    for picture in pictures:
+        with writing(folder / f"{picture.name}.svg") as out:
+            out.write(svg_file(picture.svg))
     with writing(folder / "report.md") as out:
         out.write(to_markdown(report["title"], subtitle, drawn, footer))
     with writing(folder / "report.html") as out:

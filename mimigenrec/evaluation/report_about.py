@@ -9,10 +9,10 @@ from typing import Any
 
 from mimigenrec.catalog import Catalog
 from mimigenrec.contract import read_contract
+from mimigenrec.evaluation.curves import read_events
 from mimigenrec.evaluation.report_methods import Method, Run
 from mimigenrec.evaluation.result import Row
 from mimigenrec.files import read_json
-from mimigenrec.logs import read_jsonl
 
 DATA_FILES = (".inter", "id2sid.json", "index.json", "rows/test.json", "rows/valid.json", "sft/test.json")
 SAME_SETTINGS = ("split", "limit", "exclude_seen", "support", "k")  # of the methods that have them
@@ -82,10 +82,10 @@ def method_facts(
 def training_seconds(folder: Path) -> float | None:
     """How long a training says it took; of one that was resumed, LLaMA-Factory and TRL tell the last part alone."""
     if (folder / "train_results.json").is_file():
-        return read_json(folder / "train_results.json", made_by="`mimigenrec sft`").get("train_runtime")
+        return read_json(folder / "train_results.json", made_by="`mimigenrec sft`", kind=dict).get("train_runtime")
     for name, key in (("rl_log.jsonl", "train_runtime"), ("training.jsonl", "seconds")):
         if (folder / name).is_file():
-            told = [event[key] for event in read_jsonl(folder / name) if key in event]
+            told = [event[key] for event in read_events(folder / name) if key in event]
             return float(sum(told)) if told else None
     return None
 
@@ -104,8 +104,9 @@ def starts(models: Sequence[str], training: Mapping[str, Sequence[Path]], method
     for name in models:
         for folder in training.get(name, ()):
             if (folder / "rl_log.jsonl").is_file() and (folder / "manifest.json").is_file():
-                config = read_json(folder / "manifest.json", made_by="`mimigenrec grpo`")["config"]
-                start = of.get(Path(config.get("model", "")).resolve())
+                manifest = read_json(folder / "manifest.json", made_by="`mimigenrec grpo`", kind=dict)
+                config = manifest.get("config")
+                start = of.get(Path(str(config.get("model", ""))).resolve()) if isinstance(config, dict) else None
                 if start in models and start != name:
                     found[name] = start
     return found

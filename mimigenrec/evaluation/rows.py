@@ -5,15 +5,19 @@ O/rows/<split>.json   [{"user", "row", "history", "target"}, ...]            in 
                                                                              elsewhere, which tell only SIDs
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mimigenrec.cli import check_range
 from mimigenrec.contract import Messages, row_messages
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.sids.tokens import Sid, join_sid
+
+TEXTS = ("system", "instruction", "input", "output")
+KNOWN = {"user": str, "row": int, "history": list, "target": str}
 
 
 class AskedRow(NamedTuple):
@@ -30,11 +34,12 @@ class AskedRow(NamedTuple):
 def read_rows(sft_file: str | Path, rows_file: str | Path | None, limit: int | None = None) -> list[AskedRow]:
     """The first `limit` rows of a test file.
 
-    Raises FileNotFoundError; ValueError naming file and row for an empty split, a row without its keys, two files of
-    different length.
+    Raises FileNotFoundError; UserError naming file and row for an empty split, a row without its keys or with a value
+    of another kind, two files of different length, a limit below 1.
     """
-    asked = _read_list(sft_file, ("input", "output"))
-    known = _read_list(rows_file, ("user", "row", "history", "target")) if rows_file else [None] * len(asked)
+    check_range("limit", limit, least=1)
+    asked = _read_list(sft_file, ("input", "output"), dict.fromkeys(TEXTS, str))
+    known = _read_list(rows_file, tuple(KNOWN), KNOWN) if rows_file else [None] * len(asked)
     if len(asked) != len(known):
         raise UserError(f"{sft_file} has {len(asked)} rows and {rows_file} {len(known)}; build the data again")
     rows = []
@@ -49,7 +54,9 @@ def read_rows(sft_file: str | Path, rows_file: str | Path | None, limit: int | N
 
 
 def read_inter_rows(path: str | Path, sids: Mapping[str, Sid], limit: int | None = None) -> list[AskedRow]:
-    """The first `limit` rows of a .inter file, whole histories. Raises as interactions.inter_file.read_inter does."""
+    """The first `limit` rows of a .inter file, whole histories. Raises as interactions.inter_file.read_inter does, and
+    UserError for a limit below 1."""
+    check_range("limit", limit, least=1)
     rows = []
     for history in read_inter(path):
         if limit is not None and len(rows) == limit:
@@ -71,12 +78,19 @@ def result_row(row: AskedRow, ranked: list[dict]) -> dict:
     }
 
 
-def _read_list(path: str | Path, keys: tuple[str, ...]) -> list[dict]:
-    rows = read_json(path, made_by="preprocess_data_sft_rl.py")
-    if not isinstance(rows, list) or not rows:
+def _read_list(path: str | Path, keys: Collection[str], kinds: Mapping[str, type]) -> list[dict]:
+    """keys: what every row has. kinds: of the values, where a row has them; a list is one of texts."""
+    rows = read_json(path, made_by="preprocess_data_sft_rl.py", kind=list)
+    if not rows:
         raise UserError(f"{path} has no row; an empty split cannot be evaluated")
+    words = {str: "text", int: "a whole number", list: "a list of texts"}
     for i, row in enumerate(rows):
         missing = [key for key in keys if not isinstance(row, dict) or key not in row]
         if missing:
             raise UserError(f"{path}: row {i} has no {', '.join(missing)}; found {str(row)[:120]}")
+        for key, kind in kinds.items():
+            value = row.get(key, kind())
+            inside = value if kind is list and isinstance(value, list) else ()
+            if type(value) is not kind or not all(isinstance(one, str) for one in inside):
+                raise UserError(f"{path}: row {i}: {key} must be {words[kind]}, found {str(value)[:120]!r}")
     return rows

@@ -6,7 +6,7 @@ Writes predictions.jsonl while it runs (predict.py), then what result.py names.
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from mimigenrec.contract import (
     check_same,
     check_support,
     check_template,
+    choose_support,
     load_tokenizer,
     prompt_ids,
     read_contract,
@@ -28,7 +29,7 @@ from mimigenrec.decoding.adapter import base_place, is_adapter
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS
-from mimigenrec.evaluation.predict import begin, merge, predict, processes, searched_beams
+from mimigenrec.evaluation.predict import alone, begin, is_finished, merge, predict, processes, searched_beams
 from mimigenrec.evaluation.result import write_result
 from mimigenrec.evaluation.rows import AskedRow, read_rows
 from mimigenrec.evaluation.table import one_result
@@ -36,7 +37,8 @@ from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import join_sid, read_index
 
 CHECKPOINT_FILES = ("*config.json", "tokenizer.json", "chat_template.jinja", "*.safetensors", "*model*.bin")
-HOW = ("split", "k", "beams", "support", "exclude_seen", "limit", "dtype")  # with the files, all that lists depend on
+# With the files and the seed of the bootstrap, all that a result depends on.
+HOW = ("split", "k", "beams", "support", "exclude_seen", "limit", "dtype", "seed")
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class EvaluateConfig:
 
     model: Path = arg("checkpoint folder: whole, or a LoRA adapter, whose base is then needed too")
     output: Path = arg("folder for the results; started again on the same folder, an interrupted run goes on")
+    overwrite: bool = arg("replace the result of other settings or data that the output holds", default=False)
     base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
     data: Path | None = arg("folder written by preprocessing", default=None)
     test_file: Path | None = arg("instead of --data: a classic sft/test.json as it stands", default=None)
@@ -54,15 +57,16 @@ class EvaluateConfig:
         "id2sid.json of --test_file; that of the data folder if the file is sft/test.json in one", default=None
     )
     split: Literal["valid", "test"] = arg("rows of --data to ask", default="test")
-    k: int = arg("how many SIDs a list holds; metrics @K beyond it are not reported", default=50)
-    beams: int = arg("width of the search, at least k; memory never lowers it", default=50)
-    support: Literal["vocab", "trie"] = arg(
-        "scores over the vocabulary, or over the legal tokens only", default="vocab"
+    k: int = arg("how many SIDs a list holds; metrics @K beyond it are not reported", default=50, least=1)
+    beams: int = arg("width of the search, at least k; memory never lowers it", default=50, least=1)
+    support: Literal["vocab", "trie"] | None = arg(
+        "scores over the vocabulary, or over the legal tokens only; default: as the checkpoint was trained to rank",
+        default=None,
     )
-    batch_size: int = arg("prompts searched at once by each process", default=8)
+    batch_size: int = arg("prompts searched at once by each process", default=8, least=1)
     exclude_seen: bool = arg("leave out items of the row's own history", default=False)
-    limit: int | None = arg("only the first so many rows", default=None)
-    seed: int = arg("of the bootstrap", default=42)
+    limit: int | None = arg("only the first so many rows", default=None, least=1)
+    seed: int = arg("random seed of the bootstrap", default=42, least=0, most=2**32 - 1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = arg(
         "numbers of the model; auto: as stored", default="auto"
     )
@@ -83,30 +87,38 @@ def main(config: EvaluateConfig) -> None:
     checkpoint, output = config.model, config.output
     check_same_catalogue(test.catalog.sids, test.folder, checkpoint)
     contract = compare_contracts(test, checkpoint)
+    config = replace(config, support=choose_support(config.support, read_contract(checkpoint), checkpoint))
     with processes() as process:
+        manifest, run = {}, {}
+        if process.rank == 0:
+            manifest = make_manifest(
+                config, [*checkpoint_files(checkpoint, config.base), *test.files], config.seed, contract=contract
+            )
+            run = {"config": {key: manifest["config"][key] for key in HOW}, "inputs": manifest["inputs"]}
+        if process.tell(process.rank == 0 and is_finished(output, run, config.overwrite)):
+            if process.rank == 0:
+                print(f"{output} is finished: nothing to do; --overwrite starts anew")
+            return
         recommender = load(config, test)
         prompts = ask(recommender, test)
         check_support(recommender.tokenizer, config.support)
-        if process.rank == 0:
-            files = [*checkpoint_files(checkpoint, config.base), *test.files]
-            manifest = make_manifest(config, files, config.seed, contract=contract)
-            settings = {key: manifest["config"][key] for key in HOW}
-            hashes = {"/".join(Path(path).parts[-2:]): value for path, value in manifest["inputs"].items()}
-            begin(output, {**settings, **hashes})
-        process.wait()
-        started = time.perf_counter()
-        beams = searched_beams(recommender, test.rows, config.beams, config.exclude_seen)
-        size = {"beams": beams, "k": config.k, "batch_size": config.batch_size}
-        how = {"support": config.support, "exclude_seen": config.exclude_seen}
-        share = predict(recommender, test.rows, prompts, output, process, **size, **how)
-        process.wait()
-        if process.rank > 0:
-            return
-        facts = timing(recommender, share, process.world, time.perf_counter() - started)
-        facts |= {"method": checkpoint.name, "contract": contract, "searched_beams": beams, **how}
-        rows = merge(output, len(test.rows))
-        metrics = write_result(output, rows, test.catalog, config.k, manifest, **facts)
-        print(f"{config.model}\n\n{one_result(metrics)}\nwritten to {output}")
+        with alone(output, process):
+            if process.rank == 0:
+                begin(output, run, config.overwrite)
+            process.wait()
+            started = time.perf_counter()
+            beams = searched_beams(recommender, test.rows, config.beams, config.exclude_seen)
+            size = {"beams": beams, "k": config.k, "batch_size": config.batch_size}
+            how = {"support": config.support, "exclude_seen": config.exclude_seen}
+            share = predict(recommender, test.rows, prompts, output, process, **size, **how)
+            process.wait()
+            if process.rank > 0:
+                return
+            facts = timing(recommender, share, process.world, time.perf_counter() - started)
+            facts |= {"method": checkpoint.name, "contract": contract, "searched_beams": beams, **how}
+            rows = merge(output, len(test.rows))
+            metrics = write_result(output, rows, test.catalog, config.k, manifest, **facts)
+            print(f"{config.model}, ranked by support {config.support}\n\n{one_result(metrics)}\nwritten to {output}")
 
 
 def check(config: EvaluateConfig) -> None:
@@ -123,8 +135,6 @@ def check(config: EvaluateConfig) -> None:
         raise UserError(
             f"--beams {config.beams} cannot rank --k {config.k} SIDs; beams must be at least k, k at least 1"
         )
-    if config.batch_size < 1 or config.limit is not None and config.limit < 1:
-        raise UserError(f"--batch_size {config.batch_size} and --limit {config.limit} must be at least 1")
     if config.test_file and config.exclude_seen:
         raise UserError("--exclude_seen needs the histories' item ids, which --test_file does not tell; use --data")
     if config.test_file and not config.test_file.is_file():

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mimigenrec.evaluation.metrics import REPEAT_K
+from mimigenrec.page import markdown_table, plain_markdown
 
 Metrics = Mapping[str, Any]
 HEADLINE = ("hr@5", "hr@10", "hr@50", "ndcg@5", "ndcg@10", "ndcg@50")
@@ -41,7 +42,7 @@ def summary(
     """
     shared = [name for name in names if all(name in metrics[level] for metrics in results.values())]
     rows = [
-        [method, *(_cell(metrics[level][name]) for name in shared), str(metrics["n_rows"])]
+        [plain_markdown(method), *(_cell(metrics[level][name]) for name in shared), str(metrics["n_rows"])]
         for method, metrics in results.items()
     ]
     titles = {name: name.replace("hr", "HR").replace("ndcg", "NDCG") for name in shared}
@@ -55,7 +56,7 @@ def summary(
             for name in shared
             if name in best
         ]
-        text += f"- {method} reaches {', '.join(shares)}\n"
+        text += f"- {plain_markdown(method)} reaches {', '.join(shares)}\n"
     return text
 
 
@@ -64,5 +65,4 @@ def _cell(value: Mapping[str, float]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return "\n".join(markdown_table(head, rows)) + "\n"

@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -147,3 +148,30 @@ def test_a_chat_template_changed_after_training_is_refused(checkpoint, tmp_path)
     template.write_text(template.read_text().replace("<|im_start|>", "<|im_end|>"))
     with pytest.raises(ValueError, match="the chat template is not that of prompt_contract.json"):
         MIMIGenRec.from_pretrained(folder)
+
+
+def logps(folder, **how):
+    return [r.logp for r in MIMIGenRec.from_pretrained(folder, device="cpu").recommend([["0"]], k=3, **how)[0]]
+
+
+def test_items_are_ranked_by_the_scores_that_the_checkpoint_was_trained_with(copy, tokenizer, caplog):
+    replace(Contract.of("contract", tokenizer), support="trie").write(copy)
+    found = logps(copy)
+    assert not [r for r in caplog.records if r.name == "mimigenrec.contract"]
+    assert found == logps(copy, support="trie") != logps(copy, support="vocab")
+    assert "was trained to be ranked by support trie, and is asked to rank by vocab" in caplog.text
+
+
+def test_a_checkpoint_that_does_not_say_is_ranked_by_vocab_and_warns_once(copy, caplog):
+    recommender = MIMIGenRec.from_pretrained(copy, device="cpu")
+    found = [[r.logp for r in recommender.recommend([["0"]], k=3)[0]] for _ in range(2)]
+    assert found == [logps(copy, support="vocab")] * 2
+    assert caplog.text.count("does not say by which scores") == 1
+
+
+def test_weights_that_hold_nan_are_named_when_they_are_loaded(copy):
+    model = AutoModelForCausalLM.from_pretrained(copy)
+    model.model.layers[0].mlp.up_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(copy)
+    with pytest.raises(ValueError, match=r"copy: 1 of \d+ weights hold NaN or infinity, model.layers.0.mlp.up_proj"):
+        MIMIGenRec.from_pretrained(copy, device="cpu")

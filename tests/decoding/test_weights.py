@@ -58,9 +58,13 @@ def test_the_dtype_asked_for_is_the_one_loaded(saved):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("tied", lambda t: t.pop(WEIGHT), f"lack 1 weights that config.json asks for, {WEIGHT} first"),
-        ("untied", lambda t: t.pop("lm_head.weight"), "lack 1 weights .*lm_head.weight first"),
-        ("tied", lambda t: t.update({WEIGHT: torch.zeros(3, 3)}), f"1 weights of another shape .*{WEIGHT} first"),
+        ("tied", lambda t: t.pop(WEIGHT), f"lack 1 of the weights that config.json asks for, {WEIGHT} first"),
+        ("untied", lambda t: t.pop("lm_head.weight"), "lack 1 of the weights .*lm_head.weight first"),
+        (
+            "tied",
+            lambda t: t.update({WEIGHT: torch.zeros(3, 3)}),
+            f"1 of the weights in another shape .*{WEIGHT} first",
+        ),
         ("tied", lambda t: t.update({"model.layers.7.x": torch.zeros(2)}), "does not have, model.layers.7.x first"),
     ],
 )

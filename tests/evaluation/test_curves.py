@@ -67,3 +67,19 @@ def test_logs_that_tell_nothing_are_named(tmp_path):
     (tmp_path / "broken.jsonl").write_text("{\n")
     with pytest.raises(ValueError, match="broken.jsonl, line 1: not JSON"):
         read_log(tmp_path / "broken.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rl_log.jsonl", '{"step": 1, "loss": 1.0}\n[1]\n', "line 2: expected a map"),
+        ("trainer_state.json", "[]", "must hold a map"),
+        ("trainer_state.json", '{"log_history": [5]}', "log_history must be a list of maps"),
+        ("trainer_state.json", '{"log_history": null}', "log_history must be a list of maps"),
+        ("rl_log.jsonl", '{"step": "one", "loss": 1.0}\n', "no line with a step and a number"),
+    ],
+)
+def test_a_log_of_another_form_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        read_log(tmp_path / name)

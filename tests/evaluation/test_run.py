@@ -1,14 +1,18 @@
 """The evaluate command on a tiny checkpoint: the same lists as the search gives, and every wrong input named."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from mimigenrec.baselines import train as baseline
+from mimigenrec.cli import parse
 from mimigenrec.contract import Contract, prompt_ids, row_messages
+from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.evaluation.result import read_result
@@ -94,10 +98,104 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_result(plain, checkpo
     assert sum(searched) == 5  # the batch that was cut through, and the last
 
 
-def test_a_finished_run_is_not_searched_again(plain, checkpoint, toy_data, tmp_path, monkeypatch):
+def states(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_a_finished_run_says_so_and_touches_nothing(plain, checkpoint, toy_data, tmp_path, monkeypatch, capsys):
     output = copied(plain.folder, tmp_path / "again")
-    monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", None)
-    assert run(output, model=checkpoint, data=toy_data).rows == plain.rows
+    before = states(output)
+    monkeypatch.setattr("mimigenrec.evaluation.run.load", None)
+    run(output, model=checkpoint, data=toy_data)
+    assert f"{output} is finished: nothing to do; --overwrite starts anew" in capsys.readouterr().out
+    assert states(output) == before
+
+
+def test_other_settings_replace_a_result_only_when_told_and_only_what_evaluate_wrote(
+    plain, checkpoint, toy_data, tmp_path
+):
+    output = copied(plain.folder, tmp_path / "again")
+    (output / "notes.txt").write_text("mine")
+    before = states(output)
+    for other in ({"limit": 3}, {"seed": 7}, {"support": "trie"}):
+        with pytest.raises(ValueError, match=f"{next(iter(other))}: .* then, .* now.*--overwrite to replace it"):
+            run(output, model=checkpoint, data=toy_data, **other)
+    assert states(output) == before
+    assert len(run(output, model=checkpoint, data=toy_data, limit=3, overwrite=True).rows) == 3
+    assert (output / "notes.txt").read_text() == "mine"
+    assert len((output / "predictions.jsonl").read_text().splitlines()) == 3
+    run(output, model=checkpoint, data=toy_data, limit=3)  # is finished
+
+
+def test_a_model_that_does_not_load_leaves_the_result_that_was_to_be_replaced(plain, checkpoint, toy_data, tmp_path):
+    output, model = copied(plain.folder, tmp_path / "again"), copied(checkpoint, tmp_path / "tiny")
+    before = states(output)
+    break_weight(model)
+    with pytest.raises(ValueError, match="hold NaN or infinity"):
+        run(output, model=model, data=toy_data, overwrite=True)
+    assert states(output) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_holds_a_model_or_anything_else_is_not_evaluated_into(checkpoint, toy_data, tmp_path, overwrite):
+    model = copied(checkpoint, tmp_path / "model")
+    before = states(model)
+    with pytest.raises(ValueError, match="no run.json, so no evaluation of a model wrote it"):
+        run(model, model=checkpoint, data=toy_data, overwrite=overwrite)
+    assert states(model) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds metrics.json but no run.json"):
+        run(tmp_path / "mine", model=checkpoint, data=toy_data, overwrite=overwrite)
+
+
+def break_weight(model):
+    from transformers import AutoModelForCausalLM
+
+    broken = AutoModelForCausalLM.from_pretrained(model)
+    broken.model.layers[0].mlp.up_proj.weight.data[0, 0] = float("nan")
+    broken.save_pretrained(model)
+
+
+def test_a_model_with_nan_gets_no_figures(checkpoint, toy_data, tmp_path):
+    model, output = copied(checkpoint, tmp_path / "tiny"), tmp_path / "out"
+    break_weight(model)
+    with pytest.raises(ValueError, match=r"tiny: 1 of \d+ weights hold NaN or infinity, model.layers.0.mlp.up_proj"):
+        run(output, model=model, data=toy_data)
+    assert not output.exists()
+
+
+def test_a_row_whose_scores_are_not_finite_is_named_and_gets_no_figures(checkpoint, toy_data, tmp_path, monkeypatch):
+    def search(model, tokenizer, trie, prompts, *rest, **options):
+        if len(prompts[0]) == longest:  # the batches go from long to short, so it is in the first one
+            raise NotFinite(1, 2)
+        return search_sids(model, tokenizer, trie, prompts, *rest, **options)
+
+    rows = json.loads((toy_data / "sft" / "test.json").read_text())
+    tokenizer = MIMIGenRec.from_pretrained(checkpoint).tokenizer
+    lengths = [len(ids) for ids in prompt_ids(tokenizer, [row_messages(row) for row in rows])]
+    longest, second = max(lengths), sorted(range(len(rows)), key=lambda place: -lengths[place])[1]
+    monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", search)
+    with pytest.raises(ValueError, match=rf"not finite \(row {second}, step 2\)"):
+        run(tmp_path / "out", model=checkpoint, data=toy_data, batch_size=2)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_the_scores_are_those_the_checkpoint_was_trained_with_and_the_result_says_which(
+    plain, checkpoint, toy_data, tmp_path, tokenizer, caplog, capsys
+):
+    model = copied(checkpoint, tmp_path / "tiny")
+    replace(Contract.of("contract", tokenizer, max_history=10), support="trie").write(model)
+    result = run(tmp_path / "own", model=model, data=toy_data)
+    assert "tiny, ranked by support trie" in capsys.readouterr().out
+    assert result.metrics["support"] == result.manifest["config"]["support"] == "trie"
+    assert json.loads((tmp_path / "own" / "run.json").read_text())["config"]["support"] == "trie"
+    assert not [r for r in caplog.records if r.name == "mimigenrec.contract"]
+    named = run(tmp_path / "named", model=model, data=toy_data, support="trie")
+    assert named.rows == result.rows != plain.rows and plain.metrics["support"] == "vocab"
+    run(tmp_path / "own", model=model, data=toy_data, support="trie")  # the same run: finished
+    run(tmp_path / "other", model=model, data=toy_data, support="vocab")
+    assert "was trained to be ranked by support trie, and is asked to rank by vocab" in caplog.text
 
 
 def test_predictions_of_another_configuration_are_not_continued(plain, checkpoint, toy_data, tmp_path):
@@ -287,6 +385,34 @@ def test_test_rows_of_another_catalogue_are_refused(checkpoint, toy_data, tmp_pa
         run(tmp_path / "out", model=checkpoint, data=data)
 
 
+@pytest.mark.parametrize("flag", ["--batch_size=0", "--limit=-3", "--k=0", "--beams=0", "--seed=-1"])
+def test_numbers_out_of_range_are_errors_of_the_command_line(flag, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(EvaluateConfig, argv=["--model", "m", "--output", "o", "--data", "d", flag])
+    assert f"{flag.partition('=')[0]} is {flag.partition('=')[2]}; it must be at least" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "message"),
+    [
+        ("rows", "history", "1 2 3", "row 2: history must be a list of texts, found '1 2 3'"),
+        ("rows", "history", [1, 2], "row 2: history must be a list of texts"),
+        ("rows", "target", 5, "row 2: target must be text, found '5'"),
+        ("rows", "row", "2", "row 2: row must be a whole number"),
+        ("sft", "output", None, "row 2: output must be text, found 'None'"),
+        ("sft", "input", 5, "row 2: input must be text"),
+        ("sft", "system", ["a"], "row 2: system must be text"),
+    ],
+)
+def test_a_value_of_another_kind_in_a_row_is_named(checkpoint, toy_data, tmp_path, name, key, value, message):
+    data = copied(toy_data, tmp_path / "data")
+    rows = json.loads((data / name / "test.json").read_text())
+    rows[2][key] = value
+    (data / name / "test.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=rf"{name}/test.json: {re.escape(message)}"):
+        run(tmp_path / "out", model=checkpoint, data=data)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("[]", "no row; an empty split"), ("{", "is not JSON"), ('[{"input": "x"}]', "row 0 has no output")],
@@ -317,7 +443,7 @@ def test_missing_folders_are_named(checkpoint, toy_data, tmp_path):
     ("fields", "message"),
     [
         ({"k": 8}, "beams 7 cannot rank --k 8"),
-        ({"batch_size": 0}, "at least 1"),
+        ({"limit": -3}, "limit is -3; it must be at least 1"),
         ({"test_file": "x", "index": "y"}, "either --data"),
         ({"data": None}, "either --data"),
         ({"index": "y"}, "--index y belongs to --test_file"),
@@ -346,7 +472,7 @@ def test_memory_that_runs_out_names_the_batch_size_and_lowers_nothing(checkpoint
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", full)
-    with pytest.raises(RuntimeError, match="run again with --batch_size 4"):
+    with pytest.raises(ValueError, match="run again with --batch_size 4"):
         run(tmp_path / "out", model=checkpoint, data=toy_data)
     assert widths == [7]
 
@@ -354,7 +480,7 @@ def test_memory_that_runs_out_names_the_batch_size_and_lowers_nothing(checkpoint
 def test_a_search_that_leaves_the_catalogue_fails_the_run(checkpoint, toy_data, tmp_path, monkeypatch, tokenizer):
     ids = tuple(tokenizer.convert_tokens_to_ids(["<a_2>", "<b_2>"]))
     monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", lambda *a, **k: [[(ids, -1.0)]] * len(a[3]))
-    with pytest.raises(RuntimeError, match="8 ranked SIDs are not in the catalogue"):
+    with pytest.raises(ValueError, match="8 ranked SIDs are not in the catalogue"):
         run(tmp_path / "out", model=checkpoint, data=toy_data)
     assert not (tmp_path / "out" / "metrics.json").exists()
 
