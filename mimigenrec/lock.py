@@ -1,16 +1,21 @@
 """One process at a time in a folder."""
 
 import fcntl
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 
 from mimigenrec.errors import UserError
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def alone(path: str | Path, who: str) -> Iterator[int]:
-    """Holds the lock file `path` for as long as the block runs; the system lets go of it when the process dies.
+    """Holds the lock file `path` for as long as the block runs, and removes it then; the system lets go of it when the
+    process dies. File systems without locks are told in a warning.
 
     who      who else may hold it, for the error: "another baseline"
     yields   its file descriptor; a child process that is given it keeps the lock for as long as it lives
@@ -25,4 +30,11 @@ def alone(path: str | Path, who: str) -> Iterator[int]:
             raise UserError(
                 f"{who} is at work in {path.parent}; wait for it or end it first (fuser {path} tells its process)"
             ) from error
-        yield handle.fileno()
+        except OSError as error:
+            if error.errno not in (ENOLCK, ENOSYS, EOPNOTSUPP):
+                raise
+            log.warning("%s: this file system has no locks (%s); start no second run there", path.parent, error)
+        try:
+            yield handle.fileno()
+        finally:
+            path.unlink(missing_ok=True)

@@ -91,18 +91,6 @@ def fit(
     log.info("best epoch %d of %d: NDCG@10 %.4f on valid", state["best_epoch"], state["epoch"], state["best"])
 
 
-def device_of(network: Network) -> str:
-    """Raises UserError if torch does not know the device, or this machine lacks it."""
-    if network.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=network.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"--device {network.device!r} cannot be used here ({reason}); take auto or cpu") from error
-    return network.device
-
-
 def rows_to_stop_by(valid: Sequence[History], items: Container[str], network: Network) -> Sequence[History]:
     """The first rows of valid, as many as are asked for. Raises ValueError if none has a target among the items."""
     rows = valid[: network.valid_rows]

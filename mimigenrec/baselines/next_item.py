@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mimigenrec.baselines.caser import Caser
-from mimigenrec.baselines.fitting import device_of, fit, no_numbers, rows_to_stop_by
+from mimigenrec.baselines.fitting import fit, no_numbers, rows_to_stop_by
 from mimigenrec.baselines.gru4rec import GRU4Rec
 from mimigenrec.baselines.network import Network, check_network
 from mimigenrec.baselines.popularity import Ranked
 from mimigenrec.baselines.sasrec import SASRec
 from mimigenrec.baselines.sequences import numbers, padded, user_sequences, windows
+from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import expected_ndcg, places_from_ranks
 from mimigenrec.files import read_json, write_json, writing
@@ -44,7 +45,7 @@ class NextItem:
         self.items = list(counts)
         self.number = {item: i for i, item in enumerate(self.items, 1)}
         torch.manual_seed(seed)
-        self.device = device_of(network)
+        self.device = choose_device(network.device)
         self.model = MODELS[method](len(self.items), network).to(self.device).eval()
 
     @classmethod

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, T5Config, T5ForConditionalGeneration
 
-from mimigenrec.baselines.fitting import device_of, fit, no_numbers, rows_to_stop_by
+from mimigenrec.baselines.fitting import fit, no_numbers, rows_to_stop_by
 from mimigenrec.baselines.network import Network, check_network
 from mimigenrec.baselines.sequences import padded, user_sequences
 from mimigenrec.catalog import Catalog
 from mimigenrec.decoding.processor import TrieLogitsProcessor
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import Group, expected_ndcg, sid_places
 from mimigenrec.interactions.inter_file import History
@@ -51,7 +52,7 @@ class Tiger:
             eos_token_id=END,
             decoder_start_token_id=PAD,
         )
-        self.device = device_of(network)
+        self.device = choose_device(network.device)
         self.model = T5ForConditionalGeneration(config).to(self.device).eval()
         self.trie = self._trie().to(self.device)
 

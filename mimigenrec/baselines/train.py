@@ -23,6 +23,7 @@ from mimigenrec.baselines.popularity import Popularity
 from mimigenrec.baselines.repeat_last import RepeatLast
 from mimigenrec.catalog import Catalog, load_catalog
 from mimigenrec.cli import arg, check_ranges, start
+from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS, Group
 from mimigenrec.evaluation.result import write_result
@@ -157,10 +158,8 @@ def check(config: BaselineConfig, network: Network) -> None:
     if config.index and config.method != "tiger":
         raise UserError(f"--index {config.index} is for --method tiger; {config.method} writes no SIDs")
     if config.method in METHODS:
-        from mimigenrec.baselines.fitting import device_of  # loads torch
-
         check_network(config.method, network)
-        device_of(network)
+        choose_device(network.device)
     readers = OWN | {field.name: READ_BY.get(field.name, METHODS) for field in fields(Network)}
     for given in (config, network):
         for field in fields(given):

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
@@ -29,6 +27,7 @@ from mimigenrec.decoding.adapter import is_adapter, load_adapter
 from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import load_causal_lm
+from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.sids.tokens import write_index
@@ -70,7 +69,7 @@ class MIMIGenRec:
             contract = Contract.of("contract", tokenizer)
         check_template(contract, tokenizer, folder / CONTRACT_FILE)
         model = load_model(folder, dtype=dtype, base=base)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(choose_device(device))
         return cls(model, tokenizer, load_catalog(folder), contract, folder)
 
     def reload(self) -> None:

@@ -5,6 +5,25 @@ import subprocess
 import warnings
 from typing import Any
 
+from mimigenrec.errors import UserError
+
+
+def choose_device(name: Any = None) -> str:
+    """The device of that name; for None and "auto" the first GPU, else the CPU. Imports torch.
+
+    Raises UserError if torch does not know the device, or cannot use it here.
+    """
+    import torch
+
+    if name is None or name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"--device {str(name)!r} cannot be used here ({reason}); leave it out, or take cpu") from error
+    return str(name)
+
 
 def torch_devices() -> dict[str, Any]:
     """Imports torch. {"build": "CUDA 12.8" or None, "gpus": [...], "note": torch's warning where it sees none}."""

@@ -4,11 +4,10 @@ run.json            {"config": settings, "inputs": {file: SHA-256}}, all that th
 predictions.jsonl   {"place", and what a row of final_result.json has}; place is the row's number in the test set. Of
                     several processes each has its own, predictions.rank<r>.jsonl
 
-Rows are dealt out to the processes by place, longest prompts first, in
-batches that do not depend on what is done already, so a run in two parts gives what a run in one gives.
+Rows are dealt out to the processes by place, longest prompts first, in batches that do not depend on what is done
+already, so a run in two parts gives what a run in one gives.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,26 +74,6 @@ def processes() -> Iterator[Process]:
     dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     yield Process(dist.get_rank(), world)
     dist.destroy_process_group()  # not after an error: the others would be waited for
-
-
-@contextmanager
-def alone(folder: Path, process: Process) -> Iterator[None]:
-    """Keeps a second `evaluate` out of the folder while the block runs; the folder itself is locked, by the first
-    process. Raises UserError if another one is at work there."""
-    if process.rank > 0:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(f"another evaluation is writing to {folder}; wait for it, or take another --output") from error
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 def is_finished(folder: Path, run: Mapping[str, Any], overwrite: bool) -> bool:

@@ -6,6 +6,7 @@ Writes predictions.jsonl while it runs (predict.py), then what result.py names.
 import logging
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,12 +28,14 @@ from mimigenrec.contract import (
 )
 from mimigenrec.decoding.adapter import base_place, is_adapter
 from mimigenrec.decoding.model import MIMIGenRec, load_model
+from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS
-from mimigenrec.evaluation.predict import alone, begin, is_finished, merge, predict, processes, searched_beams
+from mimigenrec.evaluation.predict import begin, is_finished, merge, predict, processes, searched_beams
 from mimigenrec.evaluation.result import write_result
 from mimigenrec.evaluation.rows import AskedRow, read_rows
 from mimigenrec.evaluation.table import one_result
+from mimigenrec.lock import alone
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import join_sid, read_index
 
@@ -102,7 +105,7 @@ def main(config: EvaluateConfig) -> None:
         recommender = load(config, test)
         prompts = ask(recommender, test)
         check_support(recommender.tokenizer, config.support)
-        with alone(output, process):
+        with alone(output / ".lock", "another evaluation") if process.rank == 0 else nullcontext():
             if process.rank == 0:
                 begin(output, run, config.overwrite)
             process.wait()
@@ -202,7 +205,8 @@ def compare_contracts(test: Asked, checkpoint: Path) -> dict[str, Any]:
 def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
     """The model on its device, with the catalogue of the data."""
     gpus = torch.cuda.device_count()
-    device = config.device or (f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu")
+    own = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu"
+    device = choose_device(config.device or own)
     tokenizer = load_tokenizer(config.model)
     for contract, folder in ((read_contract(config.model), config.model), (test.contract, test.folder)):
         if contract is not None:

@@ -221,7 +221,10 @@ def check_flags(config: InteractionsConfig, columns: Columns) -> None:
 
 def window(config: InteractionsConfig) -> tuple[int | None, int | None]:
     """In ms. Raises ValueError for what is no time, and for an empty window."""
-    since, until = (instant(text) if text else None for text in (config.since, config.until))
+    since, until = (
+        instant(text, f"--{name}") if text else None
+        for name, text in (("since", config.since), ("until", config.until))
+    )
     if since is not None and until is not None and since >= until:
         raise UserError(f"--since {config.since} is not before --until {config.until}")
     return since, until

@@ -117,7 +117,7 @@ def check_ids(log: Log) -> None:
             )  # fmt: skip
 
 
-def instant(text: str) -> int:
+def instant(text: str, flag: str) -> int:
     """ "2016", "2016-10", "2016-10-03" or any ISO time -> its first instant in ms, UTC unless the text has an offset.
 
     Raises UserError on anything else.
@@ -126,5 +126,7 @@ def instant(text: str) -> int:
     try:
         moment = datetime.fromisoformat(filled)
     except ValueError as error:
-        raise UserError(f"{text!r} is not a time; write 2016, 2016-10, 2016-10-03 or 2016-10-03T12:00") from error
+        raise UserError(
+            f"{flag} {text!r} is not a time; write 2016, 2016-10, 2016-10-03 or 2016-10-03T12:00"
+        ) from error
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

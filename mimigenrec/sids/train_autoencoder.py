@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
 from mimigenrec.files import writing
 from mimigenrec.logs import JsonlWriter, read_jsonl
@@ -51,7 +52,7 @@ def train(
     overwrite  whether the state of another training may be replaced
     raises     UserError if the state is of another training, or a loss is not finite
     """
-    device = device_of(training)
+    device = choose_device(training.device)
     torch.manual_seed(seed)
     batch = min(training.batch_size, len(vectors))
     scale = float(vectors.std(0, dtype=np.float64).mean()) or 1.0
@@ -76,18 +77,6 @@ def train(
             if state and (epoch % max(1, training.epochs // SAVES) == 0 or epoch == training.epochs):
                 _save(state, run, epoch, model, optimizer)
     return _codebooks(method, model.cpu(), backend)
-
-
-def device_of(training: Training) -> str:
-    """Raises UserError for a device that torch cannot use here."""
-    if training.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=training.device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise UserError(f"--device {training.device}: torch cannot use it here ({first}); take auto or cpu") from error
-    return training.device
 
 
 def epoch_losses(

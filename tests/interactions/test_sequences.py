@@ -114,10 +114,10 @@ def test_renumber_by_first_occurrence():
     ],
 )
 def test_instants_are_utc(text, seconds):
-    assert instant(text) == seconds * 1000
+    assert instant(text, "--since") == seconds * 1000
 
 
 @pytest.mark.parametrize("text", ["October", "2016-13", "10/2016", "20161"])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match="is not a time; write 2016"):
-        instant(text)
+        instant(text, "--since")
