@@ -13,14 +13,18 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone(path: str | Path, who: str) -> Iterator[int]:
+def alone(path: str | Path, who: str, needed: bool = True) -> Iterator[int | None]:
     """Holds the lock file `path` for as long as the block runs, and removes it then; the system lets go of it when the
     process dies. File systems without locks are told in a warning.
 
+    needed   False on all processes of a run but one, which lock nothing
     who      who else may hold it, for the error: "another baseline"
     yields   its file descriptor; a child process that is given it keeps the lock for as long as it lives
     raises   UserError if another process holds it
     """
+    if not needed:
+        yield None
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as handle:

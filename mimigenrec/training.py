@@ -8,12 +8,11 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
@@ -44,6 +43,9 @@ FREE = frozenset(
     dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory dataloader_persistent_workers
     """.split()
 )
+
+# What may lie in a new output_dir: hidden files, and what users and shells put there.
+HARMLESS = (".*", "*.log", "*.out", "*.err", "*.txt", "*.yaml", "runs", "wandb", "trainer_log.jsonl")
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,29 @@ def remove_run(output_dir: str | Path) -> None:
             path.unlink()
 
 
+def refuse_others(output_dir: str | Path, command: str) -> None:
+    """Raises UserError if the folder holds what `command` did not write: nothing is trained over that."""
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output_dir {folder} is a file; take another folder")
+    manifest = folder / "manifest.json"
+    if manifest.is_file():
+        made_by = read_json(manifest, made_by=f"mimigenrec {command}", kind=dict).get("command")
+        if made_by != command:
+            raise UserError(
+                f"output_dir {folder} holds what {made_by or 'another command'} wrote, which {command} will not "
+                f"overwrite; take another folder"
+            )
+    elif folder.is_dir() and not checkpoints(folder):
+        names = sorted(path.name for path in folder.iterdir())
+        strange = [name for name in names if not any(fnmatch(name, pattern) for pattern in HARMLESS)]
+        if strange:
+            raise UserError(
+                f"output_dir {folder} holds {', '.join(strange[:3])}, which {command} did not write; take another "
+                f"folder, or move that away"
+            )
+
+
 def check_run(output_dir: str | Path, now: Mapping[str, Any], free: Collection[str], overwrite: bool) -> None:
     """Raises UserError if going on in output_dir, or replacing what it holds, would mix two runs.
 
@@ -108,19 +133,17 @@ def check_run(output_dir: str | Path, now: Mapping[str, Any], free: Collection[s
     overwrite   whether overwrite_output_dir is set: it replaces a run of the same command, and nothing else
     """
     folder = Path(output_dir)
+    refuse_others(folder, now["command"])
     if not (checkpoints(folder) or has_weights(folder) or (folder / STATE).is_file()):
         return
-    command, path = now["command"], folder / "manifest.json"
+    path = folder / "manifest.json"
     if not path.is_file():
         raise UserError(
-            f"output_dir {folder} holds a model or checkpoints and no manifest.json, so nothing tells of which run "
-            f"they are; take another folder"
+            f"output_dir {folder} holds checkpoints and no manifest.json, so nothing tells of which run they are; "
+            f"take another folder"
         )
-    before = read_json(path, made_by=f"mimigenrec {command}", kind=dict)
-    made_by = before.get("command", command)
-    if made_by != command:
-        raise UserError(f"output_dir {folder} holds what mimigenrec {made_by} made; take another folder")
     if not overwrite:
+        before = read_json(path, made_by=f"mimigenrec {now['command']}", kind=dict)
         check_same_run(folder, before, now, free, OVERWRITE)
 
 
@@ -130,25 +153,6 @@ def model_files(folder: str | Path) -> list[Path]:
     weights = [path for name in WEIGHTS if (folder / name).is_file() for path in parts(folder / name)]
     others = ("adapter_model.safetensors", "adapter_config.json", "config.json", "tokenizer.json")
     return [*weights, *(folder / name for name in others if (folder / name).is_file())]
-
-
-@contextmanager
-def alone_in(output_dir: str | Path, is_main_process: bool) -> Iterator[None]:
-    """Raises UserError while another run writes into the folder: two of them would mix their checkpoints."""
-    if not is_main_process:
-        yield
-        return
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(output_dir) / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"another run writes into {output_dir} right now; wait for it, or take another one") from error
-    try:
-        yield
-    finally:
-        (Path(output_dir) / ".lock").unlink(missing_ok=True)
-        lock.release()
 
 
 class LookFirst(TrainerCallback):

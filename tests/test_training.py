@@ -11,12 +11,12 @@ from mimigenrec.errors import UserError
 from mimigenrec.training import (
     OVERWRITE,
     SinceResume,
-    alone_in,
     check_number,
     check_run,
     has_weights,
     is_over,
     last_checkpoint,
+    refuse_others,
     remove_run,
     remove_unfinished,
     state_of,
@@ -87,9 +87,9 @@ def test_a_folder_of_another_command_or_of_nobody_is_never_replaced(tmp_path):
     (tmp_path / "train.log").write_text("of the shell")
     assert refusal(tmp_path, NOW) is None  # nothing that a run would take for its own
     write(tmp_path, state=None)
-    assert "holds a model or checkpoints and no manifest.json" in refusal(tmp_path, NOW, overwrite=True)
+    assert "holds model.safetensors, which grpo did not write" in refusal(tmp_path, NOW, overwrite=True)
     (tmp_path / "manifest.json").write_text(json.dumps(NOW | {"command": "sft"}))
-    assert "holds what mimigenrec sft made; take another folder" in refusal(tmp_path, NOW, overwrite=True)
+    assert "holds what sft wrote, which grpo will not overwrite" in refusal(tmp_path, NOW, overwrite=True)
 
 
 def test_what_is_overwritten_leaves_nothing_that_passes_for_the_new_run(tmp_path):
@@ -117,14 +117,27 @@ def test_the_loss_of_a_part_of_a_run_is_not_logged_as_that_of_the_whole(first):
     assert logs == state.log_history[0] == ({"epoch": 1.0} if first else {**logs, "train_loss": 1.04})
 
 
-def test_two_runs_at_once_in_one_folder_are_refused(tmp_path):
-    with alone_in(tmp_path / "out", True), alone_in(tmp_path / "out", False):
-        with pytest.raises(UserError, match="another run writes into .*out right now"):
-            with alone_in(tmp_path / "out", True):
-                pass
-    with alone_in(tmp_path / "out", True):
-        assert (tmp_path / "out" / ".lock").is_file()
-    assert not (tmp_path / "out" / ".lock").exists()
+@pytest.mark.parametrize("name", ["C.train.inter", "config.json", "model.safetensors"])
+def test_a_folder_with_files_of_others_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=f"holds {name}, which sft did not write; take another folder"):
+        refuse_others(tmp_path, "sft")
+
+
+def test_a_folder_of_another_command_is_refused_and_ones_own_is_not(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"command": "preprocess"}')
+    with pytest.raises(UserError, match="holds what preprocess wrote, which sft will not overwrite"):
+        refuse_others(tmp_path, "sft")
+    refuse_others(tmp_path, "preprocess")
+
+
+def test_logs_and_hidden_files_are_in_nobodys_way(tmp_path):
+    for name in (".lock", "train.log", "slurm-17.out"):
+        (tmp_path / name).write_text("")
+    refuse_others(tmp_path, "sft")
+    refuse_others(tmp_path / "new", "sft")
+    with pytest.raises(UserError, match="train.log is a file"):
+        refuse_others(tmp_path / "train.log", "sft")
 
 
 @pytest.mark.parametrize("rank", [0, 1])

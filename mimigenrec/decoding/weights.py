@@ -121,6 +121,19 @@ def check_finite(model: nn.Module, name: str | Path) -> None:
         )
 
 
+def check_finite_files(folder: str | Path) -> None:
+    """The same of a folder's safetensors, one tensor at a time; a hub name and other formats are not looked at."""
+    for name in WEIGHTS[:2]:
+        for path in parts(Path(folder) / name) if (Path(folder) / name).is_file() else []:
+            with safe_open(path, framework="pt") as weights:
+                for key in weights.keys():  # noqa: SIM118  it is no dict
+                    if not _is_finite(weights.get_tensor(key)):
+                        raise UserError(
+                            f"{path}: the weight {key} holds NaN or infinity, so nothing can be trained from this "
+                            f"model; take another one, or a checkpoint from before its training diverged"
+                        )
+
+
 def _is_finite(weight: torch.Tensor) -> bool:
     """By its smallest and largest number: both are NaN where one number is. isfinite() is ten times slower."""
     if not weight.numel() or not weight.is_floating_point() or weight.is_meta:

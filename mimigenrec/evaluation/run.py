@@ -6,7 +6,6 @@ Writes predictions.jsonl while it runs (predict.py), then what result.py names.
 import logging
 import os
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -105,7 +104,7 @@ def main(config: EvaluateConfig) -> None:
         recommender = load(config, test)
         prompts = ask(recommender, test)
         check_support(recommender.tokenizer, config.support)
-        with alone(output / ".lock", "another evaluation") if process.rank == 0 else nullcontext():
+        with alone(output / ".lock", "another evaluation", process.rank == 0):
             if process.rank == 0:
                 begin(output, run, config.overwrite)
             process.wait()

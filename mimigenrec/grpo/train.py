@@ -45,8 +45,9 @@ from mimigenrec.grpo.run import FREE, describe, finished, manifest_of, start_fro
 from mimigenrec.grpo.start import check_model, check_places, check_targets
 from mimigenrec.grpo.stop_rule import HR, breaks, stopped_at
 from mimigenrec.grpo.trainer import BeamGRPOTrainer
+from mimigenrec.lock import alone
 from mimigenrec.sids.tokens import join_sid, read_index
-from mimigenrec.training import OVERWRITE, SinceResume, alone_in, check_run, remove_run, remove_unfinished
+from mimigenrec.training import OVERWRITE, SinceResume, check_run, remove_run, remove_unfinished
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
     )
     check_finite(trainer.model, run.model)
     facts = {"contract": contract.hash if contract else None, "train_rows": len(train), "sids": trie.n_sids}
-    with alone_in(args.output_dir, args.should_save):
+    with alone(Path(args.output_dir) / ".lock", "another run", args.should_save):
         if args.should_save:
             if args.overwrite_output_dir:
                 remove_run(args.output_dir)

@@ -14,7 +14,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.manifest import check_same_run
 from mimigenrec.training import FREE as FREE_IN_TRAINING
-from mimigenrec.training import OVERWRITE, checkpoints, has_weights
+from mimigenrec.training import OVERWRITE, checkpoints, has_weights, refuse_others
 
 COMMAND = "sft"
 MODEL_FILES = ("config.json", "adapter_config.json", "model.safetensors", "pytorch_model.bin")
@@ -45,7 +45,7 @@ def is_to_run(args: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     if not args.get("do_train"):
         return True
     out = Path(args["output_dir"])
-    refuse_others(out)
+    refuse_others(out, COMMAND)
     before = manifest_before(args)
     if args.get("overwrite_output_dir"):
         if before is not None:
@@ -93,18 +93,6 @@ def is_finished(out: Path) -> bool:
     if not manifest.is_file() or not (out / "trainer_state.json").is_file() or not has_weights(out):
         return False
     return read_json(manifest, made_by="mimigenrec sft", kind=dict).get("ended", True)
-
-
-def refuse_others(out: Path) -> None:
-    """Raises UserError if the folder holds what another command wrote: it is never trained over."""
-    manifest = out / "manifest.json"
-    if manifest.is_file():
-        command = read_json(manifest, made_by="mimigenrec sft", kind=dict).get("command")
-        if command != COMMAND:
-            raise UserError(
-                f"output_dir {out} holds what {command or 'another command'} wrote, which sft will not overwrite; "
-                f"choose another one"
-            )
 
 
 def comparable(manifest: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,10 @@ from mimigenrec.contract import check_support, ends_answers, load_tokenizer, pro
 from mimigenrec.decoding.adapter import identity as identity_of_base
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.decoding.weights import check_complete, check_files
+from mimigenrec.decoding.weights import check_complete, check_files, check_finite_files
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.hub import is_folder
+from mimigenrec.lock import alone
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.arguments import SftConfig, read_arguments
@@ -62,7 +63,7 @@ from mimigenrec.sft.row_order import RowOrder
 from mimigenrec.sft.run import COMMAND, SECRET, going_on, is_to_run, set_unfinished_aside
 from mimigenrec.sft.tokenized import StampTokenized, check_tokenized
 from mimigenrec.sids.tokens import distinct_tokens
-from mimigenrec.training import LookFirst, SinceResume, StopIfNotFinite, alone_in
+from mimigenrec.training import LookFirst, SinceResume, StopIfNotFinite
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     if args.get("early_stopping_steps"):  # or it would count anew when a run goes on
         args.setdefault("restore_callback_states_from_checkpoint", True)
     check_arguments(args)
-    with alone_in(args["output_dir"], is_main_process()):
+    with alone(Path(args["output_dir"]) / ".lock", "another run", is_main_process()):
         run_exp(args, callbacks)
         if args.get("do_train") and is_main_process():
             finish(Path(args["output_dir"]))
@@ -141,6 +142,7 @@ def check_weights(base: str, whole: bool) -> None:
     """
     if whole:
         check_complete(base)
+        check_finite_files(base)
     elif Path(base).is_dir():
         check_files(Path(base))
 

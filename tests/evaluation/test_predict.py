@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mimigenrec.evaluation.predict import Process, alone, begin, merge
+from mimigenrec.evaluation.predict import begin, merge
 from mimigenrec.evaluation.result import ROW_KEYS, read_result
 from mimigenrec.evaluation.run import EvaluateConfig, main
 from mimigenrec.logs import JsonlWriter
@@ -144,14 +144,3 @@ def test_the_same_settings_may_begin_again_and_others_not(tmp_path):
     begin(tmp_path / "out", run(k=5, beams=7))
     with pytest.raises(ValueError, match="beams: 7 then, 8 now"):
         begin(tmp_path / "out", run(k=5, beams=8))
-
-
-def test_a_second_evaluation_of_the_folder_waits_its_turn(tmp_path):
-    with alone(tmp_path, Process(0, 1)):
-        with pytest.raises(ValueError, match="another evaluation is writing to"), alone(tmp_path, Process(0, 1)):
-            pass
-        with alone(tmp_path, Process(1, 2)):  # a process of the same evaluation
-            pass
-    with alone(tmp_path, Process(0, 1)):
-        pass
-    assert not list(tmp_path.iterdir())
