@@ -31,6 +31,7 @@ from mimigenrec.evaluation.rows import AskedRow, read_inter_rows, read_rows, res
 from mimigenrec.evaluation.table import one_result
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.interactions.inter_file import History, read_inter
+from mimigenrec.interactions.names import check_category
 from mimigenrec.lock import alone
 from mimigenrec.manifest import check_same_run, make_manifest
 from mimigenrec.sids.tokens import join_sid, read_index
@@ -153,6 +154,7 @@ def measured(
 def check(config: BaselineConfig, network: Network) -> None:
     """Raises UserError naming the flag whose value cannot be meant; warns of those that the method does not read."""
     check_ranges(config)
+    check_category(config.category)
     if config.data and config.sids == "none":
         raise UserError(f"--data {config.data} has SIDs; leave out --sids none, or --data")
     if config.index and config.method != "tiger":

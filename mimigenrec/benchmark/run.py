@@ -22,6 +22,7 @@ from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import LOGS
+from mimigenrec.interactions.names import check_category
 from mimigenrec.lock import alone
 
 OPTIONS = "a map, or {config: x.yaml, key: value}, where config may list several files and a later one wins"
@@ -68,6 +69,7 @@ class BenchmarkConfig:
 
 
 def main(config: BenchmarkConfig) -> None:
+    check_category(config.category)
     stages = plan(config)
     check_options([*stages, report_stage(config, {})])
     memory, facts = config.output_dir / "stages", facts_of(stages)

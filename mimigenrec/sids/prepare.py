@@ -20,6 +20,7 @@ from mimigenrec.cli import arg, parse, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.interactions import build
+from mimigenrec.interactions.names import check_category
 from mimigenrec.interactions.table import Columns
 from mimigenrec.manifest import check_same_run
 from mimigenrec.sids import doctor, embed, quantise
@@ -49,6 +50,7 @@ class Stage(NamedTuple):
 
 
 def main(config: PrepareConfig) -> None:
+    check_category(config.category)
     stages = plan(config)
     parsed = [parse(*stage.configs, argv=argv_of(stage, config)) for stage in stages]  # all, before the first one runs
     memory = config.output_dir / config.category / f"{config.category}.prepare.json"

@@ -28,6 +28,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import write_json_rows
 from mimigenrec.hub import is_folder
 from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.interactions.names import check_category
 from mimigenrec.manifest import make_manifest
 from mimigenrec.rendering import check_rendering
 from mimigenrec.sids.tokens import Sid, distinct_tokens, read_index, split_sid, write_index, write_new_tokens
@@ -149,6 +150,7 @@ def main(config: BuildConfig) -> None:
 def check(config: BuildConfig) -> None:
     """Raises UserError naming the flag whose value cannot be meant."""
     check_ranges(config)
+    check_category(config.category)
     for task in config.tasks:
         if task not in TASKS:
             raise UserError(f"--tasks: {task!r} is not a task; choose from {', '.join(TASKS)}")

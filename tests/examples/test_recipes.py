@@ -65,7 +65,7 @@ def test_a_second_file_holds_only_what_the_stock_program_does_not_know_and_wins_
 def test_benchmarks_train_with_the_keys_of_ours_that_the_single_commands_have(monkeypatch):
     monkeypatch.chdir(ROOT)
     keys = yaml.safe_load((ROOT / "examples" / "small" / "sft_mimigenrec.yaml").read_text())
-    for name, expected in (("toy", {"eval_support": "trie"}), ("industrial", keys), ("leave_one_out", keys)):
+    for name, expected in (("toy", {}), ("industrial", keys), ("leave_one_out", keys)):
         benchmark = yaml.safe_load((ROOT / "examples" / "benchmark" / f"{name}.yaml").read_text())
         options = given("sft", benchmark["sft"])
         assert {key: options[key] for key in {*OURS, "metric_for_best_model"} & set(options)} == expected
