@@ -13,14 +13,16 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone(path: str | Path, who: str, needed: bool = True) -> Iterator[int | None]:
+def alone(path: str | Path, who: str, needed: bool = True, inherited: bool = False) -> Iterator[int | None]:
     """Holds the lock file `path` for as long as the block runs, and removes it then; the system lets go of it when the
     process dies. File systems without locks are told in a warning.
 
-    needed   False on all processes of a run but one, which lock nothing
-    who      who else may hold it, for the error: "another baseline"
-    yields   its file descriptor; a child process that is given it keeps the lock for as long as it lives
-    raises   UserError if another process holds it
+    who         who else may hold it, for the error: "another baseline"
+    needed      False on all processes of a run but one, which lock nothing
+    inherited   whether children are given its descriptor: they hold the lock for as long as they live, and the file
+                stays
+    yields      its file descriptor
+    raises      UserError if another process holds it
     """
     if not needed:
         yield None
@@ -41,4 +43,5 @@ def alone(path: str | Path, who: str, needed: bool = True) -> Iterator[int | Non
         try:
             yield handle.fileno()
         finally:
-            path.unlink(missing_ok=True)
+            if not inherited:
+                path.unlink(missing_ok=True)

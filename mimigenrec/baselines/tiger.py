@@ -6,7 +6,6 @@ source  Rajput et al. 2023, arXiv:2305.05065: T5 trained from scratch. Without t
 Token ids: 0 padding and start of the decoder, 1 the end of a SID and of a history, then the SID tokens by name.
 """
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mimigenrec.baselines.fitting import fit, no_numbers, rows_to_stop_by
 from mimigenrec.baselines.network import Network, check_network
 from mimigenrec.baselines.sequences import padded, user_sequences
 from mimigenrec.catalog import Catalog
+from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.processor import TrieLogitsProcessor
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.environment.devices import choose_device
@@ -132,22 +132,23 @@ class Tiger:
         if not asked:
             return lists
         rows = padded([sources[i] for i in asked], self.device)
-        out = self.model.generate(
-            input_ids=rows,
-            attention_mask=(rows != PAD).long(),
-            logits_processor=LogitsProcessorList([TrieLogitsProcessor(self.trie, prompt_length=1)]),
-            num_beams=beams,
-            num_return_sequences=beams,
-            do_sample=False,
-            early_stopping="never",
-            length_penalty=0.0,
-            max_new_tokens=self.trie.depth + 1,
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
+        try:
+            out = self.model.generate(
+                input_ids=rows,
+                attention_mask=(rows != PAD).long(),
+                logits_processor=LogitsProcessorList([TrieLogitsProcessor(self.trie, prompt_length=1)]),
+                num_beams=beams,
+                num_return_sequences=beams,
+                do_sample=False,
+                early_stopping="never",
+                length_penalty=0.0,
+                max_new_tokens=self.trie.depth + 1,
+                return_dict_in_generate=True,
+                output_scores=True,
+            )
+        except NotFinite as error:
+            raise UserError(no_numbers("tiger", first + asked[error.row // beams])) from error
         scores = out.sequences_scores.tolist()
-        if bad := [asked[n // beams] for n, score in enumerate(scores) if not math.isfinite(score)]:
-            raise UserError(no_numbers("tiger", first + bad[0]))
         for n, written in enumerate(out.sequences[:, 1:].tolist()):
             if scores[n] > FINISHED:
                 sid = tuple(self.names[token] for token in written if token not in (PAD, END))

@@ -76,7 +76,9 @@ def main(config: BenchmarkConfig) -> None:
     if config.plan:
         print("\n".join(describe(standings(stages, facts, memory))))
         return
-    with alone(config.output_dir / ".lock", "another benchmark, or a stage that one left running,") as lock:
+    with alone(
+        config.output_dir / ".lock", "another benchmark, or a stage that one left running,", inherited=True
+    ) as lock:
         there = standings(stages, facts, memory)
         if config.changed == "refuse":
             check_unchanged(there, config.output_dir)

@@ -71,8 +71,8 @@ log = logging.getLogger(__name__)
 def main(argv: list[str]) -> None:
     config, args = read_arguments(argv)
     if "LOCAL_RANK" not in os.environ and wants_torchrun(args):
+        exit_unless_imports("sft", "torchvision", "torchaudio")  # quick; else every process of torchrun fails
         if is_needed(args, manifest(config, args)):
-            exit_unless_imports("sft", "torchvision", "torchaudio")  # quick; else every process of torchrun fails
             os.execv(sys.executable, torchrun_command(argv))
         return
     train(config, args)

@@ -128,7 +128,7 @@ def test_costs_are_sums_over_seeds_and_stages_and_the_largest_peak(make_stage, t
 
 def test_a_stage_that_outlives_a_killed_benchmark_keeps_the_next_one_out(tmp_path):
     path = tmp_path / "out" / ".lock"
-    with alone(path, "another") as lock:
+    with alone(path, "another", inherited=True) as lock:
         stage = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(lock,))
         with pytest.raises(UserError, match="another is at work in"), alone(path, "another"):
             pass

@@ -132,7 +132,7 @@ def test_the_message_is_read_where_the_first_process_is_the_last_to_find_out(tmp
 
 @pytest.mark.parametrize("torchrun", ["0", "1"])
 def test_sft_stops_at_its_door_where_torchaudio_cannot_be_loaded(fake, run, tmp_path, torchrun):
-    (tmp_path / "x.yaml").write_text("model_name_or_path: anything\n")
+    (tmp_path / "x.yaml").write_text("model_name_or_path: anything\noutput_dir: out\n")
     done = run(["sft", "x.yaml"], fake("torchaudio", "2.5.0", AUDIO), FORCE_TORCHRUN=torchrun)
     assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
     assert "mimigenrec sft cannot start: torchaudio 2.5.0 cannot be imported" in done.stderr

@@ -182,13 +182,13 @@ def test_the_results_of_other_commands_are_never_trained_over(done, tmp_path):
             is_to_run(keys, {})
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "model.safetensors").write_text("")
-    with pytest.raises(UserError, match="holds a model, and no checkpoint to go on from"):
+    with pytest.raises(UserError, match="holds model.safetensors, which sft did not write"):
         is_to_run({**done, "output_dir": str(tmp_path / "foreign")}, {})
 
 
 def test_two_runs_do_not_write_into_one_folder(done):
     killed(done["output_dir"])
-    with FileLock(Path(done["output_dir"]) / ".lock"), pytest.raises(UserError, match="another run writes into"):
+    with FileLock(Path(done["output_dir"]) / ".lock"), pytest.raises(UserError, match="another run is at work in"):
         train(CONFIG, done)
 
 

@@ -81,7 +81,7 @@ def test_a_damaged_state_is_one_message(how, tmp_path):
 
 @pytest.mark.parametrize("device", ["toaster", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_named(device, tmp_path):
-    with pytest.raises(UserError, match=f"--device {device}: torch cannot use it here"):
+    with pytest.raises(UserError, match=f"--device '{device}' cannot be used here"):
         fit(rqvae, tmp_path, replace(TRAINING, device=device))
 
 
