@@ -10,7 +10,7 @@ test_data_path=${test_data_path:-}
 index_path=${index_path:-}
 output_dir=${output_dir:-}
 
-stop() { echo "evaluate.sh: $1" >&2 && exit 2; }
+stop() { echo "error: $1" >&2 && exit 2; }
 one_of() { # NAME OTHER: the value of either
   [ -z "${!1:-}" ] || [ -z "${!2:-}" ] || [ "${!1}" = "${!2}" ] ||
     stop "$1=${!1} and $2=${!2} are two names of one setting with two values; set one of them"

@@ -5,7 +5,7 @@
 # CONFIG is a YAML of `mimigenrec grpo`; what is set here and after the command wins over it.
 set -euo pipefail
 CATEGORY=${CATEGORY:-Industrial_and_Scientific}
-MODEL_PATH=${MODEL_PATH:?set it to the folder of an SFT checkpoint}
+MODEL_PATH=${MODEL_PATH:-}
 DATA_DIR=${DATA_DIR:-data/$CATEGORY}
 INDEX_PATH=${INDEX_PATH:-}
 OUTPUT_DIR=${OUTPUT_DIR:-rl_outputs/$CATEGORY-$(basename "$MODEL_PATH")-grpo}
@@ -20,6 +20,7 @@ fail() {
   echo "error: $1" >&2
   exit 2
 }
+[ -n "$MODEL_PATH" ] || fail "MODEL_PATH is not set; set it to the folder of an SFT checkpoint"
 case $NUM_PROCESSES in '' | *[!0-9]* | 0) fail "NUM_PROCESSES is '$NUM_PROCESSES'; it must be 1 or more" ;; esac
 [ -z "$ACCELERATE_CONFIG" ] || [ -f "$ACCELERATE_CONFIG" ] || fail "ACCELERATE_CONFIG $ACCELERATE_CONFIG is missing"
 gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')

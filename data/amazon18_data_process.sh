@@ -36,7 +36,7 @@ raw_file() { # NAME CATEGORY: prints the path of NAME.json.gz or NAME.json
     done
   done
   {
-    echo "there is no $1.json.gz and no $1.json in"
+    echo "error: there is no $1.json.gz and no $1.json in"
     printf '  %s\n' "${places[@]/#data/$PWD/data}"
     echo "Set RAW to the folder that holds them, or fetch them: ${RAW:+OUTPUT=$RAW }bash $PWD/data/download_amazon18.sh $2"
   } >&2

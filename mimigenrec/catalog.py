@@ -99,7 +99,7 @@ def write_items(path: str | Path, catalog: Catalog) -> None:
 
 
 def check_same_catalogue(sids: Mapping[str, Sid], data: str | Path, checkpoint: str | Path) -> None:
-    """Raises ValueError if a checkpoint was trained on other SIDs than these; only warns where it does not tell.
+    """Raises UserError if a checkpoint was trained on other SIDs than these; only warns where it does not tell.
 
     Items that came or went since (sid-assign) are no difference, as long as the others kept their SIDs. The names of
     the tokens tell nothing: every catalogue has an <a_0>.

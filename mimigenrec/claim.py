@@ -62,7 +62,7 @@ def is_own(folder: str | Path, command: str) -> bool:
     Raises UserError for any other.
     """
     folder = Path(folder)
-    if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
+    if not folder.exists() or folder.is_dir() and not _names(folder) and not (folder / MARK).is_file():
         return False
     if not folder.is_dir():
         raise UserError(f"{folder} is a file, and {command} writes a folder; choose another one")
@@ -96,7 +96,7 @@ def finish_folder(folder: str | Path, now: Mapping[str, Any]) -> None:
 
 def temporary_of(target: str | Path) -> Path:
     """An empty place beside `target`, for a folder that will take its place; what a kill left there is removed."""
-    target = Path(target)
+    target = Path(target).resolve()
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     return temporary
@@ -108,12 +108,11 @@ def replace_folder(new: Path, target: str | Path) -> None:
     Raises UserError, and removes `new`, if the earlier one holds a file that the new one has not: somebody else put
     it there.
     """
-    target = Path(target)
+    target = Path(target).resolve()
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
-        names = {path.name for path in new.iterdir()}
-        strange = sorted(path.name for path in target.iterdir() if path.name not in names)
+        strange = sorted(_names(target) - _names(new))
         if strange:
             shutil.rmtree(new)
             raise UserError(
@@ -125,6 +124,12 @@ def replace_folder(new: Path, target: str | Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _names(folder: Path) -> set[str]:
+    """Of all files in it and below, hidden ones (.DS_Store) left out."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(path) for path in files if not path.name.startswith(".")}
+
+
 def _some(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(_names(folder))
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import runpy
+import select
 import sys
 import time
 import traceback
@@ -85,10 +86,9 @@ def one_message() -> Iterator[None]:
     """Ends the process with status 1 and one message when the block raises; see the module."""
     try:
         yield
-    except BrokenPipeError:  # whoever read our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(1)
         let_the_first_speak()
         text = message(error)
         if text is None or os.environ.get("MIMIGENREC_DEBUG", "0") not in ("", "0"):
@@ -106,6 +106,16 @@ def let_the_first_speak() -> None:
     """Waits, in the other processes that torchrun started, for the end that they meet when the first has ended."""
     if os.environ.get("RANK", "0") != "0":
         time.sleep(SPEAKS_FIRST)
+
+
+def _nobody_reads() -> bool:
+    """Whether whoever read our output has gone, as `| head` does; what is left of it then goes nowhere."""
+    look = select.poll()
+    look.register(sys.stdout.fileno(), select.POLLOUT)
+    gone = any(event & select.POLLERR for _, event in look.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def message(error: BaseException) -> str | None:
@@ -286,6 +296,8 @@ def _texts(path: Path, key: str, value: Any, action: Action, types: set, parser:
     texts = []
     for part in value if isinstance(value, list) else [value]:
         text = json.dumps(part) if isinstance(part, dict) else str(part)
+        if part is False and "no" in (action.choices or ()):  # YAML reads a bare no as false
+            part = text = "no"
         try:
             typed = action.type(text) if action.type else text
         except (ValueError, TypeError, ArgumentTypeError):

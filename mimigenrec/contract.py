@@ -132,7 +132,7 @@ class Contract:
 
     @classmethod
     def of(cls, wording: str, tokenizer=None, max_history: int | None = None) -> "Contract":
-        """Raises ValueError if the wording is not one of WORDINGS, or max_history is less than 1."""
+        """Raises UserError if the wording is not one of WORDINGS, or max_history is less than 1."""
         if wording not in WORDINGS:
             raise UserError(f"wording {wording!r} is not known; choose one of {', '.join(WORDINGS)}")
         if max_history is not None and max_history < 1:
@@ -187,7 +187,7 @@ class Contract:
 
 
 def read_contract(folder: str | Path) -> Contract | None:
-    """The contract of a data folder or checkpoint; None where there is none. Raises ValueError if it was edited."""
+    """The contract of a data folder or checkpoint; None where there is none. Raises UserError if it was edited."""
     path = Path(folder) / FILE
     if not path.is_file():
         return None
@@ -216,7 +216,7 @@ def check_unhashed(contract: Contract) -> None:
 
 
 def check_same(data: Contract, checkpoint: Contract, data_path: str | Path, checkpoint_path: str | Path) -> None:
-    """Raises ValueError showing the first differing characters unless the two write prompts in the same way.
+    """Raises UserError showing the first differing characters unless the two write prompts in the same way.
 
     The chat template is compared only where both know one.
     """
@@ -233,7 +233,7 @@ def check_same(data: Contract, checkpoint: Contract, data_path: str | Path, chec
 
 
 def check_template(contract: Contract, tokenizer, contract_path: str | Path) -> None:
-    """Raises ValueError if a tokenizer has another chat template than the one that its contract was made with."""
+    """Raises UserError if a tokenizer has another chat template than the one that its contract was made with."""
     theirs = chat_template(tokenizer)
     if contract.chat_template and contract.chat_template != theirs:
         where = _where(contract.chat_template, theirs, contract_path, tokenizer.name_or_path)
@@ -271,7 +271,7 @@ def row_messages(row: Mapping[str, str]) -> Messages:
 
 
 def chat_template(tokenizer) -> str:
-    """Raises ValueError if there is none, or several without a name saying which is meant."""
+    """Raises UserError if there is none, or several without a name saying which is meant."""
     if not isinstance(tokenizer.chat_template, str) or not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path} has no chat template, or several; start from an instruct "
@@ -295,9 +295,11 @@ def load_tokenizer(folder: str | Path, **settings):
         tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
+        remedy = "copy the model's tokenizer files again"
+        if not Path(folder).is_dir():
+            remedy = "it is no folder here, and the Hugging Face hub did not give it: correct the path or the name"
         raise UserError(
-            f"transformers cannot load the tokenizer of {folder} ({type(error).__name__}: {reason}); copy the model's "
-            f"tokenizer files again"
+            f"transformers cannot load the tokenizer of {folder} ({type(error).__name__}: {reason}); {remedy}"
         ) from error
     contract = read_contract(folder)
     if contract and contract.golden:
@@ -325,7 +327,7 @@ def check_tokenizer_files(folder: Path) -> None:
 
 
 def check_golden(contract: Contract, tokenizer, folder: str | Path) -> None:
-    """Raises ValueError showing the first prompt whose token ids are not those that its checkpoint trained on."""
+    """Raises UserError showing the first prompt whose token ids are not those that its checkpoint trained on."""
     check_template(contract, tokenizer, Path(folder) / FILE)
     prompts = [prompt for prompt, _ in contract.golden]
     for (prompt, ids), found in zip(contract.golden, prompt_ids(tokenizer, prompts), strict=True):
@@ -379,7 +381,7 @@ def choose_support(asked: str | None, contract: Contract | None, checkpoint: str
 
 
 def check_support(tokenizer, support: str) -> None:
-    """Raises ValueError if scores would hold an end that was never trained."""
+    """Raises UserError if scores would hold an end that was never trained."""
     if support == "vocab" and not ends_answers(tokenizer):
         raise UserError(
             "the chat template of this model writes no end behind an answer, so support vocab would score items by an "
@@ -390,7 +392,7 @@ def check_support(tokenizer, support: str) -> None:
 def prompt_ids(tokenizer, prompts: Sequence[Messages], max_length: int | None = None) -> list[list[int]]:
     """Token ids of each prompt, generation prompt included: what SFT trained on, RL rolls out from, evaluation asks.
 
-    max_length   longest prompt allowed; a longer one raises ValueError naming its place, nothing is ever cut
+    max_length   longest prompt allowed; a longer one raises UserError naming its place, nothing is ever cut
     """
     chat_template(tokenizer)
     encoded = [

@@ -23,7 +23,11 @@ def is_folder(name: str | Path, flag: str) -> bool:
     parts = text.replace(os.sep, "/").split("/")
     is_path = Path(text).is_absolute() or text[:1] in ("", ".", "~") or len(parts) > 2 or Path(text).exists()
     if is_path or len(parts) == 2 and Path(parts[0]).is_dir():
-        raise UserError(f"{flag} {text!r} is not a folder here; correct the path")
+        taken = f", since {parts[0]}/ is one" if len(parts) == 2 and not is_path else ""
+        raise UserError(
+            f"{flag} {text!r} is not a folder here{taken}; correct the path"
+            + (", or start elsewhere if a name on the hub is meant" if taken else "")
+        )
     try:
         validate_repo_id(text)
     except HFValidationError as error:

@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def alone(path: str | Path, who: str, needed: bool = True, inherited: bool = False) -> Iterator[int | None]:
-    """Holds the lock file `path` for as long as the block runs, and removes it then; the system lets go of it when the
+    """Holds the lock file `path` for as long as the block runs, and removes it then, with a
+    folder that was made for it; the system lets go of it when the
     process dies. File systems without locks are told in a warning.
 
     who         who else may hold it, for the error: "another baseline"
@@ -28,6 +29,7 @@ def alone(path: str | Path, who: str, needed: bool = True, inherited: bool = Fal
         yield None
         return
     path = Path(path)
+    new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as handle:
         try:
@@ -45,3 +47,5 @@ def alone(path: str | Path, who: str, needed: bool = True, inherited: bool = Fal
         finally:
             if not inherited:
                 path.unlink(missing_ok=True)
+                if new and not any(path.parent.iterdir()):
+                    path.parent.rmdir()

@@ -38,7 +38,7 @@ class JsonlWriter:
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """All whole lines; a last line without its newline (a write cut short) is left out.
 
-    Raises ValueError naming the line if a whole line is not JSON.
+    Raises UserError naming the line if a whole line is not JSON.
     """
     events = []
     with open(path, "rb") as handle:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mimigenrec.errors import UserError
-from mimigenrec.files import sha256, write_json
+from mimigenrec.files import sha256
 
 PACKAGES = ("mimigenrec", "torch", "transformers", "trl", "llamafactory", "peft", "accelerate", "datasets", "numpy")
 
@@ -26,10 +26,6 @@ def make_manifest(config: Any, inputs: Iterable[str | Path], seed: int | None, *
     }
 
 
-def write_manifest(folder: str | Path, config: Any, inputs: Iterable[str | Path], seed: int | None, **facts) -> None:
-    write_json(Path(folder) / "manifest.json", make_manifest(config, inputs, seed, **facts))
-
-
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
     """What makes two manifests those of different runs: ["learning_rate: 0.0001 then, 1e-06 now", ...].
 
@@ -40,9 +36,10 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Collect
     found = []
     for then, today in pairs:
         for key in dict.fromkeys([*then, *today]):
-            a, b = then.get(key, "nothing"), today.get(key, "nothing")
-            if a != b:
-                found.append(f"{key}: {_short(a)} then, {_short(b)} now")
+            a, b = then.get(key), today.get(key)  # None is as good as not given
+            if _number(a) != _number(b):
+                told = ("nothing" if value is None else _short(value) for value in (a, b))
+                found.append(f"{key}: {next(told)} then, {next(told)} now")
     return found
 
 
@@ -76,8 +73,21 @@ def _settings(manifest: Mapping[str, Any], free: Collection[str]) -> dict[str, A
     return dict(walk("", manifest.get("config", {})))
 
 
+def _number(value: Any) -> Any:
+    """A text that is a number, as YAML reads 1e-4, as that number."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _inputs(manifest: Mapping[str, Any]) -> dict[str, str]:
-    return {"/".join(Path(path).parts[-2:]): hashed for path, hashed in manifest.get("inputs", {}).items()}
+    """Last two names of a file -> its hash; those of all files of these names, in order."""
+    found: dict[str, str] = {}
+    for path, hashed in manifest.get("inputs", {}).items():
+        key = "/".join(Path(path).parts[-2:])
+        found[key] = f"{found[key]} {hashed}" if key in found else hashed
+    return found
 
 
 def _short(value: Any) -> str:

@@ -59,7 +59,7 @@ def main(config: PlotConfig) -> None:
 
 
 def read_results(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """name -> metrics.json. Raises ValueError unless there is a different name for each."""
+    """name -> metrics.json. Raises UserError unless there is a different name for each."""
     names = list(names) or [_folder_name(path) for path in paths]
     if len(names) != len(paths) or len(set(names)) != len(names):
         raise UserError(f"{len(paths)} results need as many different --names, found {names}")
@@ -86,7 +86,7 @@ def read_optimum(path: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[s
 def draw_curves(path: str | Path, logs: Mapping[str, Mapping[str, Curve]]) -> None:
     """One row of panels per log: loss, reward, HR and NDCG on validation, those that it has.
 
-    Raises ValueError if no log has any of them.
+    Raises UserError if no log has any of them.
     """
     from matplotlib.figure import Figure  # no pyplot: no window, no state
 

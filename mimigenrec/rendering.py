@@ -6,6 +6,7 @@ always what the tokenizer itself renders: a reasoning template, for one, puts an
 """
 
 import copy
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 
 from mimigenrec.contract import Contract, ends_answers, prompt_ids, row_messages
@@ -20,7 +21,7 @@ PROBES = ("<a_1><b_2>", "It's a 1/2\" tube, {new} & 100% sealed", "- Ünï, 日�
 def check_rendering(
     tokenizer, contract: Contract, template: str | None = None, rows: Iterable[Row] | None = None
 ) -> None:
-    """Raises ValueError, showing both renderings, unless LLaMA-Factory trains on the ids that RL and evaluation see.
+    """Raises UserError, showing both renderings, unless LLaMA-Factory trains on the ids that RL and evaluation see.
 
     template   a name of LLaMA-Factory's (`template:` in its YAML); None: the parsed chat template of the tokenizer
     rows       SFT rows to compare; None: rows made up from the contract
@@ -43,7 +44,7 @@ def check_rendering(
 def lf_ids(tokenizer, row: Row, template: str | None = None) -> tuple[list[int], list[int]]:
     """(prompt ids, answer ids) of one SFT row as LLaMA-Factory trains on it, EOS and what follows included.
 
-    Raises ValueError if LLaMA-Factory has no such template. The tokenizer is left as it was.
+    Raises UserError if LLaMA-Factory has no such template. The tokenizer is left as it was.
     """
     return _renderer(tokenizer, template)(row)
 
@@ -53,13 +54,20 @@ def _renderer(tokenizer, template: str | None) -> Callable[[Row], tuple[list[int
     from llamafactory.data.converter import AlpacaDatasetConverter
     from llamafactory.data.parser import DatasetAttr
     from llamafactory.data.processor import SupervisedDatasetProcessor
-    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
     from llamafactory.extras.constants import IGNORE_INDEX
     from llamafactory.hparams import DataArguments
 
     tokenizer = copy.deepcopy(tokenizer)  # LLaMA-Factory may replace its EOS and its chat template
     arguments = DataArguments(template=template, cutoff_len=1 << 30)
     convert = AlpacaDatasetConverter(DatasetAttr("file", "rows", system="system"), arguments)
+    if template is not None and template not in TEMPLATES:
+        near = difflib.get_close_matches(template, TEMPLATES, n=1)
+        raise UserError(
+            f"template {template!r} is none of LLaMA-Factory's"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+            + "; leave it out to take the tokenizer's own"
+        )
     fixed = get_template_and_fix_tokenizer(tokenizer, arguments)
     processor = SupervisedDatasetProcessor(fixed, tokenizer, None, arguments)
 

@@ -29,6 +29,7 @@ from mimigenrec.files import read_json, read_lines, sha256, write_json
 from mimigenrec.manifest import check_same_run, differences, make_manifest
 from mimigenrec.sids.items import plain_text, read_item_texts, read_items
 from mimigenrec.sids.new_items import assign_new
+from mimigenrec.sids.quantise import run_of
 from mimigenrec.sids.quantiser import Codebooks
 from mimigenrec.sids.tokens import Sid, distinct_tokens, index_text, read_index, read_new_tokens, write_index
 from mimigenrec.sids.vectors import read_about, read_vectors
@@ -63,6 +64,7 @@ def main(config: AssignConfig) -> None:
         print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
         return
     codebooks = Codebooks.load(config.codebooks)
+    check_codebooks(config, codebooks)
     gone = read_removed(config.remove, old) if config.remove else set()
     items, vectors = read_new(config, codebooks, old)
     kept = {item: sid for item, sid in old.items() if item not in gone}
@@ -115,6 +117,21 @@ def is_finished(config: AssignConfig, manifest: Mapping[str, Any], record: Path)
     return True
 
 
+def check_codebooks(config: AssignConfig, codebooks: Codebooks) -> None:
+    """Raises UserError if the manifest beside --index says that other codebooks gave its SIDs: a folder may hold those
+    of several methods."""
+    manifest, run = config.index.with_suffix(".manifest.json"), codebooks.about.get("run")
+    if not manifest.is_file() or run is None:
+        return
+    made = run_of(read_json(manifest, made_by="mimigenrec quantise", kind=dict))
+    if made != run:
+        found = differences(made, run)
+        raise UserError(
+            f"{config.codebooks} did not give the SIDs of {config.index} ({'; '.join(found[:3])}); give the codebooks "
+            f"that mimigenrec quantise wrote with it"
+        )
+
+
 def without(inputs: Mapping[str, str], index: Path) -> dict[str, str]:
     return {path: hashed for path, hashed in inputs.items() if Path(path).parts[-2:] != index.parts[-2:]}
 
@@ -122,7 +139,7 @@ def without(inputs: Mapping[str, str], index: Path) -> dict[str, str]:
 def read_new(config: AssignConfig, codebooks: Codebooks, old: Mapping[str, Sid]) -> tuple[list[str], np.ndarray]:
     """Ids and vectors (n, dim) of the new items; none without --items.
 
-    Raises ValueError for an id that the index has, or vectors that are of another encoder than the codebooks.
+    Raises UserError for an id that the index has, or vectors that are of another encoder than the codebooks.
     """
     if not config.items or not config.vectors:
         if config.items or config.vectors:

@@ -16,7 +16,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
-from mimigenrec.decoding.weights import WEIGHTS, check_finite, parts
+from mimigenrec.decoding.weights import WEIGHTS, check_finite
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.manifest import check_same_run
@@ -97,9 +97,12 @@ def remove_run(output_dir: str | Path) -> None:
     """Removes checkpoints, weights and state of the run before: nothing of it may pass for the one that begins."""
     for folder in checkpoints(output_dir):
         shutil.rmtree(folder)
-    for name in (STATE, "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "adapter_model*"):
+    for name in (STATE, "*results.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "adapter_*"):
         for path in Path(output_dir).glob(name):
-            path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def refuse_others(output_dir: str | Path, command: str) -> None:
@@ -144,15 +147,13 @@ def check_run(output_dir: str | Path, now: Mapping[str, Any], free: Collection[s
         )
     if not overwrite:
         before = read_json(path, made_by=f"mimigenrec {now['command']}", kind=dict)
-        check_same_run(folder, before, now, free, OVERWRITE)
+        compare(folder, before, now, free, OVERWRITE)
 
 
-def model_files(folder: str | Path) -> list[Path]:
-    """The files of a model that say what it answers: weights, shape and tokenizer, those that are there."""
-    folder = Path(folder)
-    weights = [path for name in WEIGHTS if (folder / name).is_file() for path in parts(folder / name)]
-    others = ("adapter_model.safetensors", "adapter_config.json", "config.json", "tokenizer.json")
-    return [*weights, *(folder / name for name in others if (folder / name).is_file())]
+def compare(folder: str | Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str], remedy: str):
+    """Raises UserError if two manifests are of different runs; what an earlier version did not note is not asked."""
+    unknown = {key for key in ("weights", "processes") if key not in before.get("config", {})}
+    check_same_run(folder, before, now, {*free, *unknown}, remedy)
 
 
 class LookFirst(TrainerCallback):

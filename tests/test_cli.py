@@ -69,6 +69,19 @@ def test_values_may_hold_equal_signs_and_begin_with_a_dash():
     assert parse(Config, argv=["data=a=b", "note=-1 or less"]) == (Config(Path("a=b"), note="-1 or less"),)
 
 
+def test_a_bare_no_in_yaml_is_the_choice_of_that_name(yaml):
+    import trl
+
+    assert (
+        parse(
+            Config,
+            trl.GRPOConfig,
+            argv=[yaml("data: d\noutput_dir: o\nuse_cpu: true\nbf16: false\neval_strategy: no\n")],
+        )[1].eval_strategy
+        == "no"
+    )
+
+
 def test_a_map_in_yaml_reaches_a_field_that_takes_one(yaml):
     assert parse(Config, argv=[yaml("data: d\noptions: {a: 1}\n")])[0].options == '{"a": 1}'
 

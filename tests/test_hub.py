@@ -37,7 +37,7 @@ def test_a_name_that_the_hub_could_have(name):
     ],
 )
 def test_a_path_that_is_not_there_is_never_a_name(name):
-    with pytest.raises(UserError, match=f"--model '{name}' is not a folder here; correct the path"):
+    with pytest.raises(UserError, match=f"--model '{name}' is not a folder here.*; correct the path"):
         is_folder(name, "--model")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mimigenrec.errors import UserError
-from mimigenrec.manifest import check_same_run, differences, make_manifest, write_manifest
+from mimigenrec.manifest import check_same_run, differences, make_manifest
 
 
 @dataclass
@@ -17,8 +17,7 @@ class Config:
 
 def test_a_manifest_holds_versions_config_seed_and_the_hash_of_every_input(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
-    write_manifest(tmp_path, Config(), [tmp_path / "x"], seed=3, rows=7)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = json.loads(json.dumps(make_manifest(Config(), [tmp_path / "x"], seed=3, rows=7)))
     assert manifest["config"] == {"data": "here", "ks": [1, 2], "rate": 0.5}
     assert manifest["seed"] == 3 and manifest["rows"] == 7
     assert manifest["inputs"][str(tmp_path / "x")].startswith("ba7816bf")
@@ -54,3 +53,13 @@ def test_another_run_in_the_folder_is_shown_and_the_way_out_is_named():
     text = str(error.value)
     assert "k0: 0 then, 1 now" in text and "k5" not in text and "and 2 more" in text
     assert text.endswith("Take another folder, or --overwrite to replace it")
+
+
+def test_two_files_of_the_same_last_names_are_both_compared(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "text").mkdir(parents=True)
+        (tmp_path / name / "text" / "v.npy").write_text(name)
+    files = [tmp_path / name / "text" / "v.npy" for name in ("a", "b")]
+    before = make_manifest({}, files, seed=1)
+    files[0].write_text("c")
+    assert len(differences(before, make_manifest({}, files, seed=1))) == 1

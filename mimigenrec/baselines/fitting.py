@@ -92,7 +92,7 @@ def fit(
 
 
 def rows_to_stop_by(valid: Sequence[History], items: Container[str], network: Network) -> Sequence[History]:
-    """The first rows of valid, as many as are asked for. Raises ValueError if none has a target among the items."""
+    """The first rows of valid, as many as are asked for. Raises UserError if none has a target among the items."""
     rows = valid[: network.valid_rows]
     if not any(row.target in items for row in rows):
         raise UserError(f"none of the {len(rows)} valid rows has a target with a SID; nothing says when to stop")

@@ -112,7 +112,7 @@ class NextItem:
         return float(expected_ndcg(places_from_ranks(ranks), 10).mean())
 
     def embed(self, items: Sequence[str]) -> np.ndarray:
-        """(n, width) float32, the vectors of these items. Raises ValueError naming an id that it does not know."""
+        """(n, width) float32, the vectors of these items. Raises UserError naming an id that it does not know."""
         unknown = [item for item in items if item not in self.number]
         if unknown:
             raise UserError(f"{self.method} does not know item {unknown[0]!r}, only the {len(self.items)} it ranks")
@@ -202,7 +202,7 @@ class NextItem:
 def strangers(rows: Tensor, n_items: int) -> Tensor:
     """rows (B, T + 1) numbers -> (B, T): items drawn evenly from those that the row does not hold.
 
-    Raises ValueError if a row holds them all.
+    Raises UserError if a row holds them all.
     """
     free = torch.ones(len(rows), n_items + 1, device=rows.device).scatter_(1, rows, 0.0)
     free[:, 0] = 0.0

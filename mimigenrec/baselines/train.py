@@ -278,7 +278,7 @@ def trained(
 
 
 def written_sids(index: Path, catalog: Catalog) -> Catalog:
-    """The catalogue under the SIDs of another index. Raises ValueError unless every item has a SID of its own in both,
+    """The catalogue under the SIDs of another index. Raises UserError unless every item has a SID of its own in both,
     without which a list in the one cannot be told in the other."""
     own = Catalog(sids=read_index(index))
     if missing := [item for item in catalog.sids if item not in own.sids]:

@@ -21,7 +21,7 @@ from mimigenrec.sft import checks
 
 
 def check_options(stages: Iterable[Stage]) -> None:
-    """Raises ValueError naming every stage whose options its command refuses, or whose extra is not installed.
+    """Raises UserError naming every stage whose options its command refuses, or whose extra is not installed.
 
     In a process of its own: the commands load torch, TRL and LLaMA-Factory, and may take hold of a GPU.
     """

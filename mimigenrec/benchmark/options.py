@@ -34,7 +34,7 @@ Options = dict[str, Any]
 
 
 def given(key: str, user: Options | str | None) -> Options:
-    """All that the user says under `key`. Raises FileNotFoundError or ValueError if a file cannot be read as a map."""
+    """All that the user says under `key`. Raises FileNotFoundError or UserError if a file cannot be read as a map."""
     file, own = _file_and_map(key, user)
     return file | own
 
@@ -42,7 +42,7 @@ def given(key: str, user: Options | str | None) -> Options:
 def merged(key: str, user: Options | str | None, ours: Options) -> Options:
     """The user's options and ours, as JSON has them. An option that is None in ours is not set at all.
 
-    Raises ValueError for an option of ours in the user's map, and what `given` raises.
+    Raises UserError for an option of ours in the user's map, and what `given` raises.
     """
     file, own = _file_and_map(key, user)
     ours = {"overwrite": None} | ours

@@ -33,7 +33,7 @@ RESULT = "metrics.json"  # what a stage leaves that brings figures
 
 
 def plan(config: "BenchmarkConfig") -> list[Stage]:
-    """Raises ValueError or FileNotFoundError naming the key that cannot be meant."""
+    """Raises UserError or FileNotFoundError naming the key that cannot be meant."""
     check(config)
     return [
         preprocess_stage(config),
@@ -72,7 +72,7 @@ def check(config: "BenchmarkConfig") -> None:
 
 
 def check_report(config: "BenchmarkConfig", k: Any) -> None:
-    """Raises ValueError if the report is to show what no list of k SIDs tells, or a method that is not run."""
+    """Raises UserError if the report is to show what no list of k SIDs tells, or a method that is not run."""
     report = given("report", config.report)
     known = [*config.baselines, *(name for name in MODELS if getattr(config, name) is not None)]
     for name in as_list(report.get("models", [])):

@@ -98,7 +98,7 @@ def describe(there: Mapping[str, Standing]) -> Iterator[str]:
 
 
 def check_unchanged(there: Mapping[str, Standing], output_dir: Path) -> None:
-    """Raises ValueError naming the stages that were run with other settings, and what is different."""
+    """Raises UserError naming the stages that were run with other settings, and what is different."""
     lines = [f"{name}: {'; '.join(found.changes)}" for name, found in there.items() if found.word == "changed"]
     if lines:
         raise UserError(

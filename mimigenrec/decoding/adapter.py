@@ -43,7 +43,13 @@ def identity(base: str | Path, flag: str = "model_name_or_path") -> str:
     if not is_folder(base, flag):
         from transformers import AutoConfig
 
-        return f"revision:{getattr(AutoConfig.from_pretrained(base), '_commit_hash', None)}"
+        try:
+            return f"revision:{getattr(AutoConfig.from_pretrained(base), '_commit_hash', None)}"
+        except OSError as error:
+            raise UserError(
+                f"{flag} {str(base)!r} is no folder here, and the Hugging Face hub did not give it "
+                f"({str(error).strip().partition(chr(10))[0]}); correct the path or the name"
+            ) from error
     present = [Path(base) / name for name in MODEL_WEIGHTS if (Path(base) / name).is_file()]
     if not present:
         raise UserError(

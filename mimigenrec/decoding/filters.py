@@ -30,7 +30,7 @@ def blocked_keys(trie: SidTrie, denied: Sequence[Collection[str] | None]) -> Ten
 def prefix_keys(trie: SidTrie, prefixes: Sequence[Sequence[int]]) -> Tensor:
     """(P, D) ascending keys that leave each request only the SIDs that begin with its prefix, token ids; may be empty.
 
-    Raises ValueError for a prefix that no SID begins with.
+    Raises UserError for a prefix that no SID begins with.
     """
     device = trie.token.device
     longest = max(map(len, prefixes), default=0)

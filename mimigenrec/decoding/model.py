@@ -101,7 +101,7 @@ class MIMIGenRec:
         exclude_seen  never recommends what is in the history
         allow, deny   item ids, one set for all histories or a list with one per history
         support       default: the checkpoint's own; another one warns
-        Raises ValueError for an unknown item id, for a history without an item that has a SID, and NotFinite for
+        Raises UserError for an unknown item id, for a history without an item that has a SID, and NotFinite for
         scores that are NaN or infinite.
         """
         support = self.support if support is None else choose_support(support, self.contract, self.folder)

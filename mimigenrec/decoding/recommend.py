@@ -128,7 +128,7 @@ def split_ids(text: str) -> list[str]:
 def read_users(path: Path) -> Iterator[User]:
     """Users of an .inter file (its targets are not looked at) or of JSONL.
 
-    Raises FileNotFoundError, and ValueError naming the line that is not {"user", "history": [item ids]}.
+    Raises FileNotFoundError, and UserError naming the line that is not {"user", "history": [item ids]}.
     """
     if path.suffix == ".inter":
         yield from (User(row.user, list(row.items), f"{path}, line {row.row + 2}") for row in read_inter(path))

@@ -50,7 +50,7 @@ def sample(
     temperature  divides the scores of each step before they are normalised, as in the log-probabilities returned
     template     what all prompts begin with, computed before (tree.Template)
     blocked      (P, D) what each prompt's draws must not enter (filters.py); something must be left
-    raises       ValueError for a temperature that is not above 0, and for a model that only the plain search can
+    raises       UserError for a temperature that is not above 0, and for a model that only the plain search can
                  answer for
     """
     front = start(model, trie, prompts, temperature, template, blocked)

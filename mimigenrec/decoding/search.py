@@ -64,7 +64,7 @@ def recommend(
     prompts      token ids, generation prompt included (contract.prompt_ids)
     allow, deny  item ids: one set for all prompts, or a list with a set (or None) per prompt; ids without a SID
                  change nothing. The search runs in the trie of the legal items, so a filter never shortens the list
-    raises       ValueError if k < 1 or beams < k, or not one set per prompt
+    raises       UserError if k < 1 or beams < k, or not one set per prompt
     Items of one SID follow each other in the trie's order.
     """
     if not 1 <= k <= beams:
@@ -137,7 +137,7 @@ def rank_catalog(
 ) -> Tensor:
     """(len(prompts), n_sids) exact log-probability of every SID, in the trie's order: how much does a beam lose?
 
-    Raises ValueError for a model that only the plain search can answer for.
+    Raises UserError for a model that only the plain search can answer for.
     """
     check_search(model, trie, prompts, support)
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
@@ -152,7 +152,7 @@ def rank_catalog(
 
 
 def check_search(model, trie: SidTrie, prompts: Sequence[Sequence[int]], support: Support) -> None:
-    """Raises ValueError for what no search can answer; moves the trie to the model's device."""
+    """Raises UserError for what no search can answer; moves the trie to the model's device."""
     if support not in ("vocab", "trie"):
         raise UserError(f"support {support!r} is not known; choose vocab or trie")
     if not all(prompts):

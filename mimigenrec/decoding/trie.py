@@ -66,7 +66,7 @@ class SidTrie:
     def from_catalog(cls, catalog: Catalog, tokenizer) -> "SidTrie":
         """Items of one SID in the order of Catalog.items_of.
 
-        Raises ValueError naming a SID token that the tokenizer lacks or splits.
+        Raises UserError naming a SID token that the tokenizer lacks or splits.
         """
         ids = sid_token_ids(tokenizer, distinct_tokens(catalog.sids))
         groups = catalog.items_of
@@ -87,7 +87,7 @@ class SidTrie:
     def from_codes(cls, codes: np.ndarray, eos_id: int, pad_id: int, names: Sequence[str]) -> "SidTrie":
         """codes (n_items, levels) token ids, -1 behind the end of a shorter SID; names: the item id of each row.
 
-        Rows with the same SID keep their order. Raises ValueError for a row without a token, a token behind a -1,
+        Rows with the same SID keep their order. Raises UserError for a row without a token, a token behind a -1,
         EOS as a SID token, or another number of names than rows.
         """
         codes = np.asarray(codes)
@@ -192,7 +192,7 @@ class SidTrie:
         return mask.scatter_(1, self.children(node, level)[0], True)
 
     def check_vocabulary(self, size: int) -> None:
-        """Raises ValueError if a model that scores `size` tokens does not reach all SID tokens."""
+        """Raises UserError if a model that scores `size` tokens does not reach all SID tokens."""
         if size <= max(self.largest_token, self.eos_id):
             raise UserError(
                 f"the model scores {size} tokens but the SIDs go up to token id {self.largest_token}: model and "
@@ -358,7 +358,7 @@ class SidTrie:
 
 
 def sid_token_ids(tokenizer, tokens: Sequence[str]) -> dict[str, int]:
-    """SID token -> its one id. Raises ValueError naming the tokens that the tokenizer splits or does not know."""
+    """SID token -> its one id. Raises UserError naming the tokens that the tokenizer splits or does not know."""
     ids = dict(zip(tokens, tokenizer.convert_tokens_to_ids(list(tokens)), strict=True))
     whole = tokenizer.encode("".join(tokens), add_special_tokens=False) == list(ids.values())
     if not whole or tokenizer.unk_token_id in ids.values():

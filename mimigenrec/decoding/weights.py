@@ -23,7 +23,7 @@ from mimigenrec.hub import is_folder
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # What transformers raises for a config.json or weights that are no model of its own.
-NO_MODEL = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+NO_MODEL = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def load_causal_lm(folder: str | Path, dtype="auto", **kwargs):
@@ -111,7 +111,7 @@ def check_finite(model: nn.Module, name: str | Path) -> None:
 
     name   of the model, for the message
     """
-    bad = [key for key, weight in model.named_parameters() if not _is_finite(weight.detach())]
+    bad = [key for key, weight in model.named_parameters() if not _is_finite(weight)]
     if bad:
         total = sum(1 for _ in model.parameters())
         raise UserError(
@@ -136,9 +136,12 @@ def check_finite_files(folder: str | Path) -> None:
 
 def _is_finite(weight: torch.Tensor) -> bool:
     """By its smallest and largest number: both are NaN where one number is. isfinite() is ten times slower."""
+    weight = getattr(weight, "ds_tensor", weight)  # under ZeRO-3, this process's part
+    if weight.element_size() == 1 and weight.is_floating_point():
+        weight = weight.float()  # torch takes no minimum of 8 bits
     if not weight.numel() or not weight.is_floating_point() or weight.is_meta:
         return True
-    return bool(torch.isfinite(torch.stack(weight.aminmax())).all())
+    return bool(torch.isfinite(torch.stack(weight.detach().aminmax())).all())
 
 
 @contextmanager

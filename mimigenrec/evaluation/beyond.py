@@ -37,7 +37,7 @@ def beyond_accuracy(
 
     items          item ids of the catalogue
     train_counts   item -> how often it is the target of a train row; absent is 0
-    raises         ValueError if there is no row, no item, k < 1, a shown item that `items` or `vectors` lacks
+    raises         UserError if there is no row, no item, k < 1, a shown item that `items` or `vectors` lacks
     """
     if not rows or not items or k < 1:
         raise UserError(f"{len(rows)} rows, {len(items)} items, k={k}: there must be at least one of each")

@@ -77,7 +77,7 @@ def compare(a: Result, b: Result, rng: np.random.Generator, resamples: int) -> d
 
 
 def check_same_rows(a: Result, b: Result) -> None:
-    """Raises ValueError naming the first row that is not about the same user and target."""
+    """Raises UserError naming the first row that is not about the same user and target."""
     if len(a.rows) != len(b.rows):
         raise UserError(
             f"{a.folder} has {len(a.rows)} rows and {b.folder} {len(b.rows)}; a paired comparison needs the same test "

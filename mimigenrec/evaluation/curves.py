@@ -30,7 +30,7 @@ def find_log(folder: str | Path) -> Path:
 
 
 def read_log(path: Path) -> dict[str, Curve]:
-    """Name -> curve, for all that is a number and comes with a step. Raises ValueError if there is nothing."""
+    """Name -> curve, for all that is a number and comes with a step. Raises UserError if there is nothing."""
     if path.suffix == ".json":
         events = read_json(path, made_by="transformers' Trainer", kind=dict).get("log_history", [])
         if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):

@@ -23,7 +23,7 @@ def constrained_metrics(
     prompts   token ids, generation prompt included (contract.prompt_ids)
     targets   one SID text per prompt; "" (a target without SID) is a miss
     ks        the widest is the number of beams; a catalogue with fewer SIDs returns fewer
-    raises    ValueError if there is no prompt, or not one target per prompt
+    raises    UserError if there is no prompt, or not one target per prompt
     The model is put in eval mode for the search and then back as it was.
     """
     if not prompts or len(prompts) != len(targets):

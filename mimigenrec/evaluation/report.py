@@ -131,7 +131,7 @@ def build(config: ReportConfig) -> dict[str, Any]:
 
 
 def check(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
-    """Raises ValueError for what no result can mend."""
+    """Raises UserError for what no result can mend."""
     if not folders:
         raise UserError("methods names no result; give {name: folder} of what `evaluate` and `baseline` wrote")
     if not config.tested:

@@ -53,7 +53,7 @@ class Method(NamedTuple):
 
 
 def folders_of(key: str, of: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """{name: one or several folders}. Raises ValueError naming the entry of the config that is neither."""
+    """{name: one or several folders}. Raises UserError naming the entry of the config that is neither."""
     found = {}
     for name, value in of.items():
         paths = [value] if isinstance(value, str | Path) else value
@@ -100,7 +100,7 @@ def read_methods(
 
 
 def check_lengths(name: str, result: Result, metrics: Sequence[str]) -> None:
-    """Raises ValueError if a metric is cut off beyond the lists' length."""
+    """Raises UserError if a metric is cut off beyond the lists' length."""
     predicted = result.metrics["k"]
     for metric in metrics:
         if cut_off(metric) > predicted:
@@ -111,7 +111,7 @@ def check_lengths(name: str, result: Result, metrics: Sequence[str]) -> None:
 
 
 def cut_off(metric: str) -> int:
-    """ "hr@10" -> 10. Raises ValueError for what is no metric."""
+    """ "hr@10" -> 10. Raises UserError for what is no metric."""
     name, _, k = metric.partition("@")
     if name not in ("hr", "ndcg", "mrr") or not k.isdecimal() or int(k) < 1:
         raise UserError(f"no metric {metric!r}; there are hr@K, ndcg@K and mrr@K, K from 1")

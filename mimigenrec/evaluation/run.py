@@ -124,7 +124,7 @@ def main(config: EvaluateConfig) -> None:
 
 
 def check(config: EvaluateConfig) -> None:
-    """Raises ValueError or FileNotFoundError naming the flag that cannot be meant."""
+    """Raises UserError or FileNotFoundError naming the flag that cannot be meant."""
     if not config.model.is_dir():
         raise FileNotFoundError(
             f"--model {config.model} is not a folder; give a checkpoint of `mimigenrec sft` or grpo"
@@ -144,7 +144,7 @@ def check(config: EvaluateConfig) -> None:
 
 
 def read_test(config: EvaluateConfig) -> Asked:
-    """Raises ValueError naming the first row whose answer the catalogue does not hold."""
+    """Raises UserError naming the first row whose answer the catalogue does not hold."""
     if config.data:
         folder = config.data
         files = [folder / "sft" / f"{config.split}.json", folder / "id2sid.json"]
@@ -186,7 +186,7 @@ def index_of(config: EvaluateConfig) -> Path:
 
 
 def compare_contracts(test: Asked, checkpoint: Path) -> dict[str, Any]:
-    """What metrics.json says about wording. Raises ValueError if data and checkpoint write prompts differently."""
+    """What metrics.json says about wording. Raises UserError if data and checkpoint write prompts differently."""
     ours, theirs = test.contract, read_contract(checkpoint)
     note = None
     if ours is None or theirs is None:
@@ -216,7 +216,7 @@ def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
 
 
 def ask(recommender: MIMIGenRec, test: Asked) -> list[list[int] | None]:
-    """Token ids per row; None for a history that holds no item with a SID. Too long a prompt raises ValueError."""
+    """Token ids per row; None for a history that holds no item with a SID. Too long a prompt raises UserError."""
     longest = getattr(recommender.model.config, "max_position_embeddings", None)
     room = longest and longest - recommender.trie.depth - 1
     encoded = prompt_ids(recommender.tokenizer, [row.prompt for row in test.rows], max_length=room)

@@ -70,7 +70,7 @@ def slice_metrics(
 
     columns   metric -> (N,) of one method: result.row_metrics, or stats.rows_over_seeds of several
     seed      every slice draws anew from it, so an interval does not depend on the other slices
-    raises    ValueError for masks of another number of rows
+    raises    UserError for masks of another number of rows
     """
     found: dict[str, dict[str, dict[str, int | Interval | None]]] = {}
     for family, of in masks.items():
@@ -99,7 +99,7 @@ def level_reached(rows: Sequence[Row], k: int) -> dict[int, float]:
 
     Of the rows whose target has a SID with that many levels; a row without a list did not get there. Where all SIDs
     have the same number of levels, shares fall from level to level and the last one is HR@k at SID level.
-    Raises ValueError if k < 1.
+    Raises UserError if k < 1.
     """
     if k < 1:
         raise UserError(f"k={k}: the first SID is the least to look at")

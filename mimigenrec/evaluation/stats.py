@@ -46,7 +46,7 @@ class Spread(NamedTuple):
 def bootstrap(
     values: Mapping[str, np.ndarray], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> dict[str, Interval]:
-    """95 % percentile intervals of the means. values: name -> (N,). Raises ValueError if there is no row."""
+    """95 % percentile intervals of the means. values: name -> (N,). Raises UserError if there is no row."""
     table = _table(values)
     means = _resampled_means(table, rng, resamples)
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
@@ -62,7 +62,7 @@ def paired_bootstrap(
     a, b     the same names, each (N,), row i of both about the same test row
     p        share of resampled differences, moved to mean 0, at least as far from 0 as the one seen; the seen one is
              counted in, so it is at least 1 / (resamples + 1)
-    raises   ValueError for other names or another number of rows in b, and if there is no row
+    raises   UserError for other names or another number of rows in b, and if there is no row
     source   Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 16
     """
     table = _differences(a, b)
@@ -83,7 +83,7 @@ def permutation_test(
     a, b     the same names, each (N,), row i of both about the same test row
     p        (extreme + 1) / (resamples + 1), where extreme counts the resamples, each with every row's difference
              turned round with probability 1/2, whose mean is at least as far from 0 as the one seen
-    raises   ValueError for other names or another number of rows in b, and if there is no row
+    raises   UserError for other names or another number of rows in b, and if there is no row
     source   Fisher's randomization test as in Smucker, Allan and Carterette 2007 (CIKM); the added 1 keeps random
              resamples valid: Phipson and Smyth 2010
     """
@@ -97,7 +97,7 @@ def holm(p: Mapping[Key, float]) -> dict[Key, float]:
     """p-values of several tests, adjusted: of those below .05 after it, the chance that any is false is below .05.
 
     The i-th smallest of m (from 0) is multiplied by m - i; none is below a smaller one's, none above 1.
-    Raises ValueError for a value outside [0, 1]. Source: Holm 1979, Scandinavian Journal of Statistics 6.
+    Raises UserError for a value outside [0, 1]. Source: Holm 1979, Scandinavian Journal of Statistics 6.
     """
     wrong = {key: value for key, value in p.items() if not 0 <= value <= 1}
     if wrong:
@@ -113,7 +113,7 @@ def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
     """Per metric how the runs of one method, which differ in their seed alone, spread.
 
     runs     one mapping of metric -> number per seed
-    raises   ValueError if there is no run, if their metrics differ, or for a value that is no finite number
+    raises   UserError if there is no run, if their metrics differ, or for a value that is no finite number
     """
     found = {}
     for name in _shared_names(runs):
@@ -128,7 +128,7 @@ def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
 def rows_over_seeds(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Per metric (N,), each row's mean over the seeds of one method: what the paired tests take for several seeds.
 
-    Raises ValueError if there is no run, or if metrics or the number of rows differ between runs.
+    Raises UserError if there is no run, or if metrics or the number of rows differ between runs.
     """
     return {name: np.mean(_same_length(name, [run[name] for run in runs]), axis=0) for name in _shared_names(runs)}
 

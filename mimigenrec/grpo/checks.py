@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
-    """Raises ValueError, naming the setting to change."""
+    """Raises UserError, naming the setting to change."""
     G = args.num_generations
     check_whole_groups(args.per_device_train_batch_size * args.steps_per_generation, G)
     check_group_size(G, trie)
@@ -70,7 +70,7 @@ def check_spread(totals: Tensor, where: str = "") -> None:
 
 
 def check_remedies(args) -> None:
-    """Raises ValueError for values of RLConfig's own options that make no sense, alone or together."""
+    """Raises UserError for values of RLConfig's own options that make no sense, alone or together."""
     if args.hints and args.add_target:
         raise UserError(
             "hints and add_target are two answers to the same missing target: with the target added there is hardly "
@@ -100,7 +100,7 @@ def check_remedies(args) -> None:
 
 
 def check_whole_groups(rows: int, group_size: int) -> None:
-    """Raises ValueError unless one process holds whole groups."""
+    """Raises UserError unless one process holds whole groups."""
     if rows % group_size:
         raise UserError(
             f"each process would hold {rows} rollouts, not a whole number of groups of {group_size}: the beams of one "
@@ -111,7 +111,7 @@ def check_whole_groups(rows: int, group_size: int) -> None:
 
 
 def check_groups(inputs: Sequence[Mapping], group_size: int) -> None:
-    """Raises ValueError unless the rows of a batch are groups of the same prompt and target, one after the other."""
+    """Raises UserError unless the rows of a batch are groups of the same prompt and target, one after the other."""
     for i, row in enumerate(inputs):
         first = i - i % group_size
         for key in ("prompt", "reward_model"):
@@ -125,7 +125,7 @@ def check_groups(inputs: Sequence[Mapping], group_size: int) -> None:
 
 
 def check_whole_batch(rows: int, args: GRPOConfig) -> None:
-    """Raises ValueError if the training rows do not fill one generation batch: TRL would train on nothing."""
+    """Raises UserError if the training rows do not fill one generation batch: TRL would train on nothing."""
     prompts = args.generation_batch_size // args.num_generations
     if rows < prompts:
         raise UserError(
@@ -136,7 +136,7 @@ def check_whole_batch(rows: int, args: GRPOConfig) -> None:
 
 
 def check_pool(rows: int, args) -> None:
-    """Raises ValueError if dynamic sampling has no other rows to draw."""
+    """Raises UserError if dynamic sampling has no other rows to draw."""
     prompts = args.generation_batch_size // args.num_generations
     if args.dynamic_sampling_rounds and rows <= prompts:
         raise UserError(
@@ -146,7 +146,7 @@ def check_pool(rows: int, args) -> None:
 
 
 def check_save_steps(name: str, steps: int, args: GRPOConfig) -> None:
-    """Raises ValueError unless `steps` optimiser steps are whole generation batches."""
+    """Raises UserError unless `steps` optimiser steps are whole generation batches."""
     forwards, per_generation = (
         steps * args.gradient_accumulation_steps,
         args.steps_per_generation * args.num_iterations,

@@ -50,6 +50,10 @@ class RLConfig(GRPOConfig):
         "measure the SFT checkpoint first (default: if eval_strategy is set)", default=None
     )
 
+    overwrite_output_dir: bool = arg(
+        "replace the run that output_dir holds, its checkpoints included; to continue one, leave this out",
+        default=False,
+    )
     ce_coef: float = arg(
         "weight of cross-entropy on the target's SID beside the RL loss; 0 is off", default=0.0, least=0
     )

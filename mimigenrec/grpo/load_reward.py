@@ -33,7 +33,7 @@ PASSED = ("prompts", "completions", "completion_ids", "group_index", "rank_in_gr
 def load_rewards(names: Iterable[str], parameters: Mapping[str, Mapping[str, Any]] | None = None) -> list[Reward]:
     """One function per name, in order. parameters: {name as given: {keyword: value}}.
 
-    Raises ValueError if no name is given, one is given twice (their metrics could not be told apart), or parameters
+    Raises UserError if no name is given, one is given twice (their metrics could not be told apart), or parameters
     name no reward; and what load_reward raises.
     """
     names, parameters = list(names), {} if parameters is None else parameters
@@ -69,7 +69,7 @@ def check_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None
 def load_reward(name: str, parameters: Mapping[str, Any] | None = None) -> Reward:
     """The function of that name with parameters bound as keyword arguments.
 
-    Raises FileNotFoundError or ValueError saying what there is if file, function or parameter are not known.
+    Raises FileNotFoundError or UserError saying what there is if file, function or parameter are not known.
     """
     module_name, colon, function_name = name.partition(":")
     if colon:

@@ -42,7 +42,7 @@ def roll_out(
     sampling    temperature of the draws; see check_sampling for what else may stand there
     batch_size  prompts in one forward
     hints       token ids that the SIDs of each prompt must begin with; where fewer SIDs than asked for do, they come
-                again from the best on. Raises ValueError for a model that only the plain search can answer for
+                again from the best on. Raises UserError for a model that only the plain search can answer for
     Draws take their chance from torch's global generator, which the trainer saves and restores with a checkpoint.
     """
     check_sampling(rollout, sampling)
@@ -81,7 +81,7 @@ def closed(trie: SidTrie, sids: Tensor) -> list[list[list[int]]]:
 
 
 def check_sampling(rollout: Rollout, sampling: dict) -> None:
-    """Raises ValueError for a setting of sampling that draws inside the trie would not follow."""
+    """Raises UserError for a setting of sampling that draws inside the trie would not follow."""
     set_ = [f"{name}={sampling[name]}" for name in OFF if name in sampling and sampling[name] not in OFF[name]]
     if set_ and rollout != "beam":
         raise UserError(

@@ -88,12 +88,12 @@ def start_from(args, now: dict[str, Any]) -> Path | None:
 def describe(args, checkpoint: Path | None, now: dict[str, Any], base: tuple[str, str] | None) -> None:
     """Writes the manifest of a run that begins. That of one that goes on stays, and what a kill may have kept from the
     checkpoint is put there."""
-    if base:
-        write_base(args.output_dir, *base)
     if checkpoint is None or args.resume_from_checkpoint:
-        write_json(Path(args.output_dir) / "manifest.json", now)
+        write_json(Path(args.output_dir) / "manifest.json", now)  # first: it tells whose folder this is
     else:
         complete(args.output_dir, checkpoint.name, base)
+    if base:
+        write_base(args.output_dir, *base)
 
 
 def write_companions(

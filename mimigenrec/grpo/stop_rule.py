@@ -22,7 +22,7 @@ def sft_hr(history: list[dict]) -> float | None:
 
 
 def breaks(hr: float, history: list[dict], drop: float) -> bool:
-    """Is this HR@50 below the SFT checkpoint's by more than drop? Raises ValueError if the log does not tell that."""
+    """Is this HR@50 below the SFT checkpoint's by more than drop? Raises UserError if the log does not tell that."""
     start = sft_hr(history)
     if start is None:
         raise UserError(

@@ -133,8 +133,8 @@ def main(run: RunConfig, args: RLConfig) -> None:
             if args.overwrite_output_dir:
                 remove_run(args.output_dir)
             remove_unfinished(args.output_dir)
-            write_companions(args.output_dir, run.model, folder, sids, contract, tokenizer, run.support)
             describe(args, checkpoint, now | facts, base)
+            write_companions(args.output_dir, run.model, folder, sids, contract, tokenizer, run.support)
         if checkpoint is not None:
             log.warning("going on from %s", checkpoint)
             args.eval_on_start = False  # the log of the checkpoint holds what was measured at step 0
@@ -146,7 +146,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
 
 
 def check_launch(environment, has_gpu: bool) -> None:
-    """Raises ValueError if `accelerate launch` was asked for several processes where it silently starts one.
+    """Raises UserError if `accelerate launch` was asked for several processes where it silently starts one.
 
     Without a GPU its simple launcher only sets MASTER_ADDR and CCL_WORKER_COUNT for them, and no WORLD_SIZE.
     """
@@ -160,7 +160,7 @@ def check_launch(environment, has_gpu: bool) -> None:
 def checked_contract(folder: Path, model: str, tokenizer) -> Contract | None:
     """The data's prompt contract; None, with a warning, where data or checkpoint have none.
 
-    Raises ValueError if the two differ, or the tokenizer's chat template is another than theirs.
+    Raises UserError if the two differ, or the tokenizer's chat template is another than theirs.
     """
     data, checkpoint = read_contract(folder), read_contract(model)
     for contract, path in ((data, folder), (checkpoint, model)):

@@ -71,7 +71,7 @@ class BeamGRPOTrainer(GRPOTrainer):
     support  "vocab", the default: log-probabilities in loss, KL and search under the full vocabulary, as SFT trains
              them and as search and evaluation score by default. "trie": renormalised over the legal tokens, so what
              is illegal or forced (the EOS of most SIDs) has no gradient; search and evaluate with support trie then
-    Raises ValueError for settings that cannot work, before any step: see checks.py.
+    Raises UserError for settings that cannot work, before any step: see checks.py.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class BeamGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """In: every row G times in a row. Out: TRL's tensors of N rows, and what hints and ce_coef need beside.
 
-        Raises ValueError if the rows come in another order.
+        Raises UserError if the rows come in another order.
         """
         G, args, gather, device = self.num_generations, self.args, self.accelerator.gather, self.accelerator.device
         check_groups(inputs, G)

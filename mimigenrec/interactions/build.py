@@ -11,10 +11,14 @@
 Every rule is stated in sequences.py (what stays, in which order), item_texts.py (texts) and splits.py (rows).
 """
 
+import logging
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
@@ -30,11 +34,13 @@ from mimigenrec.interactions.published import read_published
 from mimigenrec.interactions.recbole import read_recbole
 from mimigenrec.interactions.rows import read_rows
 from mimigenrec.interactions.sequences import Rules, Sequences, make_sequences
-from mimigenrec.interactions.splits import split_rows
+from mimigenrec.interactions.splits import history_starts, split_rows
 from mimigenrec.interactions.table import Columns, read_tables
 from mimigenrec.interactions.times import as_text
 from mimigenrec.interactions.write import write_ids, write_items, write_reviews, write_sequences, write_split
 from mimigenrec.manifest import check_same_run, make_manifest
+
+logger = logging.getLogger(__name__)
 
 TAKES = {  # source -> which of the flags in Columns it reads; the others have fixed names
     "table": {one.name for one in fields(Columns)} - {"history_column"},
@@ -129,6 +135,8 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
         counts[f"rows_{split}"] = len(part)
     counts |= {"items_in_catalogue": len(catalogue), "bad_lines": bad.count}
     counts |= {"lines_with_half_a_character": bad.half_characters} | log.notes
+    if config.split == "given" and config.history:
+        warn_of_cut_histories(sequences, rows, config.history)
     leakage = check_leakage(sequences, rows, config.history, hashes, log.has_times, config.split == "given")
     times = {"first": None, "last": None}
     if log.has_times:
@@ -147,6 +155,9 @@ def is_finished(stem: str, flags: dict[str, Any], config: InteractionsConfig) ->
     """
     report, outputs = Path(f"{stem}.interactions.json"), [Path(f"{stem}.{end}") for end in WRITES]
     there = [path for path in outputs if path.is_file()]
+    inputs = [*config.interactions, *config.items, *([config.id2sid] if config.id2sid else [])]
+    if own := {path.resolve() for path in outputs} & {path.resolve() for path in inputs}:
+        raise UserError(f"{own.pop()} is read, and would be written over; take another --output_dir or --category")
     if config.overwrite or not there or unfinished(stem).is_file():
         return False
     if not report.is_file():
@@ -154,10 +165,24 @@ def is_finished(stem: str, flags: dict[str, Any], config: InteractionsConfig) ->
             f"{there[0]} is there, and no {report.name} beside it tells what wrote it; take another --output_dir, or "
             f"--overwrite to replace it"
         )
-    inputs = [*config.interactions, *config.items, *([config.id2sid] if config.id2sid else [])]
     before = read_json(report, made_by="mimigenrec interactions", kind=dict)
     check_same_run(f"{stem}.*", before, make_manifest(flags, inputs, config.seed), FREE, "--overwrite")
     return len(there) == len(outputs)
+
+
+def warn_of_cut_histories(sequences: Sequences, rows: Mapping[str, np.ndarray], history: int) -> None:
+    """A split that is kept as it is should keep its histories too."""
+    every = np.concatenate(list(rows.values()))
+    longest = every - history_starts(sequences, every, 0)
+    if cut := int((longest > history).sum()):
+        logger.warning(
+            "%d of %d rows have a longer history than the --history %d that is written, up to %d items; --history 0 "
+            "writes all",
+            cut,
+            len(every),
+            history,
+            longest.max(),
+        )
 
 
 def unfinished(stem: str) -> Path:
@@ -220,7 +245,7 @@ def check_flags(config: InteractionsConfig, columns: Columns) -> None:
 
 
 def window(config: InteractionsConfig) -> tuple[int | None, int | None]:
-    """In ms. Raises ValueError for what is no time, and for an empty window."""
+    """In ms. Raises UserError for what is no time, and for an empty window."""
     since, until = (
         instant(text, f"--{name}") if text else None
         for name, text in (("since", config.since), ("until", config.until))
@@ -260,7 +285,7 @@ def check_given_users(user_ids: list[str]) -> None:
 def in_order(names: list[str], ids: list[str], texts: dict[str, Item], config: InteractionsConfig) -> dict[str, Item]:
     """item.json: id -> texts, id 0 first, so that row i of an embedding file is item i.
 
-    With ids given, the catalogue is all items that have a text, interacted with or not. Raises ValueError unless its
+    With ids given, the catalogue is all items that have a text, interacted with or not. Raises UserError unless its
     ids are then 0 to n - 1, and numbers altogether.
     """
     if config.ids == "new":

@@ -36,7 +36,7 @@ class BadLines:
         self.half_characters = 0
 
     def add(self, path: Path, number: int, line: bytes, why: str) -> None:
-        """Raises ValueError beyond the limit."""
+        """Raises UserError beyond the limit."""
         self.count += 1
         seen = f"{path}, line {number}: {why}: {line[:120].decode(errors='replace')!r}"
         if self.count > self.limit:

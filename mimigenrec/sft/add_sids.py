@@ -141,7 +141,7 @@ def catalog_with_titles(data: Path) -> Catalog:
 def token_vectors(config: AddSidsConfig, data: Path) -> dict[str, np.ndarray] | None:
     """SID token -> (dim,) mean vector of the items that carry it; None unless init is vectors.
 
-    Raises ValueError for one of --init vectors and --vectors without the other, or vectors of other items.
+    Raises UserError for one of --init vectors and --vectors without the other, or vectors of other items.
     """
     if (config.init == "vectors") != (config.vectors is not None):
         raise UserError(
@@ -224,7 +224,7 @@ def set_from_vectors(
     matrix     (rows, hidden); with more columns than axes the others become 0
     meanings   SID token -> (dim,); a new token without one keeps its row
     scale      standard deviation of what is set, as a multiple of the first `known` rows'
-    raises     ValueError unless there are two new tokens whose vectors differ
+    raises     UserError unless there are two new tokens whose vectors differ
     Distances between tokens are those between their vectors, as far as `hidden` axes tell them: no whitening.
     """
     tokens = [token for token in new_ids if token in meanings]

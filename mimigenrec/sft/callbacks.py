@@ -45,7 +45,7 @@ class Provenance(TrainerCallback):
     def write(self, args, state, folder: str | Path, **facts: Any) -> None:
         if state.is_world_process_zero:
             if self.adapter_of:
-                write_base(folder, self.adapter_of, self.manifest["base_weights"])
+                write_base(folder, self.adapter_of, self.manifest["config"]["weights"])
             write_json(Path(folder) / "manifest.json", {**self.manifest, "step": state.global_step, **facts})
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.cli import check_range
 from mimigenrec.contract import check_same, check_template, read_contract, row_messages
 from mimigenrec.errors import UsageError, UserError
 from mimigenrec.extras import need, need_reporters
@@ -27,6 +28,27 @@ GROWING = (
     "new_special_tokens_config",
     "resize_vocab",
 )  # LoRA then trains the rows
+
+
+# Numbers with which LLaMA-Factory and transformers would end with exit status 0 and no training, or another one.
+RANGES = {
+    "max_steps": {"least": 1},  # or -1: num_train_epochs counts
+    "num_train_epochs": {"above": 0},
+    "per_device_train_batch_size": {"least": 1},
+    "per_device_eval_batch_size": {"least": 1},
+    "gradient_accumulation_steps": {"least": 1},
+    "learning_rate": {"least": 0},
+    "weight_decay": {"least": 0},
+    "warmup_ratio": {"least": 0, "most": 1},
+    "warmup_steps": {"least": 0},
+    "max_grad_norm": {"least": 0},
+    "cutoff_len": {"least": 1},
+    "save_steps": {"above": 0},
+    "eval_steps": {"above": 0},
+    "logging_steps": {"above": 0},
+    "lora_rank": {"least": 1},
+    "seed": {"least": 0, "most": 2**32 - 1},
+}
 
 
 def check_keys(args: dict[str, Any], ours: Sequence[str]) -> None:
@@ -69,10 +91,14 @@ def checked_value(key: str, value: Any, action: Action) -> Any:
     except (ValueError, TypeError, ArgumentTypeError) as error:
         wanted = action.type.__name__.replace("string_to_bool", "true or false")
         raise UsageError(f"{key}: {value!r} is not what LLaMA-Factory takes there ({wanted})") from error
+    if typed == "False" and "no" in (action.choices or ()):  # YAML reads a bare no as false
+        return "no"
     if action.choices and typed not in action.choices:
         raise UsageError(f"{key}: {value!r} is none of {', '.join(map(str, action.choices))}")
     if isinstance(typed, float) and not math.isfinite(typed):
         raise UsageError(f"{key} is {value}; it must be a finite number")
+    if key in RANGES and not (key == "max_steps" and typed == -1):
+        check_range(key, typed, **RANGES[key])
     return typed if number and isinstance(value, str) else value
 
 
@@ -95,7 +121,7 @@ def check_row_training(args: Mapping[str, Any]) -> None:
 
 
 def check_length_groups(args: Mapping[str, Any]) -> None:
-    """length_groups decides the order of the rows. Raises ValueError for a key that decides another."""
+    """length_groups decides the order of the rows. Raises UserError for a key that decides another."""
     for key in ("group_by_length", "disable_shuffling", "streaming"):
         if args.get(key):
             raise UserError(
@@ -106,7 +132,7 @@ def check_length_groups(args: Mapping[str, Any]) -> None:
 def check_lora(args: Mapping[str, Any]) -> None:
     """LoRA that trains tied embeddings: peft keeps two copies, and a merge loses what one of them learnt.
 
-    Raises ValueError with the remedy; only logs when the SID rows would not be trained at all.
+    Raises UserError with the remedy; only logs when the SID rows would not be trained at all.
     """
     if args.get("finetuning_type", LORA) != LORA:
         return
@@ -192,7 +218,7 @@ def check_base_contract(data: SftData, base: str) -> None:
 
 
 def check_lengths(tokenizer, rows: Sequence[Row], path: Path, cutoff_len: int) -> None:
-    """Raises ValueError naming the longest row if it has more tokens, answer included, than cutoff_len."""
+    """Raises UserError naming the longest row if it has more tokens, answer included, than cutoff_len."""
     longest, at = max((length, i) for i, length in enumerate(row_lengths(tokenizer, rows)))
     if longest > cutoff_len:
         raise UserError(

@@ -5,20 +5,27 @@ the run began. A run that goes on keeps it. Settings in FREE, and where folders 
 """
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
-from mimigenrec.manifest import check_same_run
+from mimigenrec.lock import alone
 from mimigenrec.training import FREE as FREE_IN_TRAINING
-from mimigenrec.training import OVERWRITE, checkpoints, has_weights, refuse_others
+from mimigenrec.training import (
+    OVERWRITE,
+    check_run,
+    checkpoints,
+    compare,
+    has_weights,
+    refuse_others,
+    remove_run,
+    remove_unfinished,
+    state_of,
+)
 
 COMMAND = "sft"
-MODEL_FILES = ("config.json", "adapter_config.json", "model.safetensors", "pytorch_model.bin")
-OF_A_RUN = ("trainer_state.json", "manifest.json", "*results.json", "*model*.safetensors*", "pytorch_model*.bin*")
 
 # Besides those of transformers, LLaMA-Factory's keys and ours on which the trained weights do not depend. Of the
 # folders, the content is compared.
@@ -39,51 +46,68 @@ def is_to_run(args: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether there is something to train; False, and a line that says so, for a run that is finished.
 
     now      the manifest of what is asked for
-    raises   UserError for an output_dir that holds another run, or the result of another command
-    With overwrite_output_dir what an earlier run left there is removed.
+    raises   UserError for an output_dir that holds another run, the result of another command, or a run at work
+    Half-written checkpoints, which are of no use, are removed. What overwrite_output_dir replaces stays until the
+    training begins (clear).
     """
-    if not args.get("do_train"):
-        return True
-    out = Path(args["output_dir"])
+    out, overwrite = Path(args["output_dir"]), bool(args.get("overwrite_output_dir"))
     refuse_others(out, COMMAND)
-    before = manifest_before(args)
-    if args.get("overwrite_output_dir"):
-        if before is not None:
-            clear(out)
+    if not args.get("do_train"):
+        if checkpoints(out) or has_weights(out):
+            raise UserError(f"{out} holds a trained run, whose results would be written over; take another output_dir")
         return True
-    if not checkpoints(out) and not any((out / name).is_file() for name in MODEL_FILES):
-        return True  # whatever was begun here, nothing is left of it
-    if before is None:
-        if checkpoints(out):
-            log.warning("nothing tells with which settings the checkpoints in %s were trained; going on", out)
+    check_named(args, now)
+    with alone(out / ".lock", "another run"):
+        check_run(out, now, FREE, overwrite)
+        if overwrite:
             return True
+        if is_finished(out):
+            print(f"{out} is finished: nothing to do; {OVERWRITE} starts anew")  # noqa: T201
+            return False
+        remove_unfinished(out)
+        if has_weights(out) and not checkpoints(out):
+            raise UserError(
+                f"{out} holds a model, and no checkpoint to go on from; take another output_dir, or {OVERWRITE} to "
+                f"replace the model"
+            )
+    return True
+
+
+def check_named(args: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises UserError if resume_from_checkpoint names a folder that is no whole checkpoint, or of another run."""
+    named = args.get("resume_from_checkpoint")
+    if named and args.get("overwrite_output_dir"):
+        raise UserError(f"resume_from_checkpoint {named} goes on, and {OVERWRITE} starts anew; leave one of them out")
+    if named is True and not checkpoints(args["output_dir"]):
         raise UserError(
-            f"{out} holds a model, and no checkpoint to go on from; take another output_dir, or {OVERWRITE} to "
-            f"replace the model"
+            f"resume_from_checkpoint is true, and {args['output_dir']} holds no checkpoint; leave it out: a run goes "
+            f"on by itself where there is one"
         )
-    check_same_run(out, comparable(before, now), comparable(now, before), FREE, OVERWRITE)
-    if not is_finished(out):
-        return True
-    print(f"{out} is finished: nothing to do; {OVERWRITE} starts anew")  # noqa: T201
-    return False
+    if not isinstance(named, str):
+        return
+    if state_of(named) is None or not has_weights(named):
+        raise UserError(f"resume_from_checkpoint {named} is no whole checkpoint; name a folder checkpoint-N")
+    if not (Path(named) / "manifest.json").is_file():
+        log.warning("nothing tells with which settings %s was trained; going on from it", named)
+        return
+    before = read_json(Path(named) / "manifest.json", made_by="mimigenrec sft", kind=dict)
+    compare(named, before, now, FREE, "leave out resume_from_checkpoint")
 
 
-def manifest_before(args: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The manifest of the run that these settings go on with; None if nothing tells of one."""
-    out, asked = Path(args["output_dir"]), args.get("resume_from_checkpoint")
-    places = [Path(asked)] if isinstance(asked, str) and Path(asked).is_dir() else [*reversed(checkpoints(out)), out]
-    for place in places:
-        if (place / "manifest.json").is_file():
-            return read_json(place / "manifest.json", made_by="mimigenrec sft", kind=dict)
-    return None
+def clear(args: Mapping[str, Any]) -> None:
+    """Removes the run that overwrite_output_dir replaces, so that nothing of it passes for the new one's. Last of all:
+    a command that is refused has lost nothing."""
+    if args.get("do_train") and args.get("overwrite_output_dir"):
+        remove_run(args["output_dir"])
 
 
 def going_on(args: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest to write: that of the run whose checkpoint these settings go on from, else this run's own."""
-    before = None
-    if not args.get("overwrite_output_dir") and checkpoints(Path(args["output_dir"])):
-        before = manifest_before(args)
-    return {**now, **{key: value for key, value in (before or {}).items() if key not in ("step", "ended")}}
+    """The manifest to write: that of the run in output_dir where these settings go on with it, else this run's own."""
+    manifest = Path(args["output_dir"]) / "manifest.json"
+    if args.get("overwrite_output_dir") or not manifest.is_file() or not checkpoints(args["output_dir"]):
+        return dict(now)
+    before = read_json(manifest, made_by="mimigenrec sft", kind=dict)
+    return {**now, **{key: value for key, value in before.items() if key not in ("step", "ended")}}
 
 
 def is_finished(out: Path) -> bool:
@@ -93,38 +117,3 @@ def is_finished(out: Path) -> bool:
     if not manifest.is_file() or not (out / "trainer_state.json").is_file() or not has_weights(out):
         return False
     return read_json(manifest, made_by="mimigenrec sft", kind=dict).get("ended", True)
-
-
-def comparable(manifest: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the facts that must be the same, too; those alone that the other one knows."""
-    config, inputs = dict(manifest["config"]), dict(manifest["inputs"])
-    if "base_weights" in manifest and "base_weights" in other:
-        inputs["the base's weights"] = manifest["base_weights"]
-    if "processes" in manifest and "processes" in other:
-        config["processes (they share out the rows)"] = manifest["processes"]
-    return {"config": config, "inputs": inputs}
-
-
-def clear(out: Path) -> None:
-    """Removes what an earlier run left, so that nothing of it is taken for the new one's, or gone on from."""
-    for folder in [*checkpoints(out), *out.glob("unfinished-checkpoint-*")]:
-        shutil.rmtree(folder)
-    for pattern in OF_A_RUN:
-        for path in out.glob(pattern):
-            path.unlink()
-
-
-def set_unfinished_aside(out: Path) -> None:
-    """Renames the checkpoint that a kill or a full disk left half-written, so that the run goes on from a whole one.
-
-    The trainer writes trainer_state.json last (transformers 4.57). One that was set aside before gives way.
-    """
-    for folder in checkpoints(out):
-        state = folder / "trainer_state.json"
-        whole = state.is_file() and state.read_bytes().rstrip().endswith(b"}")
-        if whole and has_weights(folder):
-            continue
-        log.warning("%s is half-written; set aside as unfinished-%s", folder, folder.name)
-        aside = folder.with_name(f"unfinished-{folder.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import random
-import shutil
 import sys
 from copy import deepcopy
 from dataclasses import asdict, fields
@@ -30,7 +29,7 @@ from filelock import FileLock
 
 from mimigenrec.cli import one_message
 from mimigenrec.contract import check_support, ends_answers, load_tokenizer, prompt_ids, row_messages
-from mimigenrec.decoding.adapter import identity as identity_of_base
+from mimigenrec.decoding.adapter import identity
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_complete, check_files, check_finite_files
@@ -60,10 +59,12 @@ from mimigenrec.sft.checks import (
 )
 from mimigenrec.sft.data import SftData, find_data, hashes, validation_sample
 from mimigenrec.sft.row_order import RowOrder
-from mimigenrec.sft.run import COMMAND, SECRET, going_on, is_to_run, set_unfinished_aside
+from mimigenrec.sft.run import COMMAND, SECRET, clear, going_on, is_to_run
 from mimigenrec.sft.tokenized import StampTokenized, check_tokenized
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.training import LookFirst, SinceResume, StopIfNotFinite
+
+ASKED = "MIMIGENREC_SFT_ASKED"  # set for the processes of torchrun: output_dir was looked at before they began
 
 log = logging.getLogger(__name__)
 
@@ -72,16 +73,16 @@ def main(argv: list[str]) -> None:
     config, args = read_arguments(argv)
     if "LOCAL_RANK" not in os.environ and wants_torchrun(args):
         exit_unless_imports("sft", "torchvision", "torchaudio")  # quick; else every process of torchrun fails
-        if is_needed(args, manifest(config, args)):
+        if is_to_run(args, manifest(config, args)):
+            os.environ[ASKED] = "yes"
             os.execv(sys.executable, torchrun_command(argv))
         return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and ASKED not in os.environ:
+        raise UserError(
+            "several processes are started by NPROC_PER_NODE=n mimigenrec sft ..., which asks once what output_dir "
+            "holds; start it like that, and not by torchrun or accelerate"
+        )
     train(config, args)
-
-
-def is_needed(args: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether the output folder waits for this run, asked once for all processes; see sft/run.py."""
-    set_unfinished_aside(Path(args["output_dir"]))
-    return is_to_run(args, now)
 
 
 def train(config: SftConfig, args: dict[str, Any]) -> None:
@@ -96,7 +97,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     if config.train_only == "sid_rows":
         check_row_training(args)
     facts = manifest(config, args)  # prepares the base
-    if "LOCAL_RANK" not in os.environ and not is_needed(args, facts):  # else whoever started torchrun has asked
+    if ASKED not in os.environ and not is_to_run(args, facts):
         return
     data = find_data(args)
     if is_main_process():
@@ -130,6 +131,8 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
         args.setdefault("restore_callback_states_from_checkpoint", True)
     check_arguments(args)
     with alone(Path(args["output_dir"]) / ".lock", "another run", is_main_process()):
+        if is_main_process():
+            clear(args)
         run_exp(args, callbacks)
         if args.get("do_train") and is_main_process():
             finish(Path(args["output_dir"]))
@@ -158,11 +161,9 @@ def check_arguments(args: dict[str, Any]) -> None:
 
 
 def finish(output_dir: Path) -> None:
-    """Notes that all is done, and removes the half-written checkpoints that were set aside."""
+    """Notes that all is done."""
     known = read_json(output_dir / "manifest.json", made_by="mimigenrec sft", kind=dict)
     write_json(output_dir / "manifest.json", {**known, "ended": True})
-    for folder in output_dir.glob("unfinished-checkpoint-*"):
-        shutil.rmtree(folder)
 
 
 def support_of(config: SftConfig, args: dict[str, Any], tokenizer) -> Support:
@@ -233,7 +234,7 @@ def prepared_base(config: SftConfig, args: dict[str, Any]) -> str:
     read = [config.add_tokens_list]
     if config.sid_init == "text":
         read += [config.add_tokens_list.parent / name for name in ("id2sid.json", "items.json")]
-    facts = [identity(base), config.sid_init, config.sid_untie, AddSidsConfig.seed, [sha256(path) for path in read]]
+    facts = [content_of(base), config.sid_init, config.sid_untie, AddSidsConfig.seed, [sha256(path) for path in read]]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     folder = config.base_cache / f"{Path(base).name}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +245,7 @@ def prepared_base(config: SftConfig, args: dict[str, Any]) -> str:
     return str(folder)
 
 
-def identity(base: str) -> list[list[Any]] | str:
+def content_of(base: str) -> list[list[Any]] | str:
     """A folder's files (name, size, time, and the content of small ones); a hub name stands for itself."""
     if not Path(base).is_dir():
         return base
@@ -263,10 +264,10 @@ def manifest(config: SftConfig, args: dict[str, Any]) -> dict[str, Any]:
     if not is_main_process():
         return {}
     told = {key: value for key, value in args.items() if key not in SECRET}
-    now = make_manifest({**told, **asdict(config)}, [], args.get("seed", 42), command=COMMAND, base=plain_base)
+    settings = {**told, **asdict(config)}
+    settings |= {"weights": identity(args["model_name_or_path"]), "processes": processes(args)}  # these share the rows
+    now = make_manifest(settings, [], args.get("seed", 42), command=COMMAND, base=plain_base)
     now["inputs"] = inputs(args)
-    now["base_weights"] = identity_of_base(args["model_name_or_path"])
-    now["processes"] = processes(args)
     data = find_data(args)
     now["contract"] = data.contract.hash if data and data.contract else None
     return now

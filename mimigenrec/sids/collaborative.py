@@ -57,7 +57,7 @@ def main(config: AlsConfig) -> None:
 
 
 def train_pairs(path: str | Path, items: Sequence[str]) -> np.ndarray:
-    """(pairs, 2) distinct (user number, item row), sorted. Raises ValueError naming an item that item.json lacks."""
+    """(pairs, 2) distinct (user number, item row), sorted. Raises UserError naming an item that item.json lacks."""
     row_of = {item: row for row, item in enumerate(items)}
     users: dict[str, int] = {}
     pairs = set()

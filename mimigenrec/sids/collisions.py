@@ -27,7 +27,7 @@ def resolve(
     """codes (items, levels), vectors (items, dim) -> codes (items, levels), one level more with "extra".
 
     owner   (items,) row of the item each is merged with, itself if none (same_text); None: nothing is merged
-    raises  ValueError if there are fewer SIDs than items to tell apart
+    raises  UserError if there are fewer SIDs than items to tell apart
     """
     owner = np.arange(len(codes)) if owner is None else owner
     kept, place = np.unique(owner, return_inverse=True)

@@ -9,6 +9,7 @@ Only the index is needed; each other file adds the figures that can be measured 
 docs/sids.md. Exit status 1 if a gate of --fail_on fails, so that a script stops before it trains.
 """
 
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ from mimigenrec.sids.vectors import read_vectors
 from mimigenrec.sids.verdicts import failed_gates, give_verdicts, parse_gate, worst
 
 GROUPS_SHOWN, TITLES_SHOWN, CELLS_SHOWN, WORDS_SHOWN = 5, 3, 8, 4
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -129,6 +133,10 @@ def items_of(config: DoctorConfig, sids: Mapping[str, Sid]) -> dict[str, dict[st
         raise UserError(
             f"{config.items} knows no item of the index (the first is {next(iter(sids))!r}); other data set?"
         )
+    if without := sum(item not in sids for item in known):
+        log.warning("%s: %d of %d items have no SID in the index", config.items, without, len(known))
+    if unknown := sum(item not in known for item in sids):
+        log.warning("%s lacks %d of the %d items of the index", config.items, unknown, len(sids))
     return known
 
 

@@ -71,7 +71,7 @@ def fuse(sources: Sequence[np.ndarray], weights: Sequence[float], dims: Sequence
 def whiten(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
     """(items, dim) -> (items, axes), mean squared length 1 over the rows that are not zeros; those stay zeros.
 
-    Raises ValueError if all known rows are equal.
+    Raises UserError if all known rows are equal.
     """
     known = vectors.any(axis=1)
     centred = vectors[known].astype(np.float64)

@@ -30,7 +30,7 @@ def assign_new(
     """SIDs of `depth` tokens for new items, in their order; vectors (items, dim).
 
     kept    the SIDs that are taken          known   tokens that may be used; None: all of the codebooks
-    raises  ValueError if depth is neither the codebooks' number of levels nor one more, a kept SID is not made of
+    raises  UserError if depth is neither the codebooks' number of levels nor one more, a kept SID is not made of
             their codes, or no SID is free
     """
     levels = len(codebooks.levels)

@@ -26,7 +26,7 @@ def fit(
     """vectors (items, dim) float32 -> codebooks, codes (items, parts), the nearest entries.
 
     rounds  turns of codes, centres and rotation, between k-means at the start and k-means at the end
-    raises  ValueError for more codes than items or more parts than dimensions
+    raises  UserError for more codes than items or more parts than dimensions
     """
     check_sizes(sizes, len(vectors))
     if len(sizes) > vectors.shape[1]:

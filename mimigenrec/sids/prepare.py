@@ -58,20 +58,30 @@ def main(config: PrepareConfig) -> None:
     for stage, configs in zip(stages, parsed, strict=True):
         about = {"flags": stage.flags, "reads": {path: sha256(path) for path in stage.reads if Path(path).is_file()}}
         before, written = done.get(stage.name), all(Path(path).is_file() for path in stage.writes)
-        if before == about and written:
+        wrote = (before or {}).get("wrote", {})
+        changed = [path for path, hashed in wrote.items() if Path(path).is_file() and sha256(path) != hashed]
+        if changed and stage.name != "sid_report" and not config.overwrite:
+            raise UserError(
+                f"{changed[0]} is not as stage {stage.name} wrote it; put it back, choose another output_dir, or "
+                f"--overwrite to make it anew"
+            )
+        same = before is not None and {part: before[part] for part in about} == about
+        if same and written and not changed:
             print(f"{stage.name}: nothing has changed since it was run")
             continue
-        if before and written and not config.overwrite and stage.name != "sid_report":  # a report loses nothing
+        if (
+            before and written and not same and not config.overwrite and stage.name != "sid_report"
+        ):  # a report loses nothing
             check_same_run(f"{memory}, stage {stage.name},", as_run(before), as_run(about), (), "--overwrite")
         print(f"{stage.name}: {' '.join(to_argv(stage.flags))}")
         done.pop(stage.name, None)
         stage.main(*configs)
-        done[stage.name] = about
+        done[stage.name] = about | {"wrote": {path: sha256(path) for path in stage.writes}}
         write_json(memory, done)
 
 
 def read_memory(path: Path) -> dict[str, dict[str, dict]]:
-    """Stage -> {"flags", "reads"}; {} where nothing was run yet."""
+    """Stage -> {"flags", "reads", "wrote"}; {} where nothing was run yet."""
     done = read_json(path, made_by="mimigenrec prepare", kind=dict) if path.is_file() else {}
     for about in done.values():
         if not isinstance(about, dict) or not all(isinstance(about.get(part), dict) for part in ("flags", "reads")):

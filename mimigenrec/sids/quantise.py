@@ -167,7 +167,7 @@ def check_differ(config: QuantiseConfig, vectors: np.ndarray) -> None:
 
 
 def name_prefix(output: str | Path) -> str:
-    """data/C.index-rqvae.json -> "data/C". Raises ValueError for a name without .index in it."""
+    """data/C.index-rqvae.json -> "data/C". Raises UserError for a name without .index in it."""
     output = Path(output)
     prefix, dot_index, _ = output.name.partition(".index")
     if not (prefix and dot_index and output.suffix == ".json"):

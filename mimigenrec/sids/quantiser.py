@@ -109,7 +109,7 @@ class Codebooks:
 
 
 def encode(codebooks: Codebooks, vectors: np.ndarray) -> np.ndarray:
-    """(n, dim) -> (n, latent), the space of the codebooks. Raises ValueError for another dim."""
+    """(n, dim) -> (n, latent), the space of the codebooks. Raises UserError for another dim."""
     if vectors.ndim != 2 or vectors.shape[1] != codebooks.dim:
         raise UserError(
             f"these codebooks were made from vectors of {codebooks.dim} numbers, got shape {vectors.shape}; take "
@@ -172,7 +172,7 @@ def error_by_level(codebooks: Codebooks, vectors: np.ndarray, codes: np.ndarray)
 
 
 def check_sizes(sizes: Sequence[int], items: int) -> None:
-    """Raises ValueError for a level without codes or with more codes than items, or more levels than letters."""
+    """Raises UserError for a level without codes or with more codes than items, or more levels than letters."""
     from mimigenrec.sids.tokens import MAX_LEVELS
 
     if not 1 <= len(sizes) <= MAX_LEVELS:

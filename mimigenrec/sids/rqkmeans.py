@@ -24,7 +24,7 @@ def fit(
     """vectors (items, dim) float32 -> codebooks, codes (items, levels), the nearest entries.
 
     points_per_code  k-means sees at most this many random items per code of the largest level (256 is what faiss does)
-    raises           ValueError for more codes than items
+    raises           UserError for more codes than items
     """
     check_sizes(sizes, len(vectors))
     levels = []

@@ -28,7 +28,7 @@ def fit(
     """vectors (items, dim) float32 -> codebooks, codes (items, levels), each code of a level used equally often (+-1).
 
     iterations, points_per_code  of the k-means at the start          rounds  of even sharing and new centres
-    Needs memory for (items, largest size) float32 beside the vectors. Raises ValueError for more codes than items.
+    Needs memory for (items, largest size) float32 beside the vectors. Raises UserError for more codes than items.
     """
     check_sizes(sizes, len(vectors))
     left = np.array(vectors, dtype=np.float32)

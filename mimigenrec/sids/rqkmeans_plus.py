@@ -32,7 +32,7 @@ def fit(
     """vectors (items, dim) float32 -> codebooks, codes (items, levels). state, curve, overwrite:
     see train_autoencoder.train.
 
-    Raises ValueError for more codes than items. training.latent is not used: the latent space has the input's width.
+    Raises UserError for more codes than items. training.latent is not used: the latent space has the input's width.
     """
     from mimigenrec.sids.train_autoencoder import train
 

@@ -33,7 +33,7 @@ def fit(
     """vectors (items, dim) float32 -> codebooks, codes (items, levels). state, curve, overwrite:
     see train_autoencoder.train.
 
-    Raises ValueError for more codes than items.
+    Raises UserError for more codes than items.
     """
     from mimigenrec.sids.train_autoencoder import train
 

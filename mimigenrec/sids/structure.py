@@ -47,7 +47,7 @@ def level_figures(codes: np.ndarray, sizes: Sequence[int] = ()) -> list[dict[str
              the prefix above), how many ways are open on average once the levels above are known; bits: log2 of it;
              prefixes: the tree's width here; children_mean and children_max per prefix above; single_child: share of
              prefixes above that leave one way only; counts: items per code, biggest first
-    raises   ValueError if a level has more codes than its size, or sizes are not one per level
+    raises   UserError if a level has more codes than its size, or sizes are not one per level
     """
     if sizes and len(sizes) != codes.shape[1]:
         raise UserError(f"--sizes gives {len(sizes)} levels ({list(sizes)}), the index has {codes.shape[1]}")
@@ -157,7 +157,7 @@ def churn_figures(before: Mapping[str, Sid], after: Mapping[str, Sid]) -> dict[s
     levels           kept: the same for the first l codes; agreement: adjusted Rand index of the groupings by the first
                      l codes, 1 if they are the same whatever the codes are called, 0 as by chance
     tokens_new, tokens_gone, items_new, items_gone   counts
-    raises           ValueError if no item is in both
+    raises           UserError if no item is in both
     """
     both = [item for item in after if item in before]
     if not both:

@@ -76,7 +76,7 @@ def write_new_tokens(path: str | Path, sids: Mapping[str, Sid]) -> None:
 
 
 def read_new_tokens(path: str | Path) -> list[str]:
-    """Raises ValueError unless it is a list of distinct bracketed names."""
+    """Raises UserError unless it is a list of distinct bracketed names."""
     tokens = read_json(path, made_by="preprocess_data_sft_rl.py")
     if not isinstance(tokens, list) or not tokens or len(set(map(str, tokens))) != len(tokens):
         raise UserError(f"{path} must be a list of distinct SID tokens")
@@ -102,7 +102,7 @@ def codes_to_sids(items: Sequence[str], codes) -> dict[str, Sid]:
 
 
 def sid_to_codes(sid: Sid) -> tuple[int, ...]:
-    """("<a_14>", "<b_221>") -> (14, 221). Raises ValueError for a SID that codes_to_sids did not write."""
+    """("<a_14>", "<b_221>") -> (14, 221). Raises UserError for a SID that codes_to_sids did not write."""
     codes = []
     for letter, token in zip(LEVEL_LETTERS, sid, strict=False):
         found = re.fullmatch(rf"<{letter}_(\d+)>", token)

@@ -103,6 +103,11 @@ def main(config: BuildConfig) -> None:
     now = manifest(config, raw)
     check_entries(out, config.category, config.overwrite)
     if not claim_folder(out, now, LAST, FREE, config.overwrite):
+        if read_index(out / "id2sid.json") != read_index(raw["index.json"]):
+            raise UserError(
+                f"{out / 'id2sid.json'} is not {raw['index.json']} any more (sid-assign changes it): the rows of the "
+                f"folder belong to the latter; --overwrite writes the folder anew"
+            )
         register(out, config.category)
         return
     sids = read_index(raw["index.json"])

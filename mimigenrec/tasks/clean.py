@@ -25,7 +25,7 @@ LONGEST_LIST = 100_000  # characters; a longer one is not parsed, so that a host
 def read_texts(path: str | Path, max_chars: int) -> tuple[set[str], dict[str, str], dict[str, str], Counter[str]]:
     """item.json -> (all item ids, title by id, description by id, how often each rule was used).
 
-    Raises ValueError naming file and item if the file is not a map of item ids to maps, or a text is not a text.
+    Raises UserError naming file and item if the file is not a map of item ids to maps, or a text is not a text.
     """
     content = read_json(path, made_by="the data set, one entry per item id")
     if not isinstance(content, dict):

@@ -33,7 +33,7 @@ def survey(path: str | Path, catalog: Catalog, known: set[str]) -> Counter[str]:
     """Counts of a .inter file: rows, usable ones, unusable ones by reason, items (every mention) by what they lack.
 
     known    ids of item.json
-    raises   ValueError if every item is unknown (the catalogue is another data set's), or no row can be used
+    raises   UserError if every item is unknown (the catalogue is another data set's), or no row can be used
     """
     names = ("rows", "usable", "target_without_sid", "history_without_sid", "items", "items_without_sid")
     counts = Counter(dict.fromkeys((*names, "items_unknown"), 0))

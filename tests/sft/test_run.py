@@ -1,20 +1,19 @@
 """A finished run is left alone, an interrupted one goes on, another one is refused. One training serves most tests."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
+from mimigenrec.lock import alone
 from mimigenrec.sft.arguments import SftConfig
-from mimigenrec.sft.run import FREE, is_to_run, set_unfinished_aside
-from mimigenrec.sft.train import train
+from mimigenrec.sft.run import FREE, is_to_run
+from mimigenrec.sft.train import ASKED, main, train
 from tests.conftest import TOY_SIDS
 from tests.sft.conftest import save_base, save_data
 
@@ -97,12 +96,10 @@ def test_other_data_another_base_and_other_processes_are_refused(done, monkeypat
     train_file.write_text(rows)
     with monkeypatch.context() as patch:
         patch.setenv("WORLD_SIZE", "2")
-        with pytest.raises(UserError, match=r"processes \(they share out the rows\): 1 then, 2 now"):
+        with pytest.raises(UserError, match="processes: 1 then, 2 now"):
             train(CONFIG, done)
-    weights = load_file(Path(done["model_name_or_path"], "model.safetensors"))
     save_base(Path(done["model_name_or_path"]), sid_tokens=["<x_1>"])  # any other weights
-    assert weights.keys()
-    with pytest.raises(UserError, match="the base's weights: sha256:.* then, sha256:.* now"):
+    with pytest.raises(UserError, match="weights: sha256:.* then, sha256:.* now"):
         train(CONFIG, done)
 
 
@@ -111,7 +108,7 @@ def test_killed_behind_its_last_checkpoint_it_ends_without_a_further_step(done):
     whole, history = load_file(out / "model.safetensors"), read_json(out / "trainer_state.json", "test")["log_history"]
     first = read_json(out / "manifest.json", "test")
     killed(out)
-    shutil.rmtree(out / "checkpoint-5" / "manifest.json", ignore_errors=True)
+    (out / "checkpoint-5" / "manifest.json").unlink()
     for name in ("id2sid.json", "items.json", "prompt_contract.json"):
         (out / "checkpoint-5" / name).unlink()  # as if killed before they came
     train(CONFIG, done)
@@ -188,8 +185,53 @@ def test_the_results_of_other_commands_are_never_trained_over(done, tmp_path):
 
 def test_two_runs_do_not_write_into_one_folder(done):
     killed(done["output_dir"])
-    with FileLock(Path(done["output_dir"]) / ".lock"), pytest.raises(UserError, match="another run is at work in"):
+    half = Path(done["output_dir"]) / "checkpoint-9"  # as the other one is writing it
+    half.mkdir()
+    (half / "config.json").touch()
+    before = files(done["output_dir"])
+    for more in ({}, {"overwrite_output_dir": True}):
+        with alone(Path(done["output_dir"]) / ".lock", "it"), pytest.raises(UserError, match="another run is at work"):
+            train(CONFIG, {**done, **more})
+        assert files(done["output_dir"]) == before
+
+
+def test_a_checkpoint_that_is_named_must_be_whole_and_of_this_run(done, tmp_path):
+    named = {
+        **done,
+        "output_dir": str(tmp_path / "new"),
+        "resume_from_checkpoint": f"{done['output_dir']}/checkpoint-5",
+    }
+    with pytest.raises(
+        UserError, match="checkpoint-5 holds a run with other settings.*learning_rate: 0.01 then, 0.02"
+    ):
+        train(CONFIG, {**named, "learning_rate": 0.02})
+    with pytest.raises(UserError, match="checkpoint-5 goes on, and overwrite_output_dir=true starts anew"):
+        train(CONFIG, {**named, "output_dir": done["output_dir"], "overwrite_output_dir": True})
+    assert (Path(done["output_dir"]) / "checkpoint-5" / "model.safetensors").is_file()
+    (Path(done["output_dir"]) / "checkpoint-5" / "trainer_state.json").unlink()
+    with pytest.raises(UserError, match="is no whole checkpoint; name a folder checkpoint-N"):
+        train(CONFIG, named)
+
+
+def test_checkpoints_of_which_nothing_tells_are_not_gone_on_from(done):
+    killed(done["output_dir"])
+    (Path(done["output_dir"]) / "manifest.json").unlink()
+    with pytest.raises(UserError, match="holds checkpoints and no manifest.json"):
         train(CONFIG, done)
+
+
+def test_processes_that_somebody_else_started_are_told_how(tmp_path, monkeypatch):
+    (tmp_path / "x.yaml").write_text("model_name_or_path: anything\noutput_dir: out\n")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv(ASKED, raising=False)
+    with pytest.raises(UserError, match="started by NPROC_PER_NODE=n mimigenrec sft"):
+        main([str(tmp_path / "x.yaml")])
+
+
+def test_the_same_number_written_otherwise_is_no_difference(done, capsys):
+    train(CONFIG, {**done, "learning_rate": "1e-2"})
+    assert "is finished: nothing to do" in capsys.readouterr().out
 
 
 def test_a_training_that_diverges_ends_with_one_message_and_no_model(done):
@@ -203,20 +245,6 @@ def test_a_training_that_diverges_ends_with_one_message_and_no_model(done):
     assert read_json(out / "manifest.json", "test")["ended"] is False
 
 
-def test_two_kills_while_one_checkpoint_is_written_are_no_end(tmp_path):
-    for name in ("checkpoint-3", "unfinished-checkpoint-3"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").touch()
-    whole = tmp_path / "checkpoint-2"
-    write_json(whole / "trainer_state.json", {})
-    set_unfinished_aside(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["unfinished-checkpoint-2", "unfinished-checkpoint-3"]  # 2 has no weights
-    write_json(whole / "trainer_state.json", {})
-    (whole / "model.safetensors").touch()
-    set_unfinished_aside(tmp_path)
-    assert whole.is_dir()
-
-
 def test_every_key_that_is_free_is_one_of_llamafactorys_or_ours():
     from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
 
@@ -224,3 +252,49 @@ def test_every_key_that_is_free_is_one_of_llamafactorys_or_ours():
     for part in (DataArguments, FinetuningArguments, ModelArguments, TrainingArguments):
         known |= set(part.__dataclass_fields__)
     assert not FREE - known
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"cutoff_len": 10}, "tokens"),
+        ({"template": "nosuch"}, "template 'nosuch' is none of LLaMA-Factory's"),
+        ({"load_best_model_at_end": True, "save_steps": 3, "eval_strategy": "steps", "eval_steps": 2}, "refuses"),
+    ],
+)
+def test_overwriting_that_is_refused_has_removed_nothing(done, change, told):
+    before = files(done["output_dir"])
+    with pytest.raises(UserError, match=told):
+        train(CONFIG, {**done, "overwrite_output_dir": True, **change})
+    assert files(done["output_dir"]) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"max_steps": 0}, "max_steps is 0; it must be at least 1"),
+        ({"max_steps": -5}, "max_steps is -5; it must be at least 1"),
+        ({"max_steps": -1, "num_train_epochs": 0}, "num_train_epochs is 0.0; it must be above 0"),
+        ({"learning_rate": -1e-3}, "learning_rate is -0.001; it must be at least 0"),
+    ],
+)
+def test_numbers_that_train_nothing_are_refused(done, change, told):
+    with pytest.raises(UserError, match=told):
+        train(CONFIG, {**done, "output_dir": f"{done['output_dir']}-new", **change})
+
+
+def test_an_evaluation_does_not_write_into_a_trained_run(done):
+    before = files(done["output_dir"])
+    with pytest.raises(UserError, match="holds a trained run, whose results would be written over"):
+        train(CONFIG, {**done, "do_train": False, "do_eval": True})
+    assert files(done["output_dir"]) == before
+
+
+def test_a_manifest_of_an_earlier_version_is_asked_what_it_knows(done, capsys):
+    manifest = Path(done["output_dir"]) / "manifest.json"
+    known = read_json(manifest, "test")
+    write_json(
+        manifest, {**known, "config": {k: v for k, v in known["config"].items() if k not in ("weights", "processes")}}
+    )
+    train(CONFIG, {**done, "deepspeed": None})
+    assert "is finished: nothing to do" in capsys.readouterr().out

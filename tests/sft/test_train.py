@@ -27,7 +27,6 @@ from mimigenrec.sft.callbacks import EmbeddingDropout
 from mimigenrec.sft.data import read_rows
 from mimigenrec.sft.make_base import CHAT_TEMPLATES, BaseConfig
 from mimigenrec.sft.make_base import main as make_base
-from mimigenrec.sft.run import set_unfinished_aside
 from mimigenrec.sft.train import main, prepared_base, support_of, torchrun_command, train, wants_torchrun
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
@@ -219,19 +218,16 @@ def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(ready):
     assert losses(out) == logged  # no step stands there twice
 
 
-def test_a_half_written_checkpoint_is_set_aside(ready):
+def test_half_written_checkpoints_are_removed(ready):
     train(SftConfig(eval_ranking=0), ready)
     out = Path(ready["output_dir"])
     state = (out / "checkpoint-4" / "trainer_state.json").read_text()
     (out / "checkpoint-4" / "trainer_state.json").write_text(state[: len(state) // 2])
     (out / "checkpoint-6").mkdir()
-    set_unfinished_aside(out)
-    names = sorted(path.name for path in out.iterdir() if "checkpoint" in path.name)
-    assert names == ["checkpoint-2", "unfinished-checkpoint-4", "unfinished-checkpoint-6"]
     (out / "model.safetensors").unlink()
     train(SftConfig(eval_ranking=0), dict(ready))
     assert len(losses(out)) == 4 and (out / "checkpoint-4" / "model.safetensors").is_file()
-    assert not list(out.glob("unfinished-*"))  # the run is at its end: nobody needs them
+    assert not (out / "checkpoint-6").exists()
 
 
 @pytest.mark.parametrize("untie", [False, True])
