@@ -178,3 +178,13 @@ def test_the_status_of_what_a_launcher_started_is_kept(tmp_path):
     env = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([*launch, str(tmp_path / "child.py")], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and "done" in done.stdout
+
+
+def test_a_child_that_was_killed_is_told(tmp_path):
+    (tmp_path / "child.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    launch = [sys.executable, "-m", "mimigenrec.launch", "torch.distributed.run", "--nproc_per_node", "1"]
+    done = subprocess.run(
+        [*launch, "--master_port", "29741", str(tmp_path / "child.py")], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: a process was ended by SIGKILL; after SIGKILL, see whether memory ran out" in done.stderr

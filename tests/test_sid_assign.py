@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import recommend
 from mimigenrec.decoding.trie import SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.sid_assign import AssignConfig, main
 from mimigenrec.sids import rqkmeans
 from mimigenrec.sids.quantiser import assign
@@ -315,3 +317,17 @@ def test_codebooks_that_cannot_give_sids_are_refused(catalogue, change, message)
     with pytest.raises(ValueError, match=f"C.codebooks-rqkmeans.safetensors.*{message}"):
         run(catalogue)
     assert not catalogue["output"].exists()
+
+
+def test_codebooks_that_did_not_give_the_sids_are_refused(catalogue, fitted, tmp_path):
+    """A folder may hold the codebooks of several methods."""
+    codebooks = replace(fitted[0], about={"model": "x", "run": {"config": {"method": "opq"}, "inputs": {}}})
+    codebooks.save(tmp_path / "C.codebooks-opq.safetensors")
+    made = {"config": {"method": "rqkmeans"}, "inputs": {}}
+    (tmp_path / "C.index.manifest.json").write_text(json.dumps(made))
+    with pytest.raises(
+        UserError, match="codebooks-opq.* did not give the SIDs of .*C.index.json .method: rqkmeans then"
+    ):
+        run(catalogue, new_tokens=True, codebooks=tmp_path / "C.codebooks-opq.safetensors")
+    (tmp_path / "C.index.manifest.json").write_text(json.dumps({"config": {"method": "opq"}, "inputs": {}}))
+    assert run(catalogue, new_tokens=True, codebooks=tmp_path / "C.codebooks-opq.safetensors")

@@ -66,3 +66,12 @@ def test_files_of_other_commands_are_in_nobodys_way(build, lines, tmp_path):
     (folder / "C.index.json").write_text("{}")
     build([lines], split="leave_one_out", overwrite=False)
     assert (folder / "C.index.json").read_text() == "{}"
+
+
+def test_a_file_that_is_read_is_never_written_over(build, lines):
+    folder = build([lines], split="leave_one_out").stem.parent
+    own = [folder / f"C.{split}.inter" for split in ("train", "valid", "test")]
+    before = [path.read_bytes() for path in own]
+    with pytest.raises(UserError, match="C.*.inter is read, and would be written over"):
+        build(own, source="rows", split="given")
+    assert [path.read_bytes() for path in own] == before

@@ -198,3 +198,12 @@ def test_histories_that_are_lists_in_other_files(build, tmp_path, kind):
         frame = pl.DataFrame(rows, schema=names, orient="row")
         frame.write_parquet(paths[-1]) if kind == "parquet" else frame.write_ndjson(paths[-1])
     assert rows_of(build(paths, columns=AMAZON, source="rows", split="given")) == KEPT
+
+
+def test_histories_that_are_cut_are_said(build, tmp_path, caplog):
+    files = amazon_2023(tmp_path)
+    build(files, columns=AMAZON, source="rows", split="given", history=1)
+    assert "rows have a longer history than the --history 1 that is written" in caplog.text
+    caplog.clear()
+    build(files, columns=AMAZON, source="rows", split="given", history=0)
+    assert "longer history" not in caplog.text

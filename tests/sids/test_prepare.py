@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from mimigenrec.cli import parse
+from mimigenrec.errors import UserError
 from mimigenrec.interactions import build
 from mimigenrec.sids.prepare import PrepareConfig, main, plan, to_argv
 from tests.conftest import ROOT
@@ -147,3 +149,19 @@ def test_every_example_names_flags_that_there_are(path):
     (config,) = parse(PrepareConfig, argv=[str(path)])
     for stage in plan(config):
         parse(*stage.configs, argv=to_argv(stage.flags))
+
+
+def test_a_file_that_others_changed_is_told_and_made_anew_when_asked(config, tmp_path, capsys):
+    main(config)
+    stem = config.output_dir / config.category / config.category
+    index = Path(f"{stem}.index.json")
+    right = index.read_bytes()
+    index.write_bytes(right.replace(b"<a_0>", b"<a_1>"))
+    with pytest.raises(UserError, match="index.json is not as stage quantise wrote it; put it back"):
+        main(config)
+    index.write_bytes(right)
+    main(config)
+    index.write_bytes(right.replace(b"<a_0>", b"<a_1>"))
+    config.overwrite = True
+    main(config)
+    assert index.read_bytes() == right

@@ -424,3 +424,13 @@ def test_a_special_token_of_chat_models_is_no_sid_and_no_word_of_a_text(raw, tmp
 def test_a_tokenizer_that_is_no_folder_is_not_asked_for_on_the_hub(raw, tmp_path):
     with pytest.raises(UserError, match="--tokenizer './nothing' is not a folder here"):
         build(raw, tmp_path / "data" / "toy", tokenizer="./nothing")
+
+
+def test_a_folder_whose_catalogue_was_changed_is_not_finished(raw_toy, tmp_path):
+    out = build(raw_toy, tmp_path / "toy")
+    sids = read_index(out / "id2sid.json")
+    write_index(out / "id2sid.json", dict(list(sids.items())[1:]))
+    with pytest.raises(UserError, match="id2sid.json is not .*index.json any more .sid-assign changes it"):
+        build(raw_toy, out)
+    build(raw_toy, out, overwrite=True)
+    assert read_index(out / "id2sid.json") == sids
