@@ -98,7 +98,10 @@ def checked_value(key: str, value: Any, action: Action) -> Any:
     if isinstance(typed, float) and not math.isfinite(typed):
         raise UsageError(f"{key} is {value}; it must be a finite number")
     if key in RANGES and not (key == "max_steps" and typed == -1):
-        check_range(key, typed, **RANGES[key])
+        try:
+            check_range(key, typed, **RANGES[key])
+        except UserError as error:
+            raise UsageError(str(error)) from error
     return typed if number and isinstance(value, str) else value
 
 

@@ -50,7 +50,7 @@ def test_an_accelerate_config_is_passed_on(said, tmp_path):
 @pytest.mark.parametrize(
     "variables, message",
     [
-        ({}, "MODEL_PATH: set it to the folder of an SFT checkpoint"),
+        ({}, "error: MODEL_PATH is not set; set it to the folder of an SFT checkpoint"),
         ({"MODEL_PATH": "m", "NUM_PROCESSES": "two"}, "error: NUM_PROCESSES is 'two'; it must be 1 or more"),
         ({"MODEL_PATH": "m", "NUM_PROCESSES": "0"}, "error: NUM_PROCESSES is '0'; it must be 1 or more"),
         ({"MODEL_PATH": "m", "ACCELERATE_CONFIG": "z.yaml"}, "error: ACCELERATE_CONFIG z.yaml is missing"),
