@@ -31,7 +31,6 @@ def claim_folder(
     made: Collection[str] = (),
     free: Collection[str] = (),
     overwrite: bool = False,
-    flag: str = "--overwrite",
 ) -> bool:
     """Whether a command is to write its result into `folder`; False, and a line that says so, if that is done already.
 
@@ -39,7 +38,6 @@ def claim_folder(
     made        files of a finished result, relative to the folder; where one is missing, it is made again
     free        keys of the config on which the result does not depend
     overwrite   whether an earlier result of the same command is replaced in any case
-    flag        what sets overwrite
     raises      UserError for a folder that holds an earlier result of other settings or data, unless overwrite; and
                 always for one that holds anything else
     """
@@ -49,10 +47,10 @@ def claim_folder(
     manifest = folder / MANIFEST
     if overwrite or not manifest.is_file():  # replaced, or an interrupted one
         return True
-    check_same_run(folder, read_json(manifest, made_by=command, kind=dict), now, free, flag)
+    check_same_run(folder, read_json(manifest, made_by=command, kind=dict), now, free, "--overwrite")
     if not all((folder / name).exists() for name in made):
         return True
-    print(f"{folder} is finished: nothing to do; {flag} starts anew")  # noqa: T201  the command's only output
+    print(f"{folder} is finished: nothing to do; --overwrite starts anew")  # noqa: T201  the command's only output
     return False
 
 

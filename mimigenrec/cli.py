@@ -165,7 +165,7 @@ def check_range(name: str, value: Any, least=None, most=None, above=None, below=
         if not inside:
             bounds = {"least": least, "most": most, "above": above, "below": below}
             wanted = _in_words({word: bound for word, bound in bounds.items() if bound is not None})
-            raise UserError(f"{name} is {one}; it must be {wanted or 'a finite number'}")
+            raise UserError(f"{name} is {one}; it must be {wanted if math.isfinite(one) else 'a finite number'}")
 
 
 def _in_words(bounds: dict[str, float]) -> str:
@@ -245,6 +245,17 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_yaml(path: str | Path) -> Any:
+    """The plain values in a YAML file, {} for an empty one: UniqueKeys is a SafeLoader and makes nothing else.
+
+    Raises FileNotFoundError, and UserError naming the file and the line if it is not YAML or holds a key twice.
+    """
+    try:
+        return UniqueKeys(read_text(path)).get_single_data() or {}
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+
+
 def _types(hint: Any) -> set[Any]:
     """The types that an annotation allows for one value: dict | list[str] | None -> {dict, str, NoneType}."""
     if get_origin(hint) in (Union, UnionType, list):
@@ -269,9 +280,7 @@ def _yaml_flags(path: Path, fields: dict[str, Action], types: dict[str, set], pa
     if not path.is_file():
         parser.error(f"{path} is missing")
     try:
-        content = yaml.load(read_text(path), Loader=UniqueKeys) or {}
-    except (yaml.YAMLError, RecursionError) as error:
-        parser.error(f"{path} is not YAML: {error}")
+        content = read_yaml(path)
     except UserError as error:
         parser.error(str(error))
     if not isinstance(content, dict):

@@ -14,9 +14,8 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def alone(path: str | Path, who: str, needed: bool = True, inherited: bool = False) -> Iterator[int | None]:
-    """Holds the lock file `path` for as long as the block runs, and removes it then, with a
-    folder that was made for it; the system lets go of it when the
-    process dies. File systems without locks are told in a warning.
+    """Holds the lock file `path` for as long as the block runs, and removes it then, with a folder that was made for
+    it; the system lets go of it when the process dies. File systems without locks are told in a warning.
 
     who         who else may hold it, for the error: "another baseline"
     needed      False on all processes of a run but one, which lock nothing

@@ -32,7 +32,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Collect
     free    keys of the config, such as output_dir, on which the result does not depend
     Versions are not compared. An input is known by its last two names and its hash, so that data may be moved.
     """
-    pairs = [(_settings(before, free), _settings(now, free)), (_inputs(before), _inputs(now))]
+    pairs = [(_settings(before, free), _settings(now, free)), (inputs_of(before), inputs_of(now))]
     found = []
     for then, today in pairs:
         for key in dict.fromkeys([*then, *today]):
@@ -81,11 +81,16 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _inputs(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Last two names of a file -> its hash; those of all files of these names, in order."""
+def short_name(path: str | Path) -> str:
+    """The last two names of a file, by which a manifest knows it wherever it lies."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def inputs_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Short name of a file -> its hash; those of all files of this name, in order."""
     found: dict[str, str] = {}
     for path, hashed in manifest.get("inputs", {}).items():
-        key = "/".join(Path(path).parts[-2:])
+        key = short_name(path)
         found[key] = f"{found[key]} {hashed}" if key in found else hashed
     return found
 

@@ -26,7 +26,7 @@ from mimigenrec.catalog import load_catalog, write_items
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, read_lines, sha256, write_json
-from mimigenrec.manifest import check_same_run, differences, make_manifest
+from mimigenrec.manifest import check_same_run, differences, make_manifest, short_name
 from mimigenrec.sids.items import plain_text, read_item_texts, read_items
 from mimigenrec.sids.new_items import assign_new
 from mimigenrec.sids.quantise import run_of
@@ -133,7 +133,7 @@ def check_codebooks(config: AssignConfig, codebooks: Codebooks) -> None:
 
 
 def without(inputs: Mapping[str, str], index: Path) -> dict[str, str]:
-    return {path: hashed for path, hashed in inputs.items() if Path(path).parts[-2:] != index.parts[-2:]}
+    return {path: hashed for path, hashed in inputs.items() if short_name(path) != short_name(index)}
 
 
 def read_new(config: AssignConfig, codebooks: Codebooks, old: Mapping[str, Sid]) -> tuple[list[str], np.ndarray]:

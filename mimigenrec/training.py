@@ -44,6 +44,20 @@ FREE = frozenset(
     """.split()
 )
 
+# Numbers of transformers' TrainingArguments: outside of these they would be refused late, below a traceback, or train
+# on nothing without a word.
+RANGES = {
+    "gradient_accumulation_steps": {"least": 1},
+    "weight_decay": {"least": 0},
+    "max_grad_norm": {"least": 0},
+    "warmup_ratio": {"least": 0, "most": 1},
+    "warmup_steps": {"least": 0},
+    "logging_steps": {"above": 0},
+    "save_steps": {"above": 0},
+    "eval_steps": {"above": 0},
+    "seed": {"least": 0, "most": 2**32 - 1},
+}
+
 # What may lie in a new output_dir: hidden files, and what users and shells put there.
 HARMLESS = (".*", "*.log", "*.out", "*.err", "*.txt", "*.yaml", "runs", "wandb", "trainer_log.jsonl")
 
@@ -148,6 +162,15 @@ def check_run(output_dir: str | Path, now: Mapping[str, Any], free: Collection[s
     if not overwrite:
         before = read_json(path, made_by=f"mimigenrec {now['command']}", kind=dict)
         compare(folder, before, now, free, OVERWRITE)
+
+
+def check_named(named: str | None, overwrite: bool) -> None:
+    """named: what resume_from_checkpoint names. Raises UserError if it is no whole checkpoint, or if overwrite, that
+    is overwrite_output_dir, says to start anew."""
+    if named and overwrite:
+        raise UserError(f"resume_from_checkpoint {named} goes on, and {OVERWRITE} starts anew; leave one of them out")
+    if isinstance(named, str) and (state_of(named) is None or not has_weights(named)):
+        raise UserError(f"resume_from_checkpoint {named} is no whole checkpoint; name a folder checkpoint-N")
 
 
 def compare(folder: str | Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str], remedy: str):

@@ -12,8 +12,6 @@ import json
 import logging
 import math
 import time
-import zipfile
-from _pickle import UnpicklingError  # the class of torch.load's error; nothing is unpickled here
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,10 +23,10 @@ from tqdm import tqdm
 
 from mimigenrec.baselines.network import Network
 from mimigenrec.errors import UserError
-from mimigenrec.files import writing
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.logs import JsonlWriter, read_jsonl
 from mimigenrec.manifest import check_same_run
+from mimigenrec.state_file import put_back, read_state, write_state
 
 FREE = ("device", "epochs", "patience")  # where and how long: no epoch depends on them
 
@@ -66,10 +64,9 @@ def fit(
         "examples": _hash(examples),
         **{name: value if isinstance(value, str | bool) else _hash(value) for name, value in depends_on.items()},
     }
-    if there := _to_go_on_with(folder / "training.pt", state["settings"], network, overwrite):
-        model.load_state_dict(there.pop("model"))
-        optimizer.load_state_dict(there.pop("optimizer"))
-        state = there
+    if there := _to_go_on_with(folder / "training.pt", state, network, overwrite):
+        put_back(folder / "training.pt", there, model, optimizer)
+        state = {name: there[name] for name in state}
         log.info("going on after epoch %d, from %s", state["epoch"], folder / "training.pt")
     with _curve(folder / "training.jsonl", state["epoch"]) as curve:
         while state["epoch"] < network.epochs and state["epoch"] - state["best_epoch"] < network.patience:
@@ -85,7 +82,7 @@ def fit(
             state["epoch"] = epoch
             seconds = round(time.perf_counter() - started, 2)
             curve.write({"epoch": epoch, "loss": mean, "ndcg@10": score, "seconds": seconds})
-            _save(folder / "training.pt", state, model, optimizer)
+            write_state(folder / "training.pt", model, optimizer, **state)
     model.load_state_dict(state["best_model"])
     model.eval()
     log.info("best epoch %d of %d: NDCG@10 %.4f on valid", state["best_epoch"], state["epoch"], state["best"])
@@ -149,21 +146,19 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _save(path: Path, state: dict, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    with writing(path, "wb") as out:
-        torch.save({**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, out)
-
-
-def _to_go_on_with(path: Path, settings: dict[str, Any], network: Network, overwrite: bool) -> dict | None:
+def _to_go_on_with(path: Path, begun: dict[str, Any], network: Network, overwrite: bool) -> dict | None:
     """The state in the file; None where there is none, or where one that does not serve may be overwritten.
+
+    begun   that of a training which has done nothing yet, with its settings
 
     Raises UserError if the file is damaged, of other settings, or further than epochs and patience allow.
     """
     if not path.is_file():
         return None
     try:
-        state = _read(path)
-        check_same_run(path, {"config": state["settings"]}, {"config": settings}, free=(), overwrite="--overwrite")
+        state = read_state(path, begun)
+        before, now = {"config": state["settings"]}, {"config": begun["settings"]}
+        check_same_run(path, before, now, free=(), overwrite="--overwrite")
         if state["epoch"] > network.epochs or state["waited"] >= network.patience:
             raise UserError(
                 f"{path} is at epoch {state['epoch']}, further than --epochs {network.epochs} and --patience "
@@ -173,20 +168,4 @@ def _to_go_on_with(path: Path, settings: dict[str, Any], network: Network, overw
         if overwrite:
             return None
         raise
-    return state
-
-
-def _read(path: Path) -> dict:
-    """Raises UserError if the file is not as `_save` writes it."""
-    remedy = "delete it to train anew, or take another folder"
-    try:
-        with open(path, "rb") as file:  # torch.save writes a zip archive, whose end says what it holds
-            if not zipfile.is_zipfile(file):
-                raise EOFError
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise UserError(f"{path} is damaged, or no state of a training ({type(error).__name__}); {remedy}") from error
-    keys = {"epoch", "best", "best_epoch", "best_model", "waited", "settings", "model", "optimizer"}
-    if not isinstance(state, dict) or not keys <= state.keys():
-        raise UserError(f"{path} is no state of a training by this version; {remedy}")
     return state

@@ -14,11 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mimigenrec.cli import UniqueKeys
+from mimigenrec.cli import read_yaml
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_text
 from mimigenrec.grpo.load_reward import reward_folders
 
 WHY = {  # a key that the benchmark sets -> where it is told instead
@@ -91,9 +88,9 @@ def _file(key: str, path: Any) -> Options:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{key}: {path} is missing; it takes a map of options or a YAML file")
     try:
-        file = yaml.load(read_text(path), Loader=UniqueKeys) or {}
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{key}: {path} is not YAML: {error}") from error
+        file = read_yaml(path)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
     if not isinstance(file, dict):
         raise UserError(f"{key}: {path} holds {type(file).__name__}, not a map of keys to values")
     return file

@@ -76,9 +76,8 @@ def main(config: BenchmarkConfig) -> None:
     if config.plan:
         print("\n".join(describe(standings(stages, facts, memory))))
         return
-    with alone(
-        config.output_dir / ".lock", "another benchmark, or a stage that one left running,", inherited=True
-    ) as lock:
+    others = "another benchmark, or a stage that one left running,"
+    with alone(config.output_dir / ".lock", others, inherited=True) as lock:
         there = standings(stages, facts, memory)
         if config.changed == "refuse":
             check_unchanged(there, config.output_dir)

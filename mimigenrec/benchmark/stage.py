@@ -26,6 +26,7 @@ import yaml
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, sha256, write_json, writing
+from mimigenrec.manifest import inputs_of
 
 TAIL = 12  # lines of a log that are shown
 LONGEST = 300  # characters of a reason
@@ -61,7 +62,7 @@ def facts_of(stages: Iterable[Stage]) -> dict[str, Facts]:
         facts[stage.name] = {
             "module": stage.module,
             "options": stage.options,
-            "inputs": {"/".join(path.parts[-2:]): sha256(path) for path in stage.reads},
+            "inputs": inputs_of({"inputs": {path: sha256(path) for path in stage.reads}}),
             "after": {name: _hash(facts[name]) for name in stage.after},
         }
     return facts

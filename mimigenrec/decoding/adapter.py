@@ -151,10 +151,10 @@ def load_adapter(folder: str | Path, base: str | Path | None = None, dtype: Any 
     place, known = base_place(folder, base), read_base(folder)
     check_base(folder, place)
     commit = known["weights"].partition("revision:")[2] if known and base is None else ""
-    revision = {"revision": commit} if commit not in ("", "None") else {}
+    revision = commit if commit not in ("", "None") else "main"
     if not any((folder / weights).is_file() for weights in ADAPTER_WEIGHTS):
         raise UserError(f"{folder} holds {CONFIG} and no {ADAPTER_WEIGHTS[0]}; copy the adapter again")
-    model = load_causal_lm(place, dtype=dtype or "auto", **revision)
+    model = load_causal_lm(place, dtype=dtype or "auto", revision=revision)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")

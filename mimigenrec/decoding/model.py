@@ -53,7 +53,7 @@ class MIMIGenRec:
 
         device   default: the first GPU, else the CPU          dtype   default: as stored
         base     of a LoRA adapter, where it lies now; default: where it lay when the adapter was trained
-        Raises FileNotFoundError if id2sid.json is missing, ValueError if tokenizer or model do not know its SIDs, or
+        Raises FileNotFoundError if id2sid.json is missing, UserError if tokenizer or model do not know its SIDs, or
         if a weight is missing, NaN or infinite.
         """
         folder = Path(folder)

@@ -26,20 +26,21 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 NO_MODEL = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
-def load_causal_lm(folder: str | Path, dtype="auto", **kwargs):
+def load_causal_lm(folder: str | Path, dtype="auto", revision: str = "main"):
     """A stock causal language model with every weight from its files, all of them finite.
 
-    folder   a folder, or a name on the Hugging Face hub
-    dtype    as AutoModelForCausalLM.from_pretrained takes it; kwargs are passed on to that
-    raises   FileNotFoundError, and UserError naming the file or the weight, as check_complete and check_finite do
+    folder     a folder, or a name on the Hugging Face hub
+    dtype      as AutoModelForCausalLM.from_pretrained takes it
+    revision   of a model on the hub
+    raises     FileNotFoundError, and UserError naming the file or the weight, as check_complete and check_finite do
     """
-    check_complete(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **kwargs)
+    check_complete(folder, revision)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, revision=revision)
     check_finite(model, folder)
     return model
 
 
-def check_complete(folder: str | Path) -> None:
+def check_complete(folder: str | Path, revision: str = "main") -> None:
     """Raises UserError unless the files hold every weight that the architecture in config.json has, and no other.
 
     A weight that is tied to another need not be there. Files that are missing, cut short or no model are named. Under
@@ -51,8 +52,8 @@ def check_complete(folder: str | Path) -> None:
         return
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(folder)
-            options = {"config": config, "device_map": "meta", "ignore_mismatched_sizes": True}
+            config = AutoConfig.from_pretrained(folder, revision=revision)
+            options = {"config": config, "revision": revision, "device_map": "meta", "ignore_mismatched_sizes": True}
             info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)[1]
     except NO_MODEL as error:
         reason = str(error).strip().partition("\n")[0][:200]

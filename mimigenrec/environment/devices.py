@@ -19,7 +19,7 @@ def choose_device(name: Any = None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"--device {str(name)!r} cannot be used here ({reason}); leave it out, or take cpu") from error
     return str(name)

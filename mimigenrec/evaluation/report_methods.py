@@ -74,7 +74,7 @@ def read_methods(
     """All methods, and the test rows without their lists.
 
     choose   a method, and what picks the rows to keep, given the rows of its first run
-    raises   FileNotFoundError for a folder without a result; ValueError if two are not about the same rows, or if a
+    raises   FileNotFoundError for a folder without a result; UserError if two are not about the same rows, or if a
              metric asks for longer lists than were predicted
     """
     name, pick = choose

@@ -18,10 +18,10 @@ from mimigenrec.files import read_json, write_json
 from mimigenrec.grpo.callbacks import complete
 from mimigenrec.grpo.load_reward import Reward
 from mimigenrec.grpo.stop_rule import stopped_at
-from mimigenrec.manifest import check_same_run, make_manifest
+from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import write_index
 from mimigenrec.training import FREE as FREE_IN_TRAINING
-from mimigenrec.training import OVERWRITE, has_weights, is_over, last_checkpoint, state_of
+from mimigenrec.training import OVERWRITE, check_named, compare, has_weights, is_over, last_checkpoint, state_of
 
 COMMAND = "grpo"
 
@@ -65,17 +65,14 @@ def start_from(args, now: dict[str, Any]) -> Path | None:
     raises   UserError if the one that is named is none, or of another run, or lacks what training needs to go on
     """
     named = args.resume_from_checkpoint
+    check_named(named, args.overwrite_output_dir)
     if not named:
         checkpoint = None if args.overwrite_output_dir else last_checkpoint(args.output_dir)
-    elif args.overwrite_output_dir:
-        raise UserError(f"resume_from_checkpoint {named} goes on, and {OVERWRITE} starts anew; leave one of them out")
-    elif state_of(named) is None or not has_weights(named):
-        raise UserError(f"resume_from_checkpoint {named} is no whole checkpoint; name a folder checkpoint-N")
     else:
         checkpoint = Path(named)
         if now:
             before = read_json(checkpoint / "manifest.json", made_by="mimigenrec grpo", kind=dict)
-            check_same_run(checkpoint, before, now, FREE, "leave out resume_from_checkpoint")
+            compare(checkpoint, before, now, FREE, "leave out resume_from_checkpoint")
     if checkpoint is not None and not is_over(state_of(checkpoint)):
         if not any(any(checkpoint.glob(name)) for name in ("optimizer*", "global_step*")):
             raise UserError(

@@ -12,27 +12,18 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 
 from mimigenrec.cli import check_range
 from mimigenrec.errors import UserError
+from mimigenrec.training import RANGES as RANGES_IN_TRAINING
 
-# Of the numbers that are TRL's and transformers': outside of these they would be refused late, below a traceback, or
-# train on nothing without a word. All others must be finite.
-RANGES = {
-    "gradient_accumulation_steps": {"least": 1},
+# Besides those of every training, numbers that are TRL's and transformers'. All others must be finite.
+RANGES = RANGES_IN_TRAINING | {
     "eval_accumulation_steps": {"least": 1},
     "eval_delay": {"least": 0},
     "torch_empty_cache_steps": {"least": 1},
-    "weight_decay": {"least": 0},
     "adam_beta1": {"least": 0, "below": 1},
     "adam_beta2": {"least": 0, "below": 1},
     "adam_epsilon": {"least": 0},
-    "max_grad_norm": {"least": 0},
     "max_steps": {"least": -1},
-    "warmup_ratio": {"least": 0, "most": 1},
-    "warmup_steps": {"least": 0},
-    "logging_steps": {"above": 0},
-    "save_steps": {"above": 0},
-    "eval_steps": {"above": 0},
     "save_total_limit": {"least": 1},
-    "seed": {"least": 0, "most": 2**32 - 1},
     "data_seed": {"least": 0, "most": 2**32 - 1},
     "dataloader_num_workers": {"least": 0},
     "dataloader_prefetch_factor": {"least": 1},

@@ -24,7 +24,7 @@ from mimigenrec.interactions.json_lines import (
     read_text_lines,
 )
 from mimigenrec.interactions.names import whole_characters, why_no_id
-from mimigenrec.interactions.times import read_times
+from mimigenrec.interactions.times import first_line, read_times
 
 
 @dataclass
@@ -193,7 +193,7 @@ def read_frame(path: Path, wanted: list[str], columns: Columns, bad: BadLines, a
             _check_columns(path, wanted, names)
             return pl.read_parquet(path, columns=[*wanted, *(name for name in also if name in names)])
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:  # damaged bytes: a panic
-            raise UserError(f"{path} cannot be read as Parquet ({_first_line(error)}); write it again") from error
+            raise UserError(f"{path} cannot be read as Parquet ({first_line(error)}); write it again") from error
     separator = columns.separator or ("\t" if kind in (".tsv", ".inter", ".item", ".user") else ",")
     return read_csv(path, wanted, separator, columns.header, also)
 
@@ -246,7 +246,7 @@ def read_csv(path: Path, wanted: list[str], separator: str, header: bool, also: 
         for _ in read_text_lines(path):  # names the line that is no UTF-8, or where the file is cut short
             pass
         raise UserError(
-            f"{path} cannot be read as CSV with {separator!r} between columns: {_first_line(error)}; see --separator, "
+            f"{path} cannot be read as CSV with {separator!r} between columns: {first_line(error)}; see --separator, "
             f"or write it as Parquet"
         ) from error
     if frame[wanted[0]].null_count():
@@ -297,7 +297,3 @@ def _check_columns(path: Path, wanted: list[str], found: list[str], separator: s
         other = next((mark for mark in ",;\t|" if len(found) == 1 and mark != separator and mark in found[0]), None)
         hint = f". If {other!r} separates them, give --separator {other!r}" if separator and other else ""
         raise UserError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(found)}{hint}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -222,7 +222,7 @@ def _by_format(time: pl.Series, form: str, path: Any) -> pl.Series:
     try:
         ms = _parse(text, form)
     except pl.exceptions.PolarsError as error:
-        raise UserError(f"--time_format {form!r} is no format of a date: {_first_line(error)}") from error
+        raise UserError(f"--time_format {form!r} is no format of a date: {first_line(error)}") from error
     if ms.null_count():
         row = ms.is_null().arg_max()
         raise UserError(
@@ -332,7 +332,7 @@ def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, (str, int, float)) else str(value)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 

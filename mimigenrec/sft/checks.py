@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import math
 import os
 from argparse import Action, ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,36 +17,25 @@ from mimigenrec.rendering import check_rendering
 from mimigenrec.sft.add_sids import COMMAND as ADD_SIDS
 from mimigenrec.sft.data import Row, SftData, names, read_rows
 from mimigenrec.sids.tokens import distinct_tokens
+from mimigenrec.training import RANGES as RANGES_IN_TRAINING
 
 log = logging.getLogger(__name__)
 CHUNK = 2000  # rows tokenised at a time
 LORA = "lora"  # LLaMA-Factory's default finetuning_type
-GROWING = (
-    "add_tokens",
-    "add_special_tokens",
-    "new_special_tokens_config",
-    "resize_vocab",
-)  # LoRA then trains the rows
+# Keys that grow the vocabulary, whose rows LoRA then trains.
+GROWING = ("add_tokens", "add_special_tokens", "new_special_tokens_config", "resize_vocab")
 
 
-# Numbers with which LLaMA-Factory and transformers would end with exit status 0 and no training, or another one.
-RANGES = {
+# Besides those of every training, numbers with which LLaMA-Factory would end with exit status 0 and no training, or
+# another one.
+RANGES = RANGES_IN_TRAINING | {
     "max_steps": {"least": 1},  # or -1: num_train_epochs counts
     "num_train_epochs": {"above": 0},
     "per_device_train_batch_size": {"least": 1},
     "per_device_eval_batch_size": {"least": 1},
-    "gradient_accumulation_steps": {"least": 1},
     "learning_rate": {"least": 0},
-    "weight_decay": {"least": 0},
-    "warmup_ratio": {"least": 0, "most": 1},
-    "warmup_steps": {"least": 0},
-    "max_grad_norm": {"least": 0},
     "cutoff_len": {"least": 1},
-    "save_steps": {"above": 0},
-    "eval_steps": {"above": 0},
-    "logging_steps": {"above": 0},
     "lora_rank": {"least": 1},
-    "seed": {"least": 0, "most": 2**32 - 1},
 }
 
 
@@ -95,11 +83,9 @@ def checked_value(key: str, value: Any, action: Action) -> Any:
         return "no"
     if action.choices and typed not in action.choices:
         raise UsageError(f"{key}: {value!r} is none of {', '.join(map(str, action.choices))}")
-    if isinstance(typed, float) and not math.isfinite(typed):
-        raise UsageError(f"{key} is {value}; it must be a finite number")
-    if key in RANGES and not (key == "max_steps" and typed == -1):
+    if not (key == "max_steps" and typed == -1):
         try:
-            check_range(key, typed, **RANGES[key])
+            check_range(key, typed, **RANGES.get(key, {}))
         except UserError as error:
             raise UsageError(str(error)) from error
     return typed if number and isinstance(value, str) else value

@@ -15,6 +15,7 @@ from mimigenrec.lock import alone
 from mimigenrec.training import FREE as FREE_IN_TRAINING
 from mimigenrec.training import (
     OVERWRITE,
+    check_named,
     check_run,
     checkpoints,
     compare,
@@ -22,7 +23,6 @@ from mimigenrec.training import (
     refuse_others,
     remove_run,
     remove_unfinished,
-    state_of,
 )
 
 COMMAND = "sft"
@@ -56,7 +56,7 @@ def is_to_run(args: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
         if checkpoints(out) or has_weights(out):
             raise UserError(f"{out} holds a trained run, whose results would be written over; take another output_dir")
         return True
-    check_named(args, now)
+    check_resume(args, now)
     with alone(out / ".lock", "another run"):
         check_run(out, now, FREE, overwrite)
         if overwrite:
@@ -73,11 +73,10 @@ def is_to_run(args: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return True
 
 
-def check_named(args: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_resume(args: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises UserError if resume_from_checkpoint names a folder that is no whole checkpoint, or of another run."""
     named = args.get("resume_from_checkpoint")
-    if named and args.get("overwrite_output_dir"):
-        raise UserError(f"resume_from_checkpoint {named} goes on, and {OVERWRITE} starts anew; leave one of them out")
+    check_named(named, bool(args.get("overwrite_output_dir")))
     if named is True and not checkpoints(args["output_dir"]):
         raise UserError(
             f"resume_from_checkpoint is true, and {args['output_dir']} holds no checkpoint; leave it out: a run goes "
@@ -85,8 +84,6 @@ def check_named(args: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         )
     if not isinstance(named, str):
         return
-    if state_of(named) is None or not has_weights(named):
-        raise UserError(f"resume_from_checkpoint {named} is no whole checkpoint; name a folder checkpoint-N")
     if not (Path(named) / "manifest.json").is_file():
         log.warning("nothing tells with which settings %s was trained; going on from it", named)
         return

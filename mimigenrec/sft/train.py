@@ -265,7 +265,7 @@ def manifest(config: SftConfig, args: dict[str, Any]) -> dict[str, Any]:
         return {}
     told = {key: value for key, value in args.items() if key not in SECRET}
     settings = {**told, **asdict(config)}
-    settings |= {"weights": identity(args["model_name_or_path"]), "processes": processes(args)}  # these share the rows
+    settings |= {"weights": identity(args["model_name_or_path"]), "processes": processes(args)}  # each takes its rows
     now = make_manifest(settings, [], args.get("seed", 42), command=COMMAND, base=plain_base)
     now["inputs"] = inputs(args)
     data = find_data(args)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
-from mimigenrec.manifest import make_manifest
+from mimigenrec.manifest import make_manifest, short_name
 from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.vectors import check_output, is_finished, read_about, read_vectors, write_vectors
 
@@ -48,7 +48,7 @@ def main(config: FuseConfig) -> None:
             raise UserError(f"--{name} has {len(values)} values for {count} files in --vectors; give one for each")
     if config.output.resolve() in {path.resolve() for path in config.vectors}:
         raise UserError(f"--output {config.output} is one of --vectors, which it would replace; give it another name")
-    named = {**vars(config), "vectors": ["/".join(path.parts[-2:]) for path in config.vectors]}  # their order counts
+    named = {**vars(config), "vectors": [short_name(path) for path in config.vectors]}  # their order counts
     manifest = make_manifest(named, [config.items, *config.vectors], None)
     if is_finished(config.output, manifest, FREE, config.overwrite):
         print(f"{config.output} is finished: nothing to do; --overwrite starts anew")

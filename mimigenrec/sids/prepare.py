@@ -69,9 +69,8 @@ def main(config: PrepareConfig) -> None:
         if same and written and not changed:
             print(f"{stage.name}: nothing has changed since it was run")
             continue
-        if (
-            before and written and not same and not config.overwrite and stage.name != "sid_report"
-        ):  # a report loses nothing
+        replaces = before and written and not same and stage.name != "sid_report"  # with a new report nothing is lost
+        if replaces and not config.overwrite:
             check_same_run(f"{memory}, stage {stage.name},", as_run(before), as_run(about), (), "--overwrite")
         print(f"{stage.name}: {' '.join(to_argv(stage.flags))}")
         done.pop(stage.name, None)

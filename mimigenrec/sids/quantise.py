@@ -26,7 +26,7 @@ import numpy as np
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
-from mimigenrec.manifest import check_same_run, installed, make_manifest
+from mimigenrec.manifest import check_same_run, inputs_of, installed, make_manifest
 from mimigenrec.sids.collisions import Collisions, check_enough, resolve, same_text
 from mimigenrec.sids.embed import TEMPLATE
 from mimigenrec.sids.items import read_item_texts
@@ -142,10 +142,9 @@ def is_finished(config: QuantiseConfig, manifest: Mapping[str, Any], books: Path
 def run_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Of a manifest, what tells two runs apart wherever they are: settings, those of the training too, and inputs."""
     config = {**manifest.get("config", {}), **(manifest.get("training") or {})}
-    inputs = manifest.get("inputs", {})
     return {
         "config": {name: value for name, value in config.items() if name not in FREE},
-        "inputs": {"/".join(Path(path).parts[-2:]): hashed for path, hashed in inputs.items()},
+        "inputs": inputs_of(manifest),
     }
 
 

@@ -8,7 +8,6 @@ finds another's stops. The caller removes the file. The loss curve is one JSON l
 
 import hashlib
 import logging
-from _pickle import UnpicklingError  # the class of torch.load's error; nothing is unpickled here
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,6 @@ from tqdm import tqdm
 
 from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
-from mimigenrec.files import writing
 from mimigenrec.logs import JsonlWriter, read_jsonl
 from mimigenrec.manifest import check_same_run, differences
 from mimigenrec.sids import rqkmeans
@@ -28,6 +26,7 @@ from mimigenrec.sids.autoencoder import Autoencoder
 from mimigenrec.sids.kmeans import Backend
 from mimigenrec.sids.quantiser import Codebooks, encode
 from mimigenrec.sids.training import Training
+from mimigenrec.state_file import put_back, read_state, write_state
 
 SAVES = 50  # how often the state is saved, over the whole training
 
@@ -75,7 +74,7 @@ def train(
             bar.update()
             bar.set_postfix(loss=f"{loss['loss']:.4g}")
             if state and (epoch % max(1, training.epochs // SAVES) == 0 or epoch == training.epochs):
-                _save(state, run, epoch, model, optimizer)
+                write_state(state, model, optimizer, run=run, epoch=epoch)
     return _codebooks(method, model.cpu(), backend)
 
 
@@ -142,12 +141,6 @@ def _run(method, vectors: np.ndarray, sizes, seed: int, backend: Backend, traini
     return {"config": {**settings, "torch": str(torch.__version__)}, "inputs": {"vectors": content}}
 
 
-def _save(path: Path, run: Mapping, epoch: int, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
-    content = {"run": run, "epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    with writing(path, "wb") as out:
-        torch.save(content, out)
-
-
 def _load(path: Path | None, run: Mapping, model: Autoencoder, optimizer, device: str, overwrite: bool) -> int:
     """The number of epochs done; 0 where there is no state of this training.
 
@@ -155,29 +148,11 @@ def _load(path: Path | None, run: Mapping, model: Autoencoder, optimizer, device
     """
     if not path or not path.is_file():
         return 0
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        before, epoch = content["run"], content["epoch"]
-        if differences(before, run, ("device",)):
-            if not overwrite:
-                check_same_run(path, before, run, ("device",), "--overwrite")
-            return 0
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-    except UserError:
-        raise
-    except (
-        RuntimeError,
-        OSError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        UnpicklingError,
-    ) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # the system's own: no permission, for example
-        raise UserError(f"{path} is damaged, or by an earlier version; delete it to train from the start") from error
-    log.info("going on after epoch %d, from %s", epoch, path)
-    return epoch
+    found = read_state(path, ("run", "epoch"), device)
+    if differences(found["run"], run, ("device",)):
+        if not overwrite:
+            check_same_run(path, found["run"], run, ("device",), "--overwrite")
+        return 0
+    put_back(path, found, model, optimizer)
+    log.info("going on after epoch %d, from %s", found["epoch"], path)
+    return found["epoch"]

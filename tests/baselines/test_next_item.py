@@ -63,18 +63,18 @@ def test_a_state_sees_only_its_past_and_no_padding(method):
 def test_a_killed_run_ends_as_the_uninterrupted_one(method, circle, tmp_path, monkeypatch):
     network = replace(SMALL, epochs=4)
     whole = train(method, circle, tmp_path / "whole", network)
-    save, saved = fitting._save, []
+    save, saved = fitting.write_state, []
 
-    def killed(path, state, *rest):
+    def killed(path, model, optimizer, **state):
         if state["epoch"] == 3:
             raise KeyboardInterrupt
-        save(path, state, *rest)
+        save(path, model, optimizer, **state)
         saved.append(state["epoch"])
 
-    monkeypatch.setattr(fitting, "_save", killed)
+    monkeypatch.setattr(fitting, "write_state", killed)
     with pytest.raises(KeyboardInterrupt):
         train(method, circle, tmp_path / "parts", network)
-    monkeypatch.setattr(fitting, "_save", save)
+    monkeypatch.setattr(fitting, "write_state", save)
     assert saved == [1, 2]
     assert same(train(method, circle, tmp_path / "parts", network), whole)
     curves = [

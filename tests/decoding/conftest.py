@@ -21,6 +21,11 @@ def checkpoint(tmp_path_factory, tiny_model, tokenizer, toy):
 
 
 @pytest.fixture(scope="session")
+def trie(toy, tokenizer):
+    return SidTrie.from_catalog(toy, tokenizer)
+
+
+@pytest.fixture(scope="session")
 def wide_tokenizer():
     return make_tokenizer(sid_tokens=[f"<{letter}_{i}>" for letter in "abcd" for i in range(6)])
 

@@ -11,16 +11,10 @@ from mimigenrec.decoding.plain import generate_sids, left_pad
 from mimigenrec.decoding.processor import TrieLogitsProcessor
 from mimigenrec.decoding.sampling import sample, sample_without_replacement
 from mimigenrec.decoding.search import obstacle_to_tree, rank_catalog, recommend, search_sids
-from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.evaluation.quick import constrained_metrics
 from tests.conftest import make_model
 
 TEXTS = ["thing", "a useful thing number", "Which item comes next? <a_2>", "user user"]  # of four lengths
-
-
-@pytest.fixture(scope="module")
-def trie(toy, tokenizer):
-    return SidTrie.from_catalog(toy, tokenizer)
 
 
 @pytest.fixture(scope="module")

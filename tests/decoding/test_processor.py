@@ -4,15 +4,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mimigenrec.decoding.plain import left_pad
 from mimigenrec.decoding.processor import TrieLogitsProcessor
-from mimigenrec.decoding.trie import SidTrie
 from tests.conftest import make_model
 
 TEXTS = ["user", "Which item comes next? <a_0><b_1><c_0>", "a useful thing <a_1>"]
-
-
-@pytest.fixture(scope="module")
-def trie(toy, tokenizer):
-    return SidTrie.from_catalog(toy, tokenizer)
 
 
 @pytest.fixture(scope="module")

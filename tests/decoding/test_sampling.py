@@ -10,15 +10,9 @@ import torch
 from mimigenrec.decoding.filters import prefix_keys
 from mimigenrec.decoding.sampling import conditioned, gumbel, sample, sample_without_replacement
 from mimigenrec.decoding.tree import Template
-from mimigenrec.decoding.trie import SidTrie
 from tests.decoding.reference import score_all
 
 COPIES = 400  # of one prompt in a batch: as many draws in one forward
-
-
-@pytest.fixture(scope="module")
-def trie(toy, tokenizer):
-    return SidTrie.from_catalog(toy, tokenizer)
 
 
 @pytest.fixture(scope="module")

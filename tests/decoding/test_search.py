@@ -15,11 +15,6 @@ TEXTS = ["user", "Which item comes next? <a_0><b_1><c_0><a_1><b_2>", "a useful t
 
 
 @pytest.fixture(scope="module")
-def trie(toy, tokenizer):
-    return SidTrie.from_catalog(toy, tokenizer)
-
-
-@pytest.fixture(scope="module")
 def prompts(tokenizer):
     return [tokenizer.encode(text) for text in TEXTS]
 
