@@ -165,7 +165,9 @@ def check_range(name: str, value: Any, least=None, most=None, above=None, below=
         if not inside:
             bounds = {"least": least, "most": most, "above": above, "below": below}
             wanted = _in_words({word: bound for word, bound in bounds.items() if bound is not None})
-            raise UserError(f"{name} is {one}; it must be {wanted if math.isfinite(one) else 'a finite number'}")
+            if not math.isfinite(one):
+                wanted = f"{wanted} and finite" if wanted else "a finite number"
+            raise UserError(f"{name} is {one}; it must be {wanted}")
 
 
 def _in_words(bounds: dict[str, float]) -> str:

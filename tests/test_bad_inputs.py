@@ -165,7 +165,8 @@ def problems_of(bad: Bad, done: dict, before: dict[str, str], after: dict[str, s
             yield f"{word!r} on stdout"
     if changed := [path for path, content in before.items() if after.get(path) != content]:
         yield f"changed: {', '.join(changed)}"
-    left = [path for path in after if path not in before and Path(path).name != ".lock"]
+    ours = [path for path in after if "__pycache__" not in Path(path).parts]  # Python's own, of a reward's file
+    left = [path for path in ours if path not in before and Path(path).name != ".lock"]
     if left := [path for path in left if not (bad.begun and is_half_way(Path(path)))]:
         yield f"left behind: {', '.join(left)}"
 

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mimigenrec"
 ORDER = (
-    "errors files lock logs manifest claim cli hub launch extras environment page contract interactions sids catalog "
-    "sid_assign rendering tasks decoding evaluation training sft grpo serving baselines plots benchmark"
+    "errors files lock logs manifest claim state_file cli hub launch extras environment page contract interactions sids "
+    "catalog sid_assign rendering tasks decoding evaluation training sft grpo serving baselines plots benchmark"
 ).split()
 DOORS = {"llamafactory": {"sft", "rendering"}, "trl": {"grpo"}}
 FILES = sorted(PACKAGE.rglob("*.py"))

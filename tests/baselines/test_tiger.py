@@ -80,16 +80,16 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(circle, tmp_path, monkeypatc
         return tiger.model.state_dict()
 
     whole = trained(tmp_path / "whole")
-    save = fitting._save
+    save = fitting.write_state
 
-    def killed(path, state, *rest):
-        save(path, state, *rest)
+    def killed(*args, **state):
+        save(*args, **state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting, "_save", killed)
+    monkeypatch.setattr(fitting, "write_state", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "parts")
-    monkeypatch.setattr(fitting, "_save", save)
+    monkeypatch.setattr(fitting, "write_state", save)
     parts = trained(tmp_path / "parts")
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 

@@ -67,8 +67,10 @@ def test_numbers_of_llamafactory_are_finite_numbers():
     check_keys(args, ours=[])
     assert args == {"learning_rate": 1e-4, "max_steps": 5, "run_name": "7"}
     for value in ("nan", float("nan"), float("inf")):
-        with pytest.raises(UsageError, match=f"learning_rate is {value}; it must be a finite number"):
+        with pytest.raises(UsageError, match=f"learning_rate is {value}; it must be at least 0 and finite"):
             check_keys({"learning_rate": value}, ours=[])
+        with pytest.raises(UsageError, match=f"adam_epsilon is {value}; it must be a finite number"):
+            check_keys({"adam_epsilon": value}, ours=[])
     with pytest.raises(UsageError, match=r"warmup_steps: \[1\] is not what LLaMA-Factory takes there"):
         check_keys({"warmup_steps": [1]}, ours=[])
 
