@@ -25,7 +25,7 @@ import sys
 import time
 import traceback
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, field, fields
 from errno import ENOSPC
@@ -66,13 +66,14 @@ COMMANDS = {
 }
 
 
-def arg(help: str, default: Any = MISSING, factory: Any = MISSING, **range: float) -> Any:
+def arg(help: str, default: Any = MISSING, factory: Any = MISSING, aliases: Sequence[str] = (), **range: float) -> Any:
     """A dataclass field that is a flag: its help text, and its default or a function that makes it.
 
-    range   of a number, or of each number of a list: least, most (inclusive), above, below (exclusive). Floats must be
-            finite without saying so
+    aliases   further names of it, each a flag and a YAML key too: ["data_dir"]
+    range     of a number, or of each number of a list: least, most (inclusive), above, below (exclusive). Floats must
+              be finite without saying so
     """
-    return field(default=default, default_factory=factory, metadata={"help": help, "range": range})
+    return field(default=default, default_factory=factory, metadata={"help": help, "aliases": aliases, "range": range})
 
 
 def start(main: Callable, *configs: type, argv: list[str] | None = None) -> None:
@@ -191,10 +192,14 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
 
     class Parser(OneMessageParser, HfArgumentParser):
         def add_argument(self, *names, range: dict | None = None, **kwargs):
-            """The metadata of a field, of which argparse knows no range."""
+            """The metadata of a field, of which argparse knows no range and wants aliases with their dashes."""
             if range:
                 kwargs["help"] += f" ({_in_words(range)})"
-            return super().add_argument(*names, **kwargs)
+            aliases = [name for name in names if not name.startswith("-")]
+            flags = [name for name in names if name not in aliases]
+            for alias in aliases:
+                flags += dict.fromkeys((f"--{alias}", f"--{alias.replace('_', '-')}"))
+            return super().add_argument(*flags, **kwargs)
 
     parser = Parser(configs, allow_abbrev=False, description=configs[0].__doc__)
     parser.add_argument(
@@ -203,7 +208,8 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
     fields: dict[str, Action] = {}
     for action in parser._actions:
         if action.dest not in ("help", "config"):
-            fields.setdefault(action.dest, action)  # the first: a bool that is true also has a --no_ flag
+            if action.nargs != 0:  # a bool that is true also has a --no_ flag
+                fields |= {name.removeprefix("--").replace("-", "_"): action for name in action.option_strings}
             if action.type is dict or get_origin(action.type) is dict:
                 action.type = json.loads
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -214,6 +220,8 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
         flags.append(f"--{name}={value}" if equals and name in fields else token)
     types = {name: _types(hint) for config in configs for name, hint in get_type_hints(config).items()}
     args = (_yaml_flags(config_file, fields, types, parser) if config_file else []) + flags
+    names = [flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in flags if flag.startswith("--")]
+    _refuse_two_names(names, fields, parser)
     unknown = parser.parse_known_args(args)[1]
     if unknown:
         key = unknown[0].lstrip("-").partition("=")[0]
@@ -226,6 +234,18 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
     except ValueError as error:  # a dataclass of TRL or transformers checks itself when it is made
         parser.error(str(error))
     return tuple(filled)
+
+
+def _refuse_two_names(
+    names: Iterable[str], fields: dict[str, Action], parser: ArgumentParser, place: str = ""
+) -> None:
+    """Stops at an option that is given by its name and by an alias, of which one value would be lost."""
+    first: dict[str, str] = {}
+    for name in names:
+        if name in fields:
+            other = first.setdefault(fields[name].dest, name)
+            if other != name:
+                parser.error(f"{place}'{other}' and '{name}' are two names of one option; give one of them")
 
 
 class OneMessageParser(ArgumentParser):
@@ -287,6 +307,7 @@ def _yaml_flags(path: Path, fields: dict[str, Action], types: dict[str, set], pa
         parser.error(str(error))
     if not isinstance(content, dict):
         parser.error(f"{path} holds {type(content).__name__}, not a map of keys to values")
+    _refuse_two_names(map(str, content), fields, parser, f"{path}: ")
     flags = []
     for key, value in content.items():
         if key not in fields:
@@ -294,7 +315,7 @@ def _yaml_flags(path: Path, fields: dict[str, Action], types: dict[str, set], pa
             parser.error(f"{path}: unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
         if value is None:
             continue  # an empty value keeps the default
-        texts = _texts(path, key, value, fields[key], types[key], parser)
+        texts = _texts(path, key, value, fields[key], types[fields[key].dest], parser)
         flags += [f"--{key}", *texts] if fields[key].nargs in ("+", "*") else [f"--{key}={texts[0]}"]
     return flags
 

@@ -146,6 +146,43 @@ def test_the_framework_options_of_rl_take_maps_and_numbers_from_yaml(yaml):
     assert args.gradient_checkpointing_kwargs == {"use_reentrant": False}
 
 
+@dataclass
+class Renamed:
+    """A config whose option has an older name."""
+
+    raw_dir: Path = arg("the raw files", aliases=["data_dir"])
+    steps: int = arg("how many steps", default=3)
+
+
+@pytest.mark.parametrize("flag", ["--raw_dir=d", "--raw-dir=d", "--data_dir=d", "--data-dir=d", "data_dir=d"])
+def test_an_alias_is_a_flag_like_the_name(flag):
+    assert parse(Renamed, argv=[flag]) == (Renamed(Path("d")),)
+
+
+def test_an_alias_is_a_key_of_the_yaml_and_a_flag_wins_over_it(yaml):
+    assert parse(Renamed, argv=[yaml("data_dir: d\n")]) == (Renamed(Path("d")),)
+    assert parse(Renamed, argv=[yaml("data_dir: d\n"), "--raw_dir", "e"]) == (Renamed(Path("e")),)
+    assert parse(Renamed, argv=[yaml("raw_dir: d\n"), "data_dir=e"]) == (Renamed(Path("e")),)
+
+
+def test_an_alias_stands_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        parse(Renamed, argv=["--help"])
+    assert "--data_dir" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv", [["--raw_dir", "d", "--data-dir", "e"], ["data_dir=d", "raw_dir=e"], ["x.yaml", "steps=1"]]
+)
+def test_an_option_by_two_names_stops_the_run(argv, yaml, capsys):
+    file = yaml("raw_dir: d\ndata_dir: d\n")
+    with pytest.raises(SystemExit) as stop:
+        parse(Renamed, argv=[file if word == "x.yaml" else word for word in argv])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "are two names of one option" in error
+    assert "raw_dir" in error and "data_dir" in error and (file in error) == (argv[0] == "x.yaml")
+
+
 def commands_there_are():
     for command, (module, _) in COMMANDS.items():
         yield pytest.param(module, id=command)
