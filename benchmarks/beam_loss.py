@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mimigenrec.contract import prompt_ids, row_messages
+from mimigenrec.chat import prompt_ids, row_messages
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import rank_catalog, search_sids
 from mimigenrec.files import read_json

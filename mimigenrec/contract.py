@@ -1,12 +1,7 @@
-"""How one sample is written for a model: wording, joining, template, hash. SFT, RL and evaluation all ask here.
+"""How one sample is written for a model: wording, template, hash. SFT, RL and evaluation all ask here.
 
-A sample is a system text, an instruction, an input and an output. Whoever trains or asks a model sees
-
-    [{"role": "system", "content": system}, {"role": "user", "content": instruction + "\\n" + input}]
-
-rendered by the tokenizer's own chat template with the generation prompt at the end; that is also what LLaMA-Factory
-makes of the row (`mimigenrec.rendering` proves it for a given tokenizer). `prompt_contract.json` travels with the data
-and with every checkpoint:
+`mimigenrec.chat` makes messages and token ids of it. `prompt_contract.json` travels with the data and with every
+checkpoint:
 
     {"wording", "system", "templates": {name: [instruction, input]}, "between_sids", "between_titles", "quote_titles",
      "max_history": null | number, "chat_template": null | text, "hash", "support": "vocab" | "trie",
@@ -16,8 +11,8 @@ max_history is how many items of a history are written, the latest ones. chat_te
 tokenizer was given; a checkpoint's is its tokenizer's. The hash leaves out what stands in checkpoints alone:
 
 support   by which scores its items are ranked (decoding/search.py), as training measured it
-golden    20 prompts of the training rows with the token ids that SFT trained on. load_tokenizer compares them, since
-          another version of transformers may read other ids from the same files without an error
+golden    20 prompts of the training rows with the token ids that SFT trained on. proven_tokenizer compares them,
+          since another version of transformers may read other ids from the same files without an error
 """
 
 import hashlib
@@ -29,12 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.chat import Messages, chat_template, ends_answers, load_tokenizer, prompt_ids
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 
 FILE = "prompt_contract.json"
-TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece")  # how their names begin
-Messages = list[dict[str, str]]
 
 log = logging.getLogger(__name__)
 
@@ -250,80 +244,17 @@ def _where(ours: str, theirs: str, our_path: str | Path, their_path: str | Path)
     return f"from character {at} on: {our_path} has {ours[near]!r}, {their_path} has {theirs[near]!r}"
 
 
-def user_text(instruction: str, question: str) -> str:
-    """One user message, joined as LLaMA-Factory's alpaca converter joins prompt and query."""
-    return "\n".join(part for part in (instruction, question) if part)
-
-
-def messages(system: str, user: str) -> Messages:
-    return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
-
-
-def row_messages(row: Mapping[str, str]) -> Messages:
-    """The prompt of one SFT row ({"system", "instruction", "input"}) as messages.
-
-    Raises UserError for a value that is no text; the caller knows the file.
-    """
-    for key in ("system", "instruction", "input"):
-        if not isinstance(row.get(key, ""), str):
-            raise UserError(f"{key} of a row must be text, found {row[key]!r}")
-    return messages(row.get("system", ""), user_text(row.get("instruction", ""), row.get("input", "")))
-
-
-def chat_template(tokenizer) -> str:
-    """Raises UserError if there is none, or several without a name saying which is meant."""
-    if not isinstance(tokenizer.chat_template, str) or not tokenizer.chat_template:
-        raise UserError(
-            f"the tokenizer of {tokenizer.name_or_path} has no chat template, or several; start from an instruct "
-            f"model, or set tokenizer.chat_template and save it again"
-        )
-    return tokenizer.chat_template
-
-
-def load_tokenizer(folder: str | Path, **settings):
+def proven_tokenizer(folder: str | Path, **settings):
     """The tokenizer of a checkpoint, proven to give the token ids that its contract remembers.
 
-    settings   what AutoTokenizer.from_pretrained takes
-    raises     UserError if there is no tokenizer that can be read, or if a golden prompt of the folder's contract has
-               other ids, or another chat template
+    Raises as chat.load_tokenizer does; UserError if a golden prompt of the folder's contract has other ids, or the
+    tokenizer another chat template.
     """
-    from transformers import AutoTokenizer
-
-    if Path(folder).is_dir():
-        check_tokenizer_files(Path(folder))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        remedy = "copy the model's tokenizer files again"
-        if not Path(folder).is_dir():
-            remedy = "it is no folder here, and the Hugging Face hub did not give it: correct the path or the name"
-        raise UserError(
-            f"transformers cannot load the tokenizer of {folder} ({type(error).__name__}: {reason}); {remedy}"
-        ) from error
+    tokenizer = load_tokenizer(folder, **settings)
     contract = read_contract(folder)
     if contract and contract.golden:
         check_golden(contract, tokenizer, folder)
-    if os.environ.get("RANK", "0") == "0" and _is_plain_byte_level(tokenizer, folder):
-        log.warning(
-            "the tokenizer of %s comes from an earlier version of mimigenrec make-base: this version of transformers "
-            "reads it as it was trained, but transformers 5 (vLLM, SGLang, TRL 1.x) reads other token ids from it. "
-            "Make the base again and train on it before you use it there",
-            folder,
-        )
     return tokenizer
-
-
-def check_tokenizer_files(folder: Path) -> None:
-    """Raises UserError for a folder without a tokenizer, or whose tokenizer files are no JSON."""
-    if not any(path.name.startswith(TOKENIZER_FILES) for path in folder.iterdir()):
-        raise UserError(
-            f"{folder} holds no tokenizer (tokenizer.json, tokenizer_config.json); copy that of the model into it, or "
-            f"give a folder that holds model and tokenizer"
-        )
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            read_json(folder / name, made_by="the model's tokenizer", kind=dict)
 
 
 def check_golden(contract: Contract, tokenizer, folder: str | Path) -> None:
@@ -338,22 +269,6 @@ def check_golden(contract: Contract, tokenizer, folder: str | Path) -> None:
                 f"{prompt[-1]['content'][:60]!r} has {found[at : at + 5]} in place of {ids[at : at + 5]}. Put back "
                 f"the tokenizer's files as training wrote them, or install the versions that manifest.json names there"
             )
-
-
-def _is_plain_byte_level(tokenizer, folder: str | Path) -> bool:
-    """Whether a Qwen2 folder splits text as GPT-2 does; transformers 5 puts Qwen2's own way in its place."""
-    config = Path(folder) / "config.json"
-    if not tokenizer.is_fast or not config.is_file() or read_json(config, "the model").get("model_type") != "qwen2":
-        return False
-    splitting = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"]
-    return splitting is not None and splitting["type"] == "ByteLevel"
-
-
-def ends_answers(tokenizer) -> bool:
-    """Whether the chat template writes anything behind an answer. Where it does not, as make-base's "open", no end is
-    ever trained, and only scores among the tokens that the trie allows mean something."""
-    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    return not tokenizer.chat_template or not tokenizer.apply_chat_template(asked, tokenize=False).endswith("!")
 
 
 def choose_support(asked: str | None, contract: Contract | None, checkpoint: str | Path) -> str:
@@ -387,24 +302,3 @@ def check_support(tokenizer, support: str) -> None:
             "the chat template of this model writes no end behind an answer, so support vocab would score items by an "
             "end that was never trained; use support trie (eval_support: trie in mimigenrec sft)"
         )
-
-
-def prompt_ids(tokenizer, prompts: Sequence[Messages], max_length: int | None = None) -> list[list[int]]:
-    """Token ids of each prompt, generation prompt included: what SFT trained on, RL rolls out from, evaluation asks.
-
-    max_length   longest prompt allowed; a longer one raises UserError naming its place, nothing is ever cut
-    """
-    chat_template(tokenizer)
-    encoded = [
-        tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
-        for prompt in prompts
-    ]
-    if max_length is not None:
-        for i, ids in enumerate(encoded):
-            if len(ids) > max_length:
-                raise UserError(
-                    f"prompt {i} has {len(ids)} tokens, more than the {max_length} allowed. Nothing is cut here: "
-                    f"build the data with a smaller --max_history or --max_text_chars, or raise the limit. It begins "
-                    f"{prompts[i][-1]['content'][:80]!r}"
-                )
-    return encoded

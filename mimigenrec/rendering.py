@@ -1,6 +1,6 @@
 """What LLaMA-Factory makes of a row, beside what we make of it: the same token ids, or the data are refused.
 
-SFT trains on LLaMA-Factory's rendering of a row; RL and evaluation ask with `contract.prompt_ids`. LLaMA-Factory
+SFT trains on LLaMA-Factory's rendering of a row; RL and evaluation ask with `chat.prompt_ids`. LLaMA-Factory
 either parses the tokenizer's chat template (no `template:` in its YAML) or uses one of its own by name, and neither is
 always what the tokenizer itself renders: a reasoning template, for one, puts an empty thought before every answer.
 """
@@ -9,7 +9,8 @@ import copy
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 
-from mimigenrec.contract import Contract, ends_answers, prompt_ids, row_messages
+from mimigenrec.chat import ends_answers, prompt_ids, row_messages
+from mimigenrec.contract import Contract
 from mimigenrec.errors import UserError
 
 Row = Mapping[str, str]

@@ -5,16 +5,8 @@ from string import Formatter
 import pytest
 
 from mimigenrec import contract as contracts
-from mimigenrec.contract import (
-    Contract,
-    check_same,
-    check_template,
-    load_tokenizer,
-    prompt_ids,
-    read_contract,
-    row_messages,
-    user_text,
-)
+from mimigenrec.chat import prompt_ids, row_messages, user_text
+from mimigenrec.contract import Contract, check_same, check_template, proven_tokenizer, read_contract
 from mimigenrec.tasks.sample import Sample, to_rl_row, to_sft_row
 from tests.conftest import make_tokenizer, split_as_before
 
@@ -166,11 +158,6 @@ def test_a_contract_comes_back_as_written_and_an_edited_one_is_refused(tmp_path,
             read_contract(tmp_path)
 
 
-def test_a_row_whose_question_is_no_text_is_refused():
-    with pytest.raises(ValueError, match="input of a row must be text, found 5"):
-        contracts.row_messages({"input": 5})
-
-
 def remembering(tokenizer, *inputs):
     prompts = [row_messages({"input": text}) for text in inputs]
     return replace(
@@ -188,21 +175,21 @@ def test_golden_prompts_come_back_and_leave_the_hash_alone(tmp_path, tokenizer):
 def test_a_tokenizer_that_gives_other_ids_than_the_golden_ones_is_refused(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path)
     remembering(tokenizer, "thing number").write(tmp_path)
-    assert load_tokenizer(tmp_path, padding_side="right").padding_side == "right"
+    assert proven_tokenizer(tmp_path, padding_side="right").padding_side == "right"
     path = tmp_path / "tokenizer.json"
     core = json.loads(path.read_text())
     core["model"]["merges"] = []
     path.write_text(json.dumps(core))
     with pytest.raises(ValueError, match=r"gives other token ids .* from token \d+ on, 'thing number' has "):
-        load_tokenizer(tmp_path)
+        proven_tokenizer(tmp_path)
 
 
 def test_a_qwen2_folder_that_transformers_5_would_read_otherwise_loads_with_one_warning(tmp_path, caplog, monkeypatch):
     def warnings_of(folder, model_type):
         (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
         caplog.clear()
-        load_tokenizer(folder)
-        return [record.getMessage() for record in caplog.records if record.name == "mimigenrec.contract"]
+        proven_tokenizer(folder)
+        return [record.getMessage() for record in caplog.records if record.name == "mimigenrec.chat"]
 
     split_as_before(make_tokenizer()).save_pretrained(tmp_path)
     [warning] = warnings_of(tmp_path, "qwen2")
@@ -254,33 +241,3 @@ def test_a_tokenizer_with_another_chat_template_than_its_contract_is_refused(tok
 def test_an_unknown_wording_names_those_there_are():
     with pytest.raises(ValueError, match="choose one of contract, compact, classic"):
         Contract.of("modern")
-
-
-def test_instruction_and_input_are_joined_by_one_newline():  # two newlines at evaluation was a fault of the original
-    row = {"system": "S", "instruction": "I", "input": "Q"}
-    assert row_messages(row) == [{"role": "system", "content": "S"}, {"role": "user", "content": "I\nQ"}]
-    assert row_messages({"input": "Q"}) == [{"role": "user", "content": "Q"}]
-
-
-def test_prompt_ids_end_with_the_generation_prompt(tokenizer):
-    ids = prompt_ids(tokenizer, [row_messages({"system": "S", "instruction": "I", "input": "<a_0><b_0>"})])[0]
-    assert tokenizer.decode(ids) == (
-        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nI\n<a_0><b_0><|im_end|>\n<|im_start|>assistant\n"
-    )
-
-
-def test_a_prompt_that_is_too_long_is_refused_not_cut(tokenizer):
-    prompts = [row_messages({"input": "x"}), row_messages({"input": "thing number " * 9})]
-    longest = max(map(len, prompt_ids(tokenizer, prompts)))
-    assert prompt_ids(tokenizer, prompts, max_length=longest) == prompt_ids(tokenizer, prompts)
-    with pytest.raises(ValueError, match=f"prompt 1 has {longest} tokens, more than the {longest - 1} allowed"):
-        prompt_ids(tokenizer, prompts, max_length=longest - 1)
-
-
-@pytest.mark.parametrize("template", [None, {"default": "{{ messages }}"}])
-def test_a_tokenizer_without_one_chat_template_is_refused(template):
-    bare = make_tokenizer(chat_template=template)
-    with pytest.raises(ValueError, match="has no chat template"):
-        prompt_ids(bare, [row_messages({"input": "x"})])
-    with pytest.raises(ValueError, match="has no chat template"):
-        Contract.of("contract", bare)

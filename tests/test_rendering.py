@@ -1,8 +1,9 @@
-"""One sample, the same token ids in SFT (LLaMA-Factory), RL (TRL) and evaluation (contract.prompt_ids)."""
+"""One sample, the same token ids in SFT (LLaMA-Factory), RL (TRL) and evaluation (chat.prompt_ids)."""
 
 import pytest
 
-from mimigenrec.contract import Contract, prompt_ids, row_messages
+from mimigenrec.chat import prompt_ids, row_messages
+from mimigenrec.contract import Contract
 from mimigenrec.rendering import check_rendering, lf_ids
 from mimigenrec.tasks.sample import Sample, to_rl_row, to_sft_row
 from tests.conftest import TOY_SIDS, make_tokenizer, shared

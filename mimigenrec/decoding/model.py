@@ -11,17 +11,15 @@ from functools import cached_property
 from pathlib import Path
 
 from mimigenrec.catalog import Catalog, load_catalog, write_items
+from mimigenrec.chat import messages, prompt_ids, user_text
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
     Contract,
     check_support,
     check_template,
     choose_support,
-    load_tokenizer,
-    messages,
-    prompt_ids,
+    proven_tokenizer,
     read_contract,
-    user_text,
 )
 from mimigenrec.decoding.adapter import is_adapter, load_adapter
 from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
@@ -62,7 +60,7 @@ class MIMIGenRec:
                 f"{folder / 'id2sid.json'} is missing, so nothing says which items this checkpoint knows; copy "
                 f"{', '.join(COMPANIONS)} there from the data folder it was trained on"
             )
-        tokenizer = load_tokenizer(folder)
+        tokenizer = proven_tokenizer(folder)
         contract = read_contract(folder)
         if contract is None:
             log.warning("%s has no %s: asking in our own wording, which may not be its own", folder, CONTRACT_FILE)

@@ -61,7 +61,7 @@ def recommend(
 ) -> list[list[Recommendation]]:
     """The k best items for each prompt, best first; fewer where fewer are legal, none twice.
 
-    prompts      token ids, generation prompt included (contract.prompt_ids)
+    prompts      token ids, generation prompt included (chat.prompt_ids)
     allow, deny  item ids: one set for all prompts, or a list with a set (or None) per prompt; ids without a SID
                  change nothing. The search runs in the trie of the legal items, so a filter never shortens the list
     raises       UserError if k < 1 or beams < k, or not one set per prompt

@@ -20,7 +20,7 @@ def constrained_metrics(
 ) -> dict[str, float]:
     """{"hr@10", "ndcg@10", "hr@50", ...} at SID level, means over the prompts.
 
-    prompts   token ids, generation prompt included (contract.prompt_ids)
+    prompts   token ids, generation prompt included (chat.prompt_ids)
     targets   one SID text per prompt; "" (a target without SID) is a miss
     ks        the widest is the number of beams; a catalogue with fewer SIDs returns fewer
     raises    UserError if there is no prompt, or not one target per prompt

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mimigenrec.chat import Messages, row_messages
 from mimigenrec.cli import check_range
-from mimigenrec.contract import Messages, row_messages
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.interactions.inter_file import read_inter

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from mimigenrec.catalog import Catalog, check_same_catalogue, load_catalog
+from mimigenrec.chat import prompt_ids
 from mimigenrec.cli import arg, start
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
@@ -21,8 +22,7 @@ from mimigenrec.contract import (
     check_support,
     check_template,
     choose_support,
-    load_tokenizer,
-    prompt_ids,
+    proven_tokenizer,
     read_contract,
 )
 from mimigenrec.decoding.adapter import base_place, is_adapter
@@ -206,7 +206,7 @@ def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
     gpus = torch.cuda.device_count()
     own = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu"
     device = choose_device(config.device or own)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = proven_tokenizer(config.model)
     for contract, folder in ((read_contract(config.model), config.model), (test.contract, test.folder)):
         if contract is not None:
             check_template(contract, tokenizer, folder)

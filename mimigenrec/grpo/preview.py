@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
+from mimigenrec.chat import prompt_ids
 from mimigenrec.cli import arg, start
-from mimigenrec.contract import choose_support, load_tokenizer, prompt_ids, read_contract
+from mimigenrec.contract import choose_support, proven_tokenizer, read_contract
 from mimigenrec.decoding.model import load_model
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
@@ -58,7 +59,7 @@ def main(config: PreviewConfig) -> None:
     G = config.num_generations
     rl, folder = data_folders(config.data)
     index = find_index(config.model, config.index, folder)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = proven_tokenizer(config.model)
     sids = read_index(index)
     check_same_catalogue(sids, index, config.model)
     checked_contract(folder, config.model, tokenizer)

@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset
 from pyarrow.lib import ArrowException
 
-from mimigenrec.contract import prompt_ids
+from mimigenrec.chat import prompt_ids
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.grpo.load_reward import PASSED

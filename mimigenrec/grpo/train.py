@@ -25,14 +25,7 @@ from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.cli import arg, start
-from mimigenrec.contract import (
-    Contract,
-    check_same,
-    check_template,
-    choose_support,
-    load_tokenizer,
-    read_contract,
-)
+from mimigenrec.contract import Contract, check_same, check_template, choose_support, proven_tokenizer, read_contract
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_finite
@@ -100,7 +93,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
         return
     checkpoint = start_from(args, now)
     set_seed(args.seed)
-    tokenizer = load_tokenizer(run.model, padding_side="left", truncation_side="left")
+    tokenizer = proven_tokenizer(run.model, padding_side="left", truncation_side="left")
     sids = read_index(index)
     check_same_catalogue(sids, index, run.model)
     trie = SidTrie.from_sids(sids, tokenizer)

@@ -19,7 +19,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
-from mimigenrec.contract import check_support, prompt_ids
+from mimigenrec.chat import prompt_ids
+from mimigenrec.contract import check_support
 from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie

@@ -2,7 +2,7 @@
 
 from accelerate.utils import gather_object
 
-from mimigenrec.contract import prompt_ids
+from mimigenrec.chat import prompt_ids
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.evaluation.quick import constrained_metrics

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mimigenrec.catalog import Catalog, id_order, load_catalog
 from mimigenrec.claim import claim_folder, replace_folder, temporary_of
 from mimigenrec.cli import arg, check_ranges, start
-from mimigenrec.contract import load_tokenizer
+from mimigenrec.contract import proven_tokenizer
 from mimigenrec.decoding.adapter import identity
 from mimigenrec.decoding.model import COMPANIONS, copy_companions
 from mimigenrec.decoding.weights import load_causal_lm
@@ -83,7 +83,7 @@ def add_sids(config: AddSidsConfig) -> dict[str, int | bool]:
         return read_json(config.output / "manifest.json", made_by=COMMAND)
     catalog = catalog_with_titles(data) if config.init == "text" else None
     meanings = token_vectors(config, data)
-    tokenizer = load_tokenizer(config.base)
+    tokenizer = proven_tokenizer(config.base)
     model = load_causal_lm(config.base)
 
     words_of = title_ids(catalog, tokenizer) if catalog else {}  # by the old vocabulary, before the SIDs are known

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from mimigenrec.chat import chat_template, prompt_ids, row_messages
 from mimigenrec.cli import check_range
-from mimigenrec.contract import chat_template, prompt_ids, row_messages
 from mimigenrec.decoding.adapter import write_base
 from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.chat import row_messages
 from mimigenrec.cli import check_range
-from mimigenrec.contract import check_same, check_template, read_contract, row_messages
+from mimigenrec.contract import check_same, check_template, read_contract
 from mimigenrec.errors import UsageError, UserError
 from mimigenrec.extras import need, need_reporters
 from mimigenrec.files import read_json

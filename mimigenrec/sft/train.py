@@ -27,8 +27,9 @@ if __name__ == "__main__":
 import torch
 from filelock import FileLock
 
+from mimigenrec.chat import ends_answers, prompt_ids, row_messages
 from mimigenrec.cli import one_message
-from mimigenrec.contract import check_support, ends_answers, load_tokenizer, prompt_ids, row_messages
+from mimigenrec.contract import check_support, proven_tokenizer
 from mimigenrec.decoding.adapter import identity
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
@@ -113,7 +114,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
             raise UserError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
         log.warning("no data set of this run lies beside an id2sid.json: prompts and lengths are not checked")
     else:
-        tokenizer = load_tokenizer(args["model_name_or_path"])
+        tokenizer = proven_tokenizer(args["model_name_or_path"])
         support = support_of(config, args, tokenizer)
         if is_main_process():
             check_data(data, tokenizer, args, args.get("cutoff_len", DataArguments.cutoff_len))

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from mimigenrec.chat import load_tokenizer
 from mimigenrec.cli import arg, start
-from mimigenrec.contract import load_tokenizer
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import read_inter

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from mimigenrec.catalog import Catalog, write_items
 from mimigenrec.claim import begin_folder, claim_folder, finish_folder
 from mimigenrec.cli import arg, check_ranges, start
-from mimigenrec.contract import Contract, load_tokenizer
+from mimigenrec.contract import Contract, proven_tokenizer
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json_rows
 from mimigenrec.hub import is_folder
@@ -217,7 +217,7 @@ def check_texts(path: Path, catalog: Catalog, special: Collection[str]) -> None:
 
 def tokenizer_with_sids(name: str, sids: dict[str, Sid]):
     """A tokenizer that knows the SIDs: they are added, in memory alone, to one that does not."""
-    tokenizer = load_tokenizer(name)
+    tokenizer = proven_tokenizer(name)
     tokenizer.add_tokens(distinct_tokens(sids))
     return tokenizer
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from mimigenrec.contract import prompt_ids, row_messages
+from mimigenrec.chat import prompt_ids, row_messages
 
 BATCH = 1000  # rows held while their tokens are counted
 SEEN = 20  # rows of each instruction in a file that are kept for the comparison with LLaMA-Factory

@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from mimigenrec.contract import Contract, messages, user_text
+from mimigenrec.chat import messages, user_text
+from mimigenrec.contract import Contract
 
 
 class Sample(NamedTuple):

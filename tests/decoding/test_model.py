@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mimigenrec.contract import FILE, Contract, prompt_ids, read_contract, row_messages
+from mimigenrec.chat import prompt_ids, row_messages
+from mimigenrec.contract import FILE, Contract, read_contract
 from mimigenrec.decoding.model import COMPANIONS, MIMIGenRec, copy_companions
 from mimigenrec.decoding.search import recommend
 from mimigenrec.tasks.sample import Sample, to_sft_row

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mimigenrec.baselines import train as baseline
+from mimigenrec.chat import prompt_ids, row_messages
 from mimigenrec.cli import parse
-from mimigenrec.contract import Contract, prompt_ids, row_messages
+from mimigenrec.contract import Contract
 from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import search_sids

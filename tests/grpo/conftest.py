@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mimigenrec.contract import Contract, messages, prompt_ids, row_messages, user_text
+from mimigenrec.chat import messages, prompt_ids, row_messages, user_text
+from mimigenrec.contract import Contract
 from mimigenrec.sids.tokens import join_sid, write_index
 
 

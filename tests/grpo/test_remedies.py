@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mimigenrec.chat import prompt_ids
 from mimigenrec.cli import parse
-from mimigenrec.contract import prompt_ids
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.load_reward import load_rewards

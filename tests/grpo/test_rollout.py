@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import torch
 
-from mimigenrec.contract import prompt_ids
+from mimigenrec.chat import prompt_ids
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.grpo.rollout import roll_out

@@ -49,7 +49,7 @@ def test_a_log_without_the_sft_checkpoint_has_nothing_to_compare_with():
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory):
     """An SFT checkpoint, rows whose targets stand at places 20 to 50 of its lists, and the trie."""
-    from mimigenrec.contract import prompt_ids
+    from mimigenrec.chat import prompt_ids
     from mimigenrec.decoding.search import search_sids
 
     sids = {f"{i}": (f"<a_{i % 4}>", f"<b_{i // 4 % 4}>", f"<c_{i // 16}>") for i in range(80)}

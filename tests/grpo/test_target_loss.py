@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mimigenrec.contract import prompt_ids
+from mimigenrec.chat import prompt_ids
 from mimigenrec.grpo.inside_trie import legal_tokens
 from mimigenrec.grpo.load_reward import load_rewards
 from mimigenrec.grpo.target_loss import appended, columns, cross_entropy, targets_of

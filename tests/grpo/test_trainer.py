@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from mimigenrec.contract import prompt_ids
+from mimigenrec.chat import prompt_ids
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.grpo.load_reward import load_rewards

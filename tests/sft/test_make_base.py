@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 
-from mimigenrec.contract import Contract, check_support, prompt_ids, row_messages
+from mimigenrec.chat import prompt_ids, row_messages
+from mimigenrec.contract import Contract, check_support
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError

@@ -11,7 +11,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mimigenrec.contract import prompt_ids, read_contract, row_messages
+from mimigenrec.chat import prompt_ids, row_messages
+from mimigenrec.contract import read_contract
 from mimigenrec.decoding.adapter import identity
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.decoding.search import search_sids

@@ -8,7 +8,8 @@ import sys
 import pytest
 from transformers import AutoTokenizer, Qwen2Config
 
-from mimigenrec.contract import Contract, prompt_ids, row_messages
+from mimigenrec.chat import prompt_ids, row_messages
+from mimigenrec.contract import Contract
 from mimigenrec.files import write_json
 from mimigenrec.sft.make_base import BaseConfig, main
 from tests.conftest import make_tokenizer, split_as_before

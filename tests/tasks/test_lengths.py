@@ -1,4 +1,4 @@
-from mimigenrec.contract import prompt_ids, row_messages
+from mimigenrec.chat import prompt_ids, row_messages
 from mimigenrec.tasks import lengths
 from mimigenrec.tasks.lengths import Lengths
 
