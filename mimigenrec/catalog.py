@@ -15,7 +15,7 @@ from typing import Any
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
-from mimigenrec.sids.items import id_order
+from mimigenrec.items import id_order
 from mimigenrec.sids.tokens import Sid, join_sid, read_index
 
 log = logging.getLogger(__name__)

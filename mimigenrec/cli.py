@@ -43,9 +43,9 @@ SPEAKS_FIRST = 20.0  # seconds that the first process may be behind the others
 COMMANDS = {
     "prepare": ("mimigenrec.sids.prepare", "raw logs -> sequences, item vectors, SIDs and a report on them"),
     "interactions": ("mimigenrec.interactions.build", "raw logs -> items, users, sequences, train, valid and test"),
-    "embed": ("mimigenrec.sids.embed", "item texts -> item vectors"),
-    "embed-als": ("mimigenrec.sids.collaborative", "train interactions -> item vectors"),
-    "fuse": ("mimigenrec.sids.fuse", "several item vectors -> one"),
+    "embed": ("mimigenrec.vectors.embed", "item texts -> item vectors"),
+    "embed-als": ("mimigenrec.vectors.als", "train interactions -> item vectors"),
+    "fuse": ("mimigenrec.vectors.fuse", "several item vectors -> one"),
     "quantise": ("mimigenrec.sids.quantise", "item vectors -> SIDs and codebooks"),
     "sid-assign": ("mimigenrec.sid_assign", "SIDs for new items, removed items out, the rest as it was"),
     "sid-report": ("mimigenrec.sids.doctor", "index.json -> are these SIDs worth training on?"),

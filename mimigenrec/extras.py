@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 from mimigenrec.errors import MissingPackage
 
+INSTALL_SIDS = "install it with: pip install 'mimigenrec[sids]'"
 EXTRAS = {"deepspeed": "mimigenrec[deepspeed]", "unsloth": "mimigenrec[unsloth]", "wandb": "mimigenrec[wandb]"}
 
 

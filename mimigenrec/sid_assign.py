@@ -26,13 +26,13 @@ from mimigenrec.catalog import load_catalog, write_items
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, read_lines, sha256, write_json
+from mimigenrec.items import plain_text, read_item_texts, read_items
 from mimigenrec.manifest import check_same_run, differences, make_manifest, short_name
-from mimigenrec.sids.items import plain_text, read_item_texts, read_items
 from mimigenrec.sids.new_items import assign_new
 from mimigenrec.sids.quantise import run_of
 from mimigenrec.sids.quantiser import Codebooks
 from mimigenrec.sids.tokens import Sid, distinct_tokens, index_text, read_index, read_new_tokens, write_index
-from mimigenrec.sids.vectors import read_about, read_vectors
+from mimigenrec.vectors.store import read_about, read_vectors
 
 PATHS = ("index", "codebooks", "items", "vectors", "remove", "tokens")
 FREE = (*PATHS, "output", "overwrite")  # the SIDs depend on the content of the files alone

@@ -6,9 +6,9 @@ import pytest
 
 from mimigenrec.catalog import Catalog, check_same_catalogue, id_order, load_catalog, texts_of_one_sid, write_items
 from mimigenrec.errors import UserError
-from mimigenrec.sids.items import read_item_texts
+from mimigenrec.items import read_item_texts
 from mimigenrec.sids.tokens import write_index
-from mimigenrec.sids.vectors import read_vectors
+from mimigenrec.vectors.store import read_vectors
 
 
 def test_items_of_a_sid_come_by_popularity_then_by_id(toy):

@@ -20,9 +20,9 @@ from mimigenrec.sids.quantise import QuantiseConfig
 from mimigenrec.sids.quantise import main as quantise
 from mimigenrec.sids.tokens import read_index
 from mimigenrec.sids.training import Training
-from mimigenrec.sids.vectors import write_vectors
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as preprocess
+from mimigenrec.vectors.store import write_vectors
 from tests.sft.conftest import save_base
 
 ITEMS = [str(i) for i in range(24)]

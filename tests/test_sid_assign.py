@@ -14,9 +14,9 @@ from mimigenrec.sid_assign import AssignConfig, main
 from mimigenrec.sids import rqkmeans
 from mimigenrec.sids.quantiser import assign
 from mimigenrec.sids.tokens import codes_to_sids, read_index, sid_to_codes, write_index
-from mimigenrec.sids.vectors import write_vectors
+from mimigenrec.vectors.store import write_vectors
 from tests.conftest import make_model, make_tokenizer
-from tests.sids.conftest import items_file
+from tests.vectors.conftest import items_file
 
 OLD = [str(i) for i in range(100)]
 NEW = [str(i) for i in range(100, 110)]

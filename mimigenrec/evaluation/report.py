@@ -43,7 +43,7 @@ from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.page import pictures_of, svg_file, to_html, to_markdown
-from mimigenrec.sids.vectors import read_vectors
+from mimigenrec.vectors.store import read_vectors
 
 POINTS = 60  # of a curve; more are drawn as the means of so many stretches
 

@@ -26,7 +26,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import read_new_tokens
-from mimigenrec.sids.vectors import read_vectors
+from mimigenrec.vectors.store import read_vectors
 
 COMMAND = "add-sids"
 FREE = ("output", "overwrite", "base", "tokens", "data", "vectors")  # the content of the last four is compared

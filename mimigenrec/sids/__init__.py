@@ -1,1 +1,1 @@
-"""Item text to integer codes to SID tokens."""
+"""Item vectors to integer codes to SID tokens."""

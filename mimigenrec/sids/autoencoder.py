@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mimigenrec.errors import MissingPackage
-from mimigenrec.sids.kmeans import EXTRA
+from mimigenrec.extras import INSTALL_SIDS
 from mimigenrec.sids.training import Training
 
 DEAD = 0.1  # an entry used less than this share of an even share is moved
@@ -31,7 +31,7 @@ class Autoencoder(nn.Module):
         try:
             from vector_quantize_pytorch import ResidualVQ
         except ImportError as error:
-            raise MissingPackage(f"this method needs vector-quantize-pytorch; {EXTRA}") from error
+            raise MissingPackage(f"this method needs vector-quantize-pytorch; {INSTALL_SIDS}") from error
         self.skip, self.batch, self.scale = skip, batch, scale
         latent = dim if skip else training.latent
         self.encoder = mlp([dim, *training.hidden, latent])

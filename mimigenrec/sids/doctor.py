@@ -23,14 +23,14 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.items import read_items
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids import purity, structure
-from mimigenrec.sids.items import read_items
 from mimigenrec.sids.report_page import OVERALL, write_markdown, write_page
 from mimigenrec.sids.report_pictures import draw_tree
 from mimigenrec.sids.tokens import Sid, read_index
-from mimigenrec.sids.vectors import read_vectors
 from mimigenrec.sids.verdicts import failed_gates, give_verdicts, parse_gate, worst
+from mimigenrec.vectors.store import read_vectors
 
 GROUPS_SHOWN, TITLES_SHOWN, CELLS_SHOWN, WORDS_SHOWN = 5, 3, 8, 4
 

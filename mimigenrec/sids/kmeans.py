@@ -5,9 +5,9 @@ from typing import Literal
 import numpy as np
 
 from mimigenrec.errors import MissingPackage
+from mimigenrec.extras import INSTALL_SIDS
 
 Backend = Literal["sklearn", "faiss"]
-EXTRA = "install it with: pip install 'mimigenrec[sids]'"
 
 
 def kmeans(vectors: np.ndarray, size: int, seed: int, backend: Backend, iterations: int) -> np.ndarray:
@@ -15,7 +15,7 @@ def kmeans(vectors: np.ndarray, size: int, seed: int, backend: Backend, iteratio
     try:
         from threadpoolctl import threadpool_limits
     except ImportError as error:
-        raise MissingPackage(f"k-means needs threadpoolctl and scikit-learn or faiss; {EXTRA}") from error
+        raise MissingPackage(f"k-means needs threadpoolctl and scikit-learn or faiss; {INSTALL_SIDS}") from error
     with threadpool_limits(limits=1):  # several threads add up in another order each time
         run = _sklearn if backend == "sklearn" else _faiss
         return run(vectors, size, seed, iterations)
@@ -25,7 +25,7 @@ def _sklearn(vectors: np.ndarray, size: int, seed: int, iterations: int) -> np.n
     try:
         from sklearn.cluster import KMeans
     except ImportError as error:
-        raise MissingPackage(f"backend sklearn needs scikit-learn; {EXTRA}") from error
+        raise MissingPackage(f"backend sklearn needs scikit-learn; {INSTALL_SIDS}") from error
     model = KMeans(size, init="k-means++", n_init=1, max_iter=iterations, random_state=seed)
     return model.fit(vectors).cluster_centers_.astype(np.float32)
 
@@ -34,7 +34,7 @@ def _faiss(vectors: np.ndarray, size: int, seed: int, iterations: int) -> np.nda
     try:
         import faiss
     except ImportError as error:
-        raise MissingPackage(f"backend faiss needs faiss-cpu; {EXTRA}") from error
+        raise MissingPackage(f"backend faiss needs faiss-cpu; {INSTALL_SIDS}") from error
     all_of_them = {"min_points_per_centroid": 1, "max_points_per_centroid": len(vectors)}
     model = faiss.Kmeans(vectors.shape[1], size, niter=iterations, seed=seed, **all_of_them)
     model.train(np.ascontiguousarray(vectors))

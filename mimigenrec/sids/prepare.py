@@ -23,8 +23,9 @@ from mimigenrec.interactions import build
 from mimigenrec.interactions.names import check_category
 from mimigenrec.interactions.table import Columns
 from mimigenrec.manifest import check_same_run
-from mimigenrec.sids import doctor, embed, quantise
+from mimigenrec.sids import doctor, quantise
 from mimigenrec.sids.training import Training
+from mimigenrec.vectors import embed
 
 
 @dataclass

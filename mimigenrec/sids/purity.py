@@ -15,8 +15,8 @@ from tqdm import tqdm
 from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History
 from mimigenrec.sids.structure import code_table, prefix_table
-from mimigenrec.sids.terms import MARKS, RUN, terms
 from mimigenrec.sids.tokens import Sid
+from mimigenrec.vectors.terms import MARKS, RUN, terms
 
 CHUNK_NUMBERS = 32 * 2**20  # similarities held at a time: 128 MiB
 WORD = re.compile(f"(?:[^\\W\\d_]|[{MARKS}]){{3,}}")
@@ -206,6 +206,6 @@ def describe_cells(sids: Mapping[str, Sid], titles: Mapping[str, str], cells: in
 
 
 def title_words(title: str) -> set[str]:
-    """Words of 3 letters or more and, of scripts without spaces, the pieces that sids/terms.py makes, from 2 on."""
+    """Words of 3 letters or more and, of scripts without spaces, the pieces that vectors/terms.py makes, from 2 on."""
     pieces = {piece for run in RUN.findall(title) for piece in terms(run) if len(piece) > 1}
     return pieces | set(WORD.findall(RUN.sub(" ", title).casefold()))

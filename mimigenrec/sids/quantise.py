@@ -26,15 +26,15 @@ import numpy as np
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
+from mimigenrec.items import read_item_texts
 from mimigenrec.manifest import check_same_run, inputs_of, installed, make_manifest
 from mimigenrec.sids.collisions import Collisions, check_enough, resolve, same_text
-from mimigenrec.sids.embed import TEMPLATE
-from mimigenrec.sids.items import read_item_texts
 from mimigenrec.sids.kmeans import Backend
 from mimigenrec.sids.quantiser import Codebooks, assign, check_sizes, error_by_level
 from mimigenrec.sids.tokens import MAX_LEVELS, codes_to_sids, write_index
 from mimigenrec.sids.training import Training
-from mimigenrec.sids.vectors import read_about, read_vectors
+from mimigenrec.vectors.embed import TEMPLATE
+from mimigenrec.vectors.store import read_about, read_vectors
 
 Method = Literal[  # modules of this room
     "rqkmeans", "rqkmeans_constrained", "rqkmeans_plus", "rqvae", "opq", "item_tokens"

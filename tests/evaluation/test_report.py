@@ -12,7 +12,7 @@ from mimigenrec.cli import COMMANDS, parse
 from mimigenrec.evaluation.report import POINTS, ReportConfig, build, curves_of, main
 from mimigenrec.files import sha256
 from mimigenrec.sids.tokens import write_index
-from mimigenrec.sids.vectors import write_vectors
+from mimigenrec.vectors.store import write_vectors
 
 ITEMS = ["0", "1", "4", "5", "6", "7"]
 TARGETS = [ITEMS[i % 6] for i in range(24)]

@@ -10,7 +10,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sids.tokens import distinct_tokens, write_index, write_new_tokens
-from mimigenrec.sids.vectors import write_vectors
+from mimigenrec.vectors.store import write_vectors
 from tests.conftest import make_model, make_tokenizer
 from tests.sft.conftest import save_base
 

@@ -1,9 +1,9 @@
-"""Vectors whose structure is known, and a small catalogue in files."""
-
-import json
+"""Vectors whose structure is known, and the catalogue of tests/vectors."""
 
 import numpy as np
 import pytest
+
+from tests.vectors.conftest import shop  # noqa: F401
 
 
 def tree_of_gaussians(branches=(4, 3), per_leaf=20, noise=0.05, dim=16, seed=0):
@@ -23,20 +23,3 @@ def tree_of_gaussians(branches=(4, 3), per_leaf=20, noise=0.05, dim=16, seed=0):
 @pytest.fixture(scope="session")
 def mixture():
     return tree_of_gaussians()
-
-
-def items_file(path, texts):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({item: {"title": text} for item, text in texts.items()}))
-    return path
-
-
-NOUNS = ["hammer", "saw", "glove", "lamp", "pump", "valve"]
-KINDS = ["red steel", "blue rubber", "long wooden", "small brass"]
-
-
-@pytest.fixture
-def shop(tmp_path):
-    """C.item.json with 24 items, "0" .. "23"; the last two have one text."""
-    texts = {str(i): f"{KINDS[i % 4]} {NOUNS[i // 4]} model {i}" for i in range(23)}
-    return items_file(tmp_path / "C.item.json", texts | {"23": texts["22"]})

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mimigenrec.cli import COMMANDS, parse
+from mimigenrec.items import id_order
 from mimigenrec.sids.doctor import DoctorConfig, category_path, main
-from mimigenrec.sids.items import id_order
 from mimigenrec.sids.tokens import write_index
-from mimigenrec.sids.vectors import write_vectors
 from mimigenrec.sids.verdicts import failed_gates, parse_gate
+from mimigenrec.vectors.store import write_vectors
 from tests.conftest import TOY_SIDS
 
 EVIL = "</title><script>alert(1)</script> & <b>|"

@@ -15,8 +15,8 @@ from mimigenrec.sids.quantise import QuantiseConfig, main
 from mimigenrec.sids.quantiser import Codebooks, assign, error_by_level, nearest
 from mimigenrec.sids.tokens import read_index
 from mimigenrec.sids.training import Training
-from mimigenrec.sids.vectors import write_vectors
-from tests.sids.conftest import items_file
+from mimigenrec.vectors.store import write_vectors
+from tests.vectors.conftest import items_file
 
 ITEMS = [str(i) for i in range(24)]
 OWN = {item: (f"<a_{item}>",) for item in ITEMS}

@@ -5,7 +5,7 @@ from mimigenrec.interactions.inter_file import History, read_inter
 from mimigenrec.sids import purity
 from mimigenrec.sids.structure import code_table
 from mimigenrec.sids.tokens import read_index
-from mimigenrec.sids.vectors import read_vectors
+from mimigenrec.vectors.store import read_vectors
 from tests.conftest import TOY_SIDS, shared
 
 SIDS = list(TOY_SIDS.values())

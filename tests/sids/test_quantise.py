@@ -13,8 +13,8 @@ from mimigenrec.sids.quantise import QuantiseConfig, main, name_prefix
 from mimigenrec.sids.quantiser import Codebooks, assign
 from mimigenrec.sids.tokens import codes_to_sids, read_index, sid_to_codes
 from mimigenrec.sids.training import Training
-from mimigenrec.sids.vectors import write_vectors
-from tests.sids.conftest import items_file
+from mimigenrec.vectors.store import write_vectors
+from tests.vectors.conftest import items_file
 
 SHORT = Training(epochs=3, hidden=[8], latent=4, device="cpu")
 

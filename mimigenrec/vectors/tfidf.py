@@ -1,7 +1,7 @@
 """TF-IDF and SVD: vectors from the terms of a text alone, without a network or a model. What was learnt is kept.
 
 X.encoder.safetensors   idf (terms,), components (dim, terms) float32, words (bytes) uint8: JSON list of the terms
-    metadata "terms"    "2": the terms are those of sids/terms.py; a file without it knows words alone, which earlier
+    metadata "terms"    "2": the terms are those of terms.py; a file without it knows words alone, which earlier
                         versions took every run of letters for
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from mimigenrec.errors import MissingPackage, UserError
+from mimigenrec.extras import INSTALL_SIDS
 from mimigenrec.files import writing
-from mimigenrec.sids.kmeans import EXTRA
-from mimigenrec.sids.terms import OTHERWISE, earlier_terms, terms
+from mimigenrec.vectors.terms import OTHERWISE, earlier_terms, terms
 
 RULES = "2"
 MADE_BY = "mimigenrec embed --encoder tfidf"
@@ -37,7 +37,7 @@ class Tfidf:
         try:
             from sklearn.decomposition import TruncatedSVD
         except ImportError as error:
-            raise MissingPackage(f"encoder tfidf needs scikit-learn; {EXTRA}") from error
+            raise MissingPackage(f"encoder tfidf needs scikit-learn; {INSTALL_SIDS}") from error
         vectoriser = _vectoriser(terms)
         try:
             weights = vectoriser.fit_transform(texts)

@@ -4,7 +4,7 @@
 
 Only C.train.inter is read, so nothing of valid or test can leak in. A user has had an item if it is in a history or a
 target of one of the user's rows. Items without a train row get a vector of zeros. Vectors of any other model enter
-the pipeline as a .npy file of the same shape (sids/vectors.py).
+the pipeline as a .npy file of the same shape (vectors/store.py).
 Source: Hu, Koren and Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets", in the package implicit.
 """
 
@@ -16,11 +16,11 @@ import numpy as np
 
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import MissingPackage, UserError
+from mimigenrec.extras import INSTALL_SIDS
 from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.items import read_item_texts
 from mimigenrec.manifest import make_manifest
-from mimigenrec.sids.items import read_item_texts
-from mimigenrec.sids.kmeans import EXTRA
-from mimigenrec.sids.vectors import check_output, is_finished, write_vectors
+from mimigenrec.vectors.store import check_output, is_finished, write_vectors
 
 FREE = ("items", "train", "output", "overwrite")  # the vectors depend on the content of the files alone
 
@@ -75,7 +75,7 @@ def als(pairs: np.ndarray, items: int, config: AlsConfig) -> np.ndarray:
     try:
         from implicit.als import AlternatingLeastSquares
     except ImportError as error:
-        raise MissingPackage(f"embed-als needs implicit; {EXTRA}") from error
+        raise MissingPackage(f"embed-als needs implicit; {INSTALL_SIDS}") from error
     from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
 

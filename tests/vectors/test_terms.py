@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mimigenrec.sids.embed import EmbedConfig, main
-from mimigenrec.sids.terms import earlier_terms, terms
-from mimigenrec.sids.tfidf import Tfidf
-from mimigenrec.sids.vectors import read_about
-from tests.sids.conftest import items_file
+from mimigenrec.vectors.embed import EmbedConfig, main
+from mimigenrec.vectors.store import read_about
+from mimigenrec.vectors.terms import earlier_terms, terms
+from mimigenrec.vectors.tfidf import Tfidf
+from tests.vectors.conftest import items_file
 
 KINDS = {
     "en": [

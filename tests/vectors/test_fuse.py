@@ -3,10 +3,11 @@ import pytest
 
 from mimigenrec.cli import parse
 from mimigenrec.interactions.inter_file import History, write_inter
-from mimigenrec.sids import collaborative, fuse
-from mimigenrec.sids.collaborative import AlsConfig, train_pairs
-from mimigenrec.sids.vectors import read_about, write_vectors
-from tests.sids.conftest import items_file
+from mimigenrec.vectors import als as als_command
+from mimigenrec.vectors import fuse
+from mimigenrec.vectors.als import AlsConfig, train_pairs
+from mimigenrec.vectors.store import read_about, write_vectors
+from tests.vectors.conftest import items_file
 
 CLUBS = [[str(i) for i in range(0, 6)], [str(i) for i in range(6, 12)]]  # no user has items of both; "12" has none
 
@@ -23,7 +24,7 @@ def club_files(tmp_path):
 
 
 def als(items, train, output, **settings):
-    collaborative.main(AlsConfig(items=items, train=train, output=output, **{"dim": 2, **settings}))
+    als_command.main(AlsConfig(items=items, train=train, output=output, **{"dim": 2, **settings}))
     return np.load(output)
 
 

@@ -1,6 +1,6 @@
 """Item vectors: one file of numbers and one that says what they are.
 
-C.emb-NAME.npy     (items, dim) float32 (float16 and float64 are read too), rows as in sids/items.py
+C.emb-NAME.npy     (items, dim) float32 (float16 and float64 are read too), rows as in items.py
 C.emb-NAME.json    {"model", "dim", "items", "item_order", "normalised", "manifest", ...}; vectors from elsewhere may
                    lack it
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json, writing
+from mimigenrec.items import order_hash
 from mimigenrec.manifest import check_same_run
-from mimigenrec.sids.items import order_hash
 
 CHUNK = 8_192  # rows looked at together
 SHORTEST, LONGEST = 1e-15, 1e15  # lengths whose squares, and sums of squares, 32-bit numbers can hold

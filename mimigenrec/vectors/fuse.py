@@ -17,9 +17,9 @@ import numpy as np
 
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
+from mimigenrec.items import read_item_texts
 from mimigenrec.manifest import make_manifest, short_name
-from mimigenrec.sids.items import read_item_texts
-from mimigenrec.sids.vectors import check_output, is_finished, read_about, read_vectors, write_vectors
+from mimigenrec.vectors.store import check_output, is_finished, read_about, read_vectors, write_vectors
 
 FREE = ("items", "output", "overwrite")  # the vectors do not depend on them, but on the file's content
 WEAKEST = 1e-6  # axes with less than this share of the strongest one's variance are dropped

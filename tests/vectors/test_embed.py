@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from mimigenrec.cli import message, parse
-from mimigenrec.sids import embed, encoders
-from mimigenrec.sids.embed import EmbedConfig, main
-from mimigenrec.sids.vectors import read_about, read_vectors
+from mimigenrec.vectors import embed, encoders
+from mimigenrec.vectors.embed import EmbedConfig, main
+from mimigenrec.vectors.store import read_about, read_vectors
 from tests.conftest import ROOT, make_tokenizer
 from tests.conftest import shared as shared_data
-from tests.sids.conftest import items_file
+from tests.vectors.conftest import items_file
 
 IDS = [str(i) for i in range(24)]
 
@@ -253,7 +253,7 @@ def test_two_processes_share_the_chunks_and_write_what_one_writes(tiny_encoder, 
     settings = {"encoder": "hf", "model": str(tiny_encoder[0])}
     alone = run(shop, tmp_path / "alone.npy", **settings)
     (tmp_path / "many.py").write_text(
-        "from mimigenrec.cli import parse\nfrom mimigenrec.sids import embed\n"
+        "from mimigenrec.cli import parse\nfrom mimigenrec.vectors import embed\n"
         "embed.CHUNK = 5\nembed.main(*parse(embed.EmbedConfig))\n"
     )
     flags = [f"--{name}={value}" for name, value in settings.items()]

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from mimigenrec.errors import UserError
-from mimigenrec.sids.items import order_hash, plain_text, read_item_texts
-from mimigenrec.sids.vectors import read_about, read_vectors, write_vectors
-from tests.sids.conftest import items_file
+from mimigenrec.items import order_hash, plain_text, read_item_texts
+from mimigenrec.vectors.store import read_about, read_vectors, write_vectors
+from tests.vectors.conftest import items_file
 
 
 def test_vectors_come_back_as_written_with_what_they_are(tmp_path):

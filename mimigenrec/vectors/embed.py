@@ -4,7 +4,7 @@
     mimigenrec embed --items C.item.json --output C.emb-qwen.npy --encoder hf --model Qwen/Qwen3-Embedding-0.6B \\
         --pooling last
 
-The output and its side-car are described in sids/vectors.py. Texts go through in chunks, each kept in a folder
+The output and its side-car are described in vectors/store.py. Texts go through in chunks, each kept in a folder
 beside the output until all are there; a run that is started again with the same texts and settings goes on from the
 chunks it finds, and one that is finished does nothing. Vectors or chunks of other texts or settings are replaced with
 --overwrite alone. Under `accelerate launch` every process takes its share of the chunks on its own GPU.
@@ -28,12 +28,12 @@ from tqdm import tqdm
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json, writing
+from mimigenrec.items import read_item_texts
 from mimigenrec.manifest import check_same_run, differences, make_manifest
-from mimigenrec.sids import encoders
-from mimigenrec.sids.encoders import Encode
-from mimigenrec.sids.items import read_item_texts
-from mimigenrec.sids.tfidf import Tfidf
-from mimigenrec.sids.vectors import check_output, check_vectors, is_finished, read_array, side_car, write_vectors
+from mimigenrec.vectors import encoders
+from mimigenrec.vectors.encoders import Encode
+from mimigenrec.vectors.store import check_output, check_vectors, is_finished, read_array, side_car, write_vectors
+from mimigenrec.vectors.tfidf import Tfidf
 
 TEMPLATE = "{title}\\n{description}\\n{brand}\\n{categories}"
 ENCODERS = {

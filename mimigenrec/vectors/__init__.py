@@ -1,0 +1,1 @@
+"""Item texts and interactions to item vectors, one row per item."""
