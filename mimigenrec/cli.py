@@ -41,14 +41,14 @@ from mimigenrec.files import read_text
 SPEAKS_FIRST = 20.0  # seconds that the first process may be behind the others
 
 COMMANDS = {
-    "prepare": ("mimigenrec.sids.prepare", "raw logs -> sequences, item vectors, SIDs and a report on them"),
+    "prepare": ("mimigenrec.prepare", "raw logs -> sequences, item vectors, SIDs and a report on them"),
     "interactions": ("mimigenrec.interactions.build", "raw logs -> items, users, sequences, train, valid and test"),
     "embed": ("mimigenrec.vectors.embed", "item texts -> item vectors"),
     "embed-als": ("mimigenrec.vectors.als", "train interactions -> item vectors"),
     "fuse": ("mimigenrec.vectors.fuse", "several item vectors -> one"),
     "quantise": ("mimigenrec.sids.quantise", "item vectors -> SIDs and codebooks"),
     "sid-assign": ("mimigenrec.sid_assign", "SIDs for new items, removed items out, the rest as it was"),
-    "sid-report": ("mimigenrec.sids.doctor", "index.json -> are these SIDs worth training on?"),
+    "sid-report": ("mimigenrec.sid_report.build", "index.json -> are these SIDs worth training on?"),
     "preprocess": ("mimigenrec.tasks.build", "interactions and SIDs -> SFT and RL rows"),
     "make-base": ("mimigenrec.sft.make_base", "sft/train.json -> a small Qwen2 from scratch with its tokenizer"),
     "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),
@@ -59,7 +59,7 @@ COMMANDS = {
     "baseline": ("mimigenrec.baselines.train", "popularity to SASRec and TIGER: the same rows, the same metrics"),
     "benchmark": ("mimigenrec.benchmark.run", "every chosen method on the same rows, then one report"),
     "compare": ("mimigenrec.evaluation.compare", "two results: paired tests, what differs in their manifests"),
-    "report": ("mimigenrec.evaluation.report", "several results -> one page: verdict, tests, curves, slices, users"),
+    "report": ("mimigenrec.report.build", "several results -> one page: verdict, tests, curves, slices, users"),
     "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
     "env": ("mimigenrec.environment.report", "versions, imports, GPUs: what could run here, and what to install"),
     "plot": ("mimigenrec.plots", "training curves and metric bars"),

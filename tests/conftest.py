@@ -123,3 +123,37 @@ def raw_toy(tmp_path_factory, toy) -> Path:
     }
     (root / "toy" / "toy.item.json").write_text(json.dumps(texts))
     return root
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory, raw_toy) -> Path:
+    """A data folder of the toy catalogue as preprocessing writes it."""
+    from mimigenrec.tasks import build
+
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    build.main(build.BuildConfig(data_dir=raw_toy, category="toy", output_dir=folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def result_of(toy):
+    """Writes a result as `evaluate` does and returns its folder: result_of(folder, [["0", "1"], ...], ["0", ...])."""
+    from mimigenrec.evaluation.result import write_result
+    from mimigenrec.manifest import make_manifest
+    from mimigenrec.sids.tokens import join_sid
+
+    def write(folder, lists, targets, k=5, users=None, histories=None, alone=True, **config):
+        """lists: per row the items in order, each alone in its group, or with all the items of its SID."""
+        rows = []
+        for i, (items, target) in enumerate(zip(lists, targets, strict=True)):
+            groups = [[item] for item in items] if alone else [toy.items_of[toy.sids[item]] for item in items]
+            row = {"user": f"u{i}" if users is None else users[i], "row": i, "target": target}
+            row |= {"history": ["4", "6"] if histories is None else histories[i]}
+            row |= {"target_sid": join_sid(toy.sids.get(target, ()))}
+            row |= {"ranked": [{"sid": join_sid(toy.sids[of[0]]), "items": of, "score": -1.0} for of in groups]}
+            rows.append(row)
+        manifest = make_manifest({"k": k, **config}, [], seed=config.get("seed", 1))
+        write_result(folder, rows, toy, k, manifest, method=folder.name, seconds=1.5)
+        return folder
+
+    return write

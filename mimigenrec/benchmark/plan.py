@@ -19,10 +19,10 @@ from mimigenrec.baselines.train import COUNTING
 from mimigenrec.benchmark.options import Options, as_list, files_in, given, merged, reward_files
 from mimigenrec.benchmark.stage import Stage
 from mimigenrec.errors import UserError
-from mimigenrec.evaluation.report import ReportConfig
-from mimigenrec.evaluation.report_methods import cut_off
 from mimigenrec.evaluation.run import EvaluateConfig
 from mimigenrec.hub import is_folder
+from mimigenrec.report.build import ReportConfig
+from mimigenrec.report.methods import cut_off
 from mimigenrec.tasks.build import find_raw
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def report_stage(config: "BenchmarkConfig", found: Options) -> Stage:
     ours = {"data": data_of(config), "data_dir": config.data_dir, "category": config.category}
     ours |= {"output": config.output_dir / "report" / config.split}
     ours |= {name: found.get(name, {}) for name in ("methods", "training", "failed", "costs")}
-    stage = make(f"report/{config.split}", "report", "mimigenrec.evaluation.report", config.report, ours,
+    stage = make(f"report/{config.split}", "report", "mimigenrec.report.build", config.report, ours,
                  ours["output"], "report.html", after=())  # fmt: skip
     models = [name for name in as_list(stage.options.pop("models", [*MODELS])) if name in ours["methods"]]
     return stage._replace(options={**stage.options, **({"models": models} if models else {})})

@@ -53,8 +53,8 @@ def test_raw_lines_become_rows_whose_optimum_is_that_of_the_process(tmp_path, mo
     import process as p
 
     from mimigenrec.cli import parse
-    from mimigenrec.sids.prepare import PrepareConfig
-    from mimigenrec.sids.prepare import main as prepare
+    from mimigenrec.prepare import PrepareConfig
+    from mimigenrec.prepare import main as prepare
 
     raw = tmp_path / "data" / "toy_raw"
     make_toy.main(make_toy.ToyConfig(raw, users=150))

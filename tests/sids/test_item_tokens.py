@@ -8,9 +8,9 @@ import pytest
 from mimigenrec.cli import parse
 from mimigenrec.sid_assign import AssignConfig
 from mimigenrec.sid_assign import main as sid_assign
+from mimigenrec.sid_report.build import SidReportConfig
+from mimigenrec.sid_report.build import main as sid_report
 from mimigenrec.sids import item_tokens, quantiser
-from mimigenrec.sids.doctor import DoctorConfig
-from mimigenrec.sids.doctor import main as sid_report
 from mimigenrec.sids.quantise import QuantiseConfig, main
 from mimigenrec.sids.quantiser import Codebooks, assign, error_by_level, nearest
 from mimigenrec.sids.tokens import read_index
@@ -127,7 +127,7 @@ def test_sid_report_judges_item_tokens_without_calling_them_bad(quantise, shop, 
     quantise()
     files = {"index": "C.index.json", "output": "report", "embeddings": "C.emb-x.npy"}
     files = {name: str(tmp_path / file) for name, file in files.items()}
-    sid_report(DoctorConfig(**files, items=str(shop), fail_on=["collisions>0"]))
+    sid_report(SidReportConfig(**files, items=str(shop), fail_on=["collisions>0"]))
     told = json.loads((tmp_path / "report" / "sid_report.json").read_text())
     assert (
         told["overall"] == "watch" and told["figures"]["level1.codes"] == 24 and told["figures"]["distinct_sids"] == 24

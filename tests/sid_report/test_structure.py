@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mimigenrec.sids import structure
+from mimigenrec.sid_report import structure
 from tests.conftest import TOY_SIDS
 
 SIDS = list(TOY_SIDS.values())

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 from mimigenrec.cli import arg, parse, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, sha256, write_json
-from mimigenrec.interactions import build
+from mimigenrec.interactions import build as interactions
 from mimigenrec.interactions.names import check_category
 from mimigenrec.interactions.table import Columns
 from mimigenrec.manifest import check_same_run
-from mimigenrec.sids import doctor, quantise
+from mimigenrec.sid_report import build as sid_report
+from mimigenrec.sids import quantise
 from mimigenrec.sids.training import Training
 from mimigenrec.vectors import embed
 
@@ -112,7 +113,7 @@ def plan(config: PrepareConfig) -> list[Stage]:
     outputs = ["item2id", "user2id", "item.json", "review.json", "inter.json", "interactions.json"]
     outputs += [f"{split}.inter" for split in ("train", "valid", "test")]
     stages = [
-        Stage("interactions", build.main, (build.InteractionsConfig, Columns), first, sources,
+        Stage("interactions", interactions.main, (interactions.InteractionsConfig, Columns), first, sources,
               [f"{stem}.{end}" for end in outputs])
     ]  # fmt: skip
 
@@ -131,7 +132,9 @@ def plan(config: PrepareConfig) -> list[Stage]:
     seen = {"index": index, "items": items, "embeddings": vectors, "train": train, "test": test}
     fourth = as_text(seen | {"output": f"{folder}/sid_report"} | config.sid_report)
     pages = [f"{fourth['output']}/sid_report.{end}" for end in ("json", "md", "html")]
-    stages.append(Stage("sid_report", doctor.main, (doctor.DoctorConfig,), fourth, list(seen.values()), pages))
+    stages.append(
+        Stage("sid_report", sid_report.main, (sid_report.SidReportConfig,), fourth, list(seen.values()), pages)
+    )
     return stages
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from mimigenrec.catalog import Catalog
 from mimigenrec.contract import read_contract
 from mimigenrec.evaluation.curves import read_events
-from mimigenrec.evaluation.report_methods import Method, Run
 from mimigenrec.evaluation.result import Row
 from mimigenrec.files import read_json
+from mimigenrec.report.methods import Method, Run
 
 DATA_FILES = (".inter", "id2sid.json", "index.json", "rows/test.json", "rows/valid.json", "sft/test.json")
 SAME_SETTINGS = ("split", "limit", "exclude_seen", "support", "k")  # of the methods that have them

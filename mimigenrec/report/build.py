@@ -23,9 +23,15 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import find_log, panels, read_log, thinned
 from mimigenrec.evaluation.outputs import check_own
-from mimigenrec.evaluation.report_about import cautions, describe, method_facts, starts
-from mimigenrec.evaluation.report_examples import choose_rows, examples
-from mimigenrec.evaluation.report_figures import (
+from mimigenrec.evaluation.result import is_finite
+from mimigenrec.evaluation.slices import count_targets
+from mimigenrec.files import read_json, write_json, writing
+from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.manifest import make_manifest
+from mimigenrec.page import pictures_of, svg_file, to_html, to_markdown
+from mimigenrec.report.about import cautions, describe, method_facts, starts
+from mimigenrec.report.examples import choose_rows, examples
+from mimigenrec.report.figures import (
     beyond_figures,
     in_order,
     level_figures,
@@ -34,15 +40,9 @@ from mimigenrec.evaluation.report_figures import (
     slice_figures,
     table,
 )
-from mimigenrec.evaluation.report_methods import Asked, cut_off, folders_of, read_methods
-from mimigenrec.evaluation.report_sections import sections
-from mimigenrec.evaluation.report_verdict import verdict
-from mimigenrec.evaluation.result import is_finite
-from mimigenrec.evaluation.slices import count_targets
-from mimigenrec.files import read_json, write_json, writing
-from mimigenrec.interactions.inter_file import read_inter
-from mimigenrec.manifest import make_manifest
-from mimigenrec.page import pictures_of, svg_file, to_html, to_markdown
+from mimigenrec.report.methods import Asked, cut_off, folders_of, read_methods
+from mimigenrec.report.sections import sections
+from mimigenrec.report.verdict import verdict
 from mimigenrec.vectors.store import read_vectors
 
 POINTS = 60  # of a curve; more are drawn as the means of so many stretches

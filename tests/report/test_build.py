@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mimigenrec.cli import COMMANDS, parse
-from mimigenrec.evaluation.report import POINTS, ReportConfig, build, curves_of, main
 from mimigenrec.files import sha256
+from mimigenrec.report.build import POINTS, ReportConfig, build, curves_of, main
 from mimigenrec.sids.tokens import write_index
 from mimigenrec.vectors.store import write_vectors
 
@@ -371,7 +371,7 @@ def test_curves_of_two_seeds_stand_side_by_side_thinned_and_without_what_is_no_n
 
 
 def test_the_command_takes_a_yaml(config, tmp_path):
-    assert COMMANDS["report"][0] == "mimigenrec.evaluation.report"
+    assert COMMANDS["report"][0] == "mimigenrec.report.build"
     lines = [f"{key}: {json.dumps(value, default=str)}" for key, value in vars(config).items()]
     (tmp_path / "r.yaml").write_text("\n".join(lines))
     (read,) = parse(ReportConfig, argv=["--config", str(tmp_path / "r.yaml")])

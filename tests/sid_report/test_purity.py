@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from mimigenrec.interactions.inter_file import History, read_inter
-from mimigenrec.sids import purity
-from mimigenrec.sids.structure import code_table
+from mimigenrec.sid_report import purity
+from mimigenrec.sid_report.structure import code_table
 from mimigenrec.sids.tokens import read_index
 from mimigenrec.vectors.store import read_vectors
 from tests.conftest import TOY_SIDS, shared

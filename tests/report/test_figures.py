@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mimigenrec.evaluation.report_figures import (
+from mimigenrec.evaluation.stats import holm, paired_bootstrap, permutation_test
+from mimigenrec.report.figures import (
     best_baseline,
     beyond_figures,
     in_order,
@@ -16,8 +17,7 @@ from mimigenrec.evaluation.report_figures import (
     slice_figures,
     table,
 )
-from mimigenrec.evaluation.report_methods import Method, Run
-from mimigenrec.evaluation.stats import holm, paired_bootstrap, permutation_test
+from mimigenrec.report.methods import Method, Run
 
 
 def method(name, *seeds, wrong=(), reached=(), beyond=()):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mimigenrec.evaluation.report_examples import (
+from mimigenrec.page import Span
+from mimigenrec.report.examples import (
     TITLE,
     _marked_sid,
     _rank,
@@ -14,8 +15,7 @@ from mimigenrec.evaluation.report_examples import (
     rank_of,
     title_of,
 )
-from mimigenrec.evaluation.report_methods import Asked, read_methods
-from mimigenrec.page import Span
+from mimigenrec.report.methods import Asked, read_methods
 
 SID = ["<a_1>", "<b_2>", "<c_3>"]
 

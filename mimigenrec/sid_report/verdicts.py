@@ -1,4 +1,4 @@
-"""What the doctor's figures mean: one plain sentence each, and the user's own gates.
+"""What the figures of an index mean: one plain sentence each, and the user's own gates.
 
 The limits are rules of thumb, set so that the SID tables published with MiniOneRec and MIMIGenRec (3,686 items, three
 levels) have no bad line, and random, collapsed and badly colliding tables have one. docs/sids.md lists them.

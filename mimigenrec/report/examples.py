@@ -10,9 +10,9 @@ import numpy as np
 
 from mimigenrec.catalog import Catalog
 from mimigenrec.evaluation.metrics import item_places
-from mimigenrec.evaluation.report_methods import Method
 from mimigenrec.evaluation.result import Row
 from mimigenrec.page import Block, Folded, Paragraph, Span, Subheading, Table, Words
+from mimigenrec.report.methods import Method
 from mimigenrec.sids.tokens import split_sid
 
 KINDS = {  # what the model does with the target -> the best rank of that kind, and how many rows of it are wanted

@@ -1,6 +1,6 @@
-"""The doctor's report as one HTML page and as Markdown: verdicts first, then pictures, then figures.
+"""The report on an index as one HTML page and as Markdown: verdicts first, then pictures, then figures.
 
-Both are written from the dict that sid_report.json holds (built in doctor.py), so that they can say nothing else. The
+Both are written from the dict that sid_report.json holds (built in build.py), so that they can say nothing else. The
 page has its style and pictures inside it and opens without a network.
 """
 
@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from mimigenrec.page import html_page, markdown_table
-from mimigenrec.sids.report_pictures import draw_bar, draw_bits, draw_usage
+from mimigenrec.sid_report.pictures import draw_bar, draw_bits, draw_usage
 
 OVERALL = {
     "good": "Worth training on",
@@ -35,7 +35,7 @@ td.bar{width:45%;vertical-align:middle;min-width:90px}.wide{overflow-x:auto}
 
 
 def write_page(report: Mapping[str, Any], tree: str) -> str:
-    """HTML of a report; tree: the SVG of report_pictures.draw_tree."""
+    """HTML of a report; tree: the SVG of pictures.draw_tree."""
     figures, details = report["figures"], report["details"]
     levels = details["levels"]
     depths = [

@@ -1,13 +1,13 @@
 """What a report says first, in sentences made from its numbers: best method, models against baselines, RL, what lacks.
 
 A statement is {"state": "good" | "watch" | "bad" | "", "text", "points": [text]}. "Better" and "worse" mean an
-adjusted p below .05 (report_figures.py); everything else is a difference that these rows do not show.
+adjusted p below .05 (figures.py); everything else is a difference that these rows do not show.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mimigenrec.evaluation.report_figures import best_baseline, outcome
+from mimigenrec.report.figures import best_baseline, outcome
 
 WORDS = {"better": "better than", "worse": "worse than", "unclear": "not clearly different from"}
 

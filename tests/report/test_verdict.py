@@ -2,7 +2,7 @@
 
 import pytest
 
-from mimigenrec.evaluation.report_verdict import difference, p_text, verdict
+from mimigenrec.report.verdict import difference, p_text, verdict
 
 
 def value(mean, mark="", seeds=(0.1,)):

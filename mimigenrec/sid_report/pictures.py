@@ -1,4 +1,4 @@
-"""The doctor's pictures, as SVG text that stands inside an HTML page and needs nothing from outside.
+"""The pictures of the report on an index, as SVG text that stands inside an HTML page and needs nothing from outside.
 
 Lengths are SVG units; a page scales a picture to its own width. Text in a picture is escaped here.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mimigenrec.sids.structure import prefix_table
+from mimigenrec.sid_report.structure import prefix_table
 
 WIDTH = 1080
 BAND = 54  # height of one level in the tree

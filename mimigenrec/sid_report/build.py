@@ -25,11 +25,11 @@ from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.items import read_items
 from mimigenrec.manifest import make_manifest
-from mimigenrec.sids import purity, structure
-from mimigenrec.sids.report_page import OVERALL, write_markdown, write_page
-from mimigenrec.sids.report_pictures import draw_tree
+from mimigenrec.sid_report import purity, structure
+from mimigenrec.sid_report.page import OVERALL, write_markdown, write_page
+from mimigenrec.sid_report.pictures import draw_tree
+from mimigenrec.sid_report.verdicts import failed_gates, give_verdicts, parse_gate, worst
 from mimigenrec.sids.tokens import Sid, read_index
-from mimigenrec.sids.verdicts import failed_gates, give_verdicts, parse_gate, worst
 from mimigenrec.vectors.store import read_vectors
 
 GROUPS_SHOWN, TITLES_SHOWN, CELLS_SHOWN, WORDS_SHOWN = 5, 3, 8, 4
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class DoctorConfig:
+class SidReportConfig:
     """Is an index worth training on? Writes sid_report.json, .md and .html."""
 
     index: str = arg("index.json or id2sid.json to judge")
@@ -58,7 +58,7 @@ class DoctorConfig:
     seed: int = arg("random seed of the draw of items", default=42, least=0, most=2**32 - 1)
 
 
-def main(config: DoctorConfig) -> None:
+def main(config: SidReportConfig) -> None:
     gates = [parse_gate(text) for text in config.fail_on]
     sids = read_index(config.index)
     known = items_of(config, sids)
@@ -86,7 +86,9 @@ def main(config: DoctorConfig) -> None:
         sys.exit(f"sid-report: {len(failed)} of {len(gates)} gates failed: {'; '.join(lines)}")
 
 
-def measure(config: DoctorConfig, sids: Mapping[str, Sid], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def measure(
+    config: SidReportConfig, sids: Mapping[str, Sid], known: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """All that can be said with the files given; a section is there only if its file is."""
     codes = structure.code_table(sids.values())
     titles = {item: text for item in sids if (text := _title(known.get(item, {})))}
@@ -122,7 +124,7 @@ def measure(config: DoctorConfig, sids: Mapping[str, Sid], known: Mapping[str, M
     return found
 
 
-def items_of(config: DoctorConfig, sids: Mapping[str, Sid]) -> dict[str, dict[str, Any]]:
+def items_of(config: SidReportConfig, sids: Mapping[str, Sid]) -> dict[str, dict[str, Any]]:
     """item.json in row order, {} without --items. Raises UserError if it is of another data set or lacking."""
     if not config.items:
         if config.embeddings:
@@ -214,4 +216,4 @@ def write_report(folder: str | Path, report: Mapping[str, Any], sids: Mapping[st
 
 
 if __name__ == "__main__":
-    start(main, DoctorConfig)
+    start(main, SidReportConfig)

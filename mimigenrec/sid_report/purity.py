@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History
-from mimigenrec.sids.structure import code_table, prefix_table
+from mimigenrec.sid_report.structure import code_table, prefix_table
 from mimigenrec.sids.tokens import Sid
 from mimigenrec.vectors.terms import MARKS, RUN, terms
 

@@ -6,7 +6,7 @@ import pytest
 from mimigenrec.cli import parse
 from mimigenrec.errors import UserError
 from mimigenrec.interactions import build
-from mimigenrec.sids.prepare import PrepareConfig, main, plan, to_argv
+from mimigenrec.prepare import PrepareConfig, main, plan, to_argv
 from tests.conftest import ROOT
 
 THINGS = ["red lamp", "blue lamp", "green lamp", "oak chair", "pine chair", "old chair", "big desk", "small desk"]

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from mimigenrec.evaluation.report_pictures import WIDTH, draw_curves, draw_intervals, draw_levels
+from mimigenrec.report.pictures import WIDTH, draw_curves, draw_intervals, draw_levels
 
 
 def parsed(svg):

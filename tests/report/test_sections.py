@@ -1,7 +1,7 @@
 """How a report's numbers are worded: marks and times."""
 
-from mimigenrec.evaluation.report_sections import _file, _time, _value
 from mimigenrec.page import Span
+from mimigenrec.report.sections import _file, _time, _value
 
 
 def test_a_value_with_all_its_marks():

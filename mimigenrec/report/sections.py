@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mimigenrec.evaluation.report_examples import tell_examples
-from mimigenrec.evaluation.report_figures import SURE, best_baseline, outcome
-from mimigenrec.evaluation.report_pictures import draw_curves, draw_intervals, draw_levels
-from mimigenrec.evaluation.report_verdict import p_text, title
 from mimigenrec.page import Card, Folded, Paragraph, Picture, Pictures, Section, Span, Subheading, Table, Words
+from mimigenrec.report.examples import tell_examples
+from mimigenrec.report.figures import SURE, best_baseline, outcome
+from mimigenrec.report.pictures import draw_curves, draw_intervals, draw_levels
+from mimigenrec.report.verdict import p_text, title
 
 Report = Mapping[str, Any]
 SIGNS = {"better": ("▲", "good"), "worse": ("▼", "bad"), "unclear": ("≈", "soft")}

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mimigenrec.evaluation.report_methods import Method
 from mimigenrec.evaluation.result import Row
 from mimigenrec.evaluation.slices import slice_metrics, slices
 from mimigenrec.evaluation.stats import (
@@ -21,6 +20,7 @@ from mimigenrec.evaluation.stats import (
     permutation_test,
     rows_over_seeds,
 )
+from mimigenrec.report.methods import Method
 
 SURE = 0.05
 

@@ -7,9 +7,9 @@ import pytest
 
 from mimigenrec.cli import COMMANDS, parse
 from mimigenrec.items import id_order
-from mimigenrec.sids.doctor import DoctorConfig, category_path, main
+from mimigenrec.sid_report.build import SidReportConfig, category_path, main
+from mimigenrec.sid_report.verdicts import failed_gates, parse_gate
 from mimigenrec.sids.tokens import write_index
-from mimigenrec.sids.verdicts import failed_gates, parse_gate
 from mimigenrec.vectors.store import write_vectors
 from tests.conftest import TOY_SIDS
 
@@ -18,7 +18,7 @@ EVIL = "</title><script>alert(1)</script> & <b>|"
 
 @pytest.fixture
 def files(raw_toy, tmp_path):
-    """Everything the doctor can read about the toy, by flag."""
+    """Everything the report can read about the toy, by flag."""
     items = json.loads((raw_toy / "toy" / "toy.item.json").read_text())
     for item in items:
         items[item]["categories"] = f"Things,Kind {int(item) % 3}"
@@ -40,7 +40,7 @@ def files(raw_toy, tmp_path):
 
 def run(output, files, *flags):
     argv = [f"--{name}={path}" for name, path in files.items()]
-    main(*parse(DoctorConfig, argv=[*argv, f"--output={output}", *flags]))
+    main(*parse(SidReportConfig, argv=[*argv, f"--output={output}", *flags]))
     return json.loads((output / "sid_report.json").read_text())
 
 
@@ -246,4 +246,4 @@ def test_one_item_one_level_can_be_reported(tmp_path):
 
 
 def test_the_command_has_a_name():
-    assert COMMANDS["sid-report"][0] == "mimigenrec.sids.doctor"
+    assert COMMANDS["sid-report"][0] == "mimigenrec.sid_report.build"

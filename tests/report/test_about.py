@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mimigenrec.evaluation.report_about import cautions, describe, method_facts, starts, training_seconds
-from mimigenrec.evaluation.report_methods import Method, Run
+from mimigenrec.report.about import cautions, describe, method_facts, starts, training_seconds
+from mimigenrec.report.methods import Method, Run
 
 
 def run(folder="f", config=None, inputs=None, versions=None, seed=1, **metrics):

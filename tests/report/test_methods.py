@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mimigenrec.evaluation.report_methods import Asked, cut_off, folders_of, read_methods, reasons
+from mimigenrec.report.methods import Asked, cut_off, folders_of, read_methods, reasons
 
 NOTHING = ("a", lambda rows: [])
 

@@ -1,8 +1,8 @@
 import pytest
 
-from mimigenrec.sids import structure
-from mimigenrec.sids.doctor import flatten
-from mimigenrec.sids.verdicts import failed_gates, give_verdicts, judge, parse_gate, worst
+from mimigenrec.sid_report import structure
+from mimigenrec.sid_report.build import flatten
+from mimigenrec.sid_report.verdicts import failed_gates, give_verdicts, judge, parse_gate, worst
 
 
 def verdicts(sids, **sections):
