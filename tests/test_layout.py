@@ -9,9 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mimigenrec"
 ORDER = (
-    "errors files lock logs manifest claim state_file fit cli hub launch extras environment page stages endpoint "
-    "sharded items chat interactions vectors sids sid_report catalog sid_assign prepare contract checkpoint rewarding "
-    "rendering tasks decoding evaluation report training web sft grpo baselines plots benchmark"
+    "errors files schema lock logs manifest claim state_file fit cli hub launch extras environment page stages "
+    "endpoint sharded items chat interactions vectors sids sid_report catalog sid_assign prepare contract checkpoint "
+    "rewarding rendering tasks decoding evaluation report training web sft grpo baselines plots benchmark"
 ).split()
 WINGS = ("control", "dialogue", "retrieval", "preference", "serving")
 DOORS = {"llamafactory": {"sft", "rendering"}, "trl": {"training", "grpo", *WINGS}}
