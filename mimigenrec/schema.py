@@ -39,7 +39,7 @@ def read_rows(path: str | Path, schema: dict[str, Schema], made_by: str) -> list
 
 
 def read_map(path: str | Path, schema: Schema, made_by: str, entry: str = "key") -> dict[str, Any]:
-    """A JSON map, every value of it of this schema; `entry` says what its keys are. Raises as read_json and check do."""
+    """A JSON map, every value of it of this schema (`entry`: what its keys are). Raises as read_json and check do."""
     content = read_json(path, made_by, kind=dict)
     for key, value in content.items():
         check(value, schema, f"{path}, {entry} {key!r}")

@@ -14,7 +14,10 @@ BAD = [  # what is changed in the row, and what the message says
     ({"score": "high"}, "'score' must be a number, found 'high'"),
     ({"history": "1 2"}, "'history' must be a list of texts, found '1 2'"),
     ({"history": ["1", 2]}, r"'history\[1\]' must be a text, found 2"),
-    ({"prompt": [{"role": "user"}]}, r"'prompt\[0\].content' is missing, which must be a text or null; found {'role': 'user'}"),
+    (
+        {"prompt": [{"role": "user"}]},
+        r"'prompt\[0\].content' is missing, which must be a text or null; found {'role': 'user'}",
+    ),
     ({"prompt": ["hi"]}, r"'prompt\[0\]' must be a map with 'role' and 'content', found 'hi'"),
     ({"prompt": "hi"}, "'prompt' must be a list of maps with 'role' and 'content', found 'hi'"),
     ({"user": None}, "'user' must be a text, found None"),
