@@ -30,7 +30,7 @@ PYTHON=${PYTHON:-python}
 
 start=("$PYTHON")
 if [ "$NPROC" -gt 1 ]; then
-  start=("$PYTHON" -m mimigenrec.launch torch.distributed.run --standalone --nproc_per_node "$NPROC")
+  start=("$PYTHON" -m mimigenrec.training.launch torch.distributed.run --standalone --nproc_per_node "$NPROC")
 fi
 exec "${start[@]}" -m mimigenrec.evaluation.run --model "$MODEL" --output "${OUTPUT:-results/$(basename "$MODEL")}" \
   ${DATA:+--data "$DATA"} ${test_data_path:+--test_file "$test_data_path"} ${index_path:+--index "$index_path"} \

@@ -24,11 +24,11 @@ fail() {
 case $NUM_PROCESSES in '' | *[!0-9]* | 0) fail "NUM_PROCESSES is '$NUM_PROCESSES'; it must be 1 or more" ;; esac
 [ -z "$ACCELERATE_CONFIG" ] || [ -f "$ACCELERATE_CONFIG" ] || fail "ACCELERATE_CONFIG $ACCELERATE_CONFIG is missing"
 gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
-start=("$PYTHON" -m mimigenrec.launch accelerate.commands.launch) # which ends without a traceback of its own
+start=("$PYTHON" -m mimigenrec.training.launch accelerate.commands.launch) # which ends without a traceback of its own
 if [ -n "$ACCELERATE_CONFIG" ]; then
   start+=(--config_file "$ACCELERATE_CONFIG" --main_process_port "$MAIN_PORT" --num_processes "$NUM_PROCESSES")
 elif [ "$gpus" -eq 0 ] && [ "$NUM_PROCESSES" -gt 1 ]; then # accelerate would start one process and say nothing
-  start=("$PYTHON" -m mimigenrec.launch torch.distributed.run --nproc_per_node "$NUM_PROCESSES" --master_port "$MAIN_PORT")
+  start=("$PYTHON" -m mimigenrec.training.launch torch.distributed.run --nproc_per_node "$NUM_PROCESSES" --master_port "$MAIN_PORT")
 else
   [ "$gpus" -gt 0 ] || start+=(--cpu)
   [ "$NUM_PROCESSES" -eq 1 ] || start+=(--multi_gpu --main_process_port "$MAIN_PORT")

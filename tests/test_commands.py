@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mimigenrec.decoding.model import copy_companions
+from mimigenrec.checkpoint import copy_companions
 from mimigenrec.files import read_json
 from mimigenrec.tasks.title_history import NAME as TASK4
 from tests.conftest import ROOT, make_model, make_tokenizer

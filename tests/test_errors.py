@@ -165,7 +165,7 @@ def test_what_a_dataclass_refuses_when_it_is_made_is_one_message(capsys):
 
 def test_a_launcher_ends_without_its_traceback(tmp_path):
     (tmp_path / "child.py").write_text("import os, sys\nif os.environ['RANK'] == '0': sys.exit('error: no title')\n")
-    launch = [sys.executable, "-m", "mimigenrec.launch", "torch.distributed.run", "--nproc_per_node", "2"]
+    launch = [sys.executable, "-m", "mimigenrec.training.launch", "torch.distributed.run", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launch, "--master_port", "29731", str(tmp_path / "child.py")], capture_output=True, text=True
     )
@@ -174,7 +174,15 @@ def test_a_launcher_ends_without_its_traceback(tmp_path):
 
 def test_the_status_of_what_a_launcher_started_is_kept(tmp_path):
     (tmp_path / "child.py").write_text("print('done')\n")
-    launch = [sys.executable, "-m", "mimigenrec.launch", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "mimigenrec.training.launch",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+    ]
     env = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([*launch, str(tmp_path / "child.py")], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and "done" in done.stdout
@@ -182,7 +190,7 @@ def test_the_status_of_what_a_launcher_started_is_kept(tmp_path):
 
 def test_a_child_that_was_killed_is_told(tmp_path):
     (tmp_path / "child.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    launch = [sys.executable, "-m", "mimigenrec.launch", "torch.distributed.run", "--nproc_per_node", "1"]
+    launch = [sys.executable, "-m", "mimigenrec.training.launch", "torch.distributed.run", "--nproc_per_node", "1"]
     done = subprocess.run(
         [*launch, "--master_port", "29741", str(tmp_path / "child.py")], capture_output=True, text=True
     )

@@ -17,21 +17,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from mimigenrec.decoding.weights import WEIGHTS as MODEL_WEIGHTS
-from mimigenrec.decoding.weights import check_finite, load_causal_lm, parts
+from mimigenrec.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, parts
+from mimigenrec.decoding.weights import check_finite, load_causal_lm
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.hub import is_folder
 
 FILE = "base.json"
-CONFIG = "adapter_config.json"  # peft's; a folder that holds it is an adapter
-ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 log = logging.getLogger(__name__)
-
-
-def is_adapter(folder: str | Path) -> bool:
-    return (Path(folder) / CONFIG).is_file()
 
 
 def identity(base: str | Path, flag: str = "model_name_or_path") -> str:
@@ -50,11 +44,9 @@ def identity(base: str | Path, flag: str = "model_name_or_path") -> str:
                 f"{flag} {str(base)!r} is no folder here, and the Hugging Face hub did not give it "
                 f"({str(error).strip().partition(chr(10))[0]}); correct the path or the name"
             ) from error
-    present = [Path(base) / name for name in MODEL_WEIGHTS if (Path(base) / name).is_file()]
+    present = [Path(base) / name for name in WEIGHTS if (Path(base) / name).is_file()]
     if not present:
-        raise UserError(
-            f"{flag} {str(base)!r} holds no weights ({MODEL_WEIGHTS[0]}), so it is no model; give a whole one"
-        )
+        raise UserError(f"{flag} {str(base)!r} holds no weights ({WEIGHTS[0]}), so it is no model; give a whole one")
     hashes = [[path.name, sha256(path)] for path in parts(present[0])]
     if len(hashes) == 1:
         return f"sha256:{hashes[0][1]}"
@@ -89,8 +81,8 @@ def base_place(folder: str | Path, base: str | Path | None = None) -> str:
         return str(base)
     known = read_base(folder)
     if known is None:
-        config = read_json(folder / CONFIG, made_by="LoRA training", kind=dict)
-        name, key = config.get("base_model_name_or_path"), f"{folder / CONFIG}: base_model_name_or_path"
+        config = read_json(folder / ADAPTER_CONFIG, made_by="LoRA training", kind=dict)
+        name, key = config.get("base_model_name_or_path"), f"{folder / ADAPTER_CONFIG}: base_model_name_or_path"
         if not isinstance(name, str) or not name:
             raise UserError(f"{key} is missing; give --base")
         is_folder(name, f"give --base, for {key}")
@@ -153,7 +145,7 @@ def load_adapter(folder: str | Path, base: str | Path | None = None, dtype: Any 
     commit = known["weights"].partition("revision:")[2] if known and base is None else ""
     revision = commit if commit not in ("", "None") else "main"
     if not any((folder / weights).is_file() for weights in ADAPTER_WEIGHTS):
-        raise UserError(f"{folder} holds {CONFIG} and no {ADAPTER_WEIGHTS[0]}; copy the adapter again")
+        raise UserError(f"{folder} holds {ADAPTER_CONFIG} and no {ADAPTER_WEIGHTS[0]}; copy the adapter again")
     model = load_causal_lm(place, dtype=dtype or "auto", revision=revision)
     try:
         with warnings.catch_warnings():
@@ -165,7 +157,7 @@ def load_adapter(folder: str | Path, base: str | Path | None = None, dtype: Any 
         ) from error
     except UserWarning as error:
         raise UserError(
-            f"{folder / ADAPTER_WEIGHTS[0]} lacks weights that {CONFIG} asks for: {str(error)[:200]}"
+            f"{folder / ADAPTER_WEIGHTS[0]} lacks weights that {ADAPTER_CONFIG} asks for: {str(error)[:200]}"
         ) from error
     except RuntimeError as error:
         if "size mismatch" not in str(error):

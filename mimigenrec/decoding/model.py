@@ -5,13 +5,13 @@ prompt_contract.json. A LoRA adapter folder with them works as well.
 """
 
 import logging
-import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 from mimigenrec.catalog import Catalog, load_catalog, write_items
 from mimigenrec.chat import messages, prompt_ids, user_text
+from mimigenrec.checkpoint import COMPANIONS, is_adapter
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
     Contract,
@@ -21,16 +21,13 @@ from mimigenrec.contract import (
     proven_tokenizer,
     read_contract,
 )
-from mimigenrec.decoding.adapter import is_adapter, load_adapter
+from mimigenrec.decoding.adapter import load_adapter
 from mimigenrec.decoding.search import Items, Recommendation, Support, per_prompt, recommend
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import load_causal_lm
 from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
-from mimigenrec.files import writing
 from mimigenrec.sids.tokens import write_index
-
-COMPANIONS = ("id2sid.json", "items.json", CONTRACT_FILE)
 
 log = logging.getLogger(__name__)
 
@@ -149,14 +146,3 @@ def load_model(folder: str | Path, dtype=None, base: str | Path | None = None):
     if base is not None:
         raise UserError(f"--base {base} is for a LoRA adapter, and {folder} is a whole model; leave it out")
     return load_causal_lm(folder, dtype=dtype or "auto")
-
-
-def copy_companions(source: str | Path, target: str | Path) -> list[str]:
-    """Copies id2sid.json, items.json and prompt_contract.json, those present, into a checkpoint; returns which."""
-    source, target = Path(source), Path(target)
-    present = [name for name in COMPANIONS if (source / name).is_file()]
-    for name in present:
-        if (source / name).resolve() != (target / name).resolve():
-            with open(source / name, "rb") as content, writing(target / name, "wb") as out:
-                shutil.copyfileobj(content, out)
-    return present

@@ -10,17 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
 
+from mimigenrec.checkpoint import WEIGHTS, check_files, parts
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json
 from mimigenrec.hub import is_folder
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # What transformers raises for a config.json or weights that are no model of its own.
 NO_MODEL = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
@@ -72,39 +70,6 @@ def check_complete(folder: str | Path, revision: str = "main") -> None:
                 f"the files of {folder} {text.format(count=len(found), first=found[0])}. config.json and weights are "
                 f"not from the same model, or the copy is not whole: copy the checkpoint again, or take another"
             )
-
-
-def check_files(folder: Path) -> None:
-    """Raises FileNotFoundError or UserError naming the first file that is missing, cut short or damaged."""
-    read_json(folder / "config.json", made_by="the training or download that wrote the model", kind=dict)
-    present = [name for name in WEIGHTS if (folder / name).is_file()]
-    if not present:
-        raise FileNotFoundError(
-            f"{folder} holds no weights (model.safetensors, or its parts with model.safetensors.index.json); give a "
-            f"folder that a training saved its model into"
-        )
-    for path in parts(folder / present[0]):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing, which {present[0]} names; copy the checkpoint again")
-        if path.suffix == ".safetensors":
-            try:
-                with safe_open(path, framework="pt"):
-                    pass
-            except SafetensorError as error:
-                raise UserError(
-                    f"{path} is cut short or damaged ({error}); copy it again, or take an earlier checkpoint"
-                ) from error
-
-
-def parts(path: Path) -> list[Path]:
-    """The files of the weights: the one given, or those that an index names."""
-    if path.suffix != ".json":
-        return [path]
-    index = read_json(path, made_by="the training or download that wrote the model", kind=dict)
-    names = index.get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise UserError(f"{path} has no map 'weight_map' of weights to files; copy the checkpoint again")
-    return [path.with_name(name) for name in sorted(set(names.values()))]
 
 
 def check_finite(model: nn.Module, name: str | Path) -> None:

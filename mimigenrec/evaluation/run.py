@@ -14,6 +14,7 @@ import torch
 
 from mimigenrec.catalog import Catalog, check_same_catalogue, load_catalog
 from mimigenrec.chat import prompt_ids
+from mimigenrec.checkpoint import is_adapter
 from mimigenrec.cli import arg, start
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
@@ -25,7 +26,7 @@ from mimigenrec.contract import (
     proven_tokenizer,
     read_contract,
 )
-from mimigenrec.decoding.adapter import base_place, is_adapter
+from mimigenrec.decoding.adapter import base_place
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError

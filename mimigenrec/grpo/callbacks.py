@@ -1,39 +1,14 @@
 """What happens beside training: numbers to rl_log.jsonl, checkpoints made self-contained, save steps checked."""
 
-import json
 from pathlib import Path
 
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mimigenrec.checkpoint import copy_companions
 from mimigenrec.decoding.adapter import write_base
-from mimigenrec.decoding.model import copy_companions
-from mimigenrec.files import read_json, write_json, writing
+from mimigenrec.files import read_json, write_json
 from mimigenrec.grpo.checks import check_save_steps
-from mimigenrec.logs import JsonlWriter, read_jsonl
-
-LOG_FILE = "rl_log.jsonl"
-
-
-class RunLog(TrainerCallback):
-    """One line per log event: {"step", "epoch", "loss", "reward", "eval_ndcg@10", ...}.
-
-    A resumed run first drops the lines behind the checkpoint it goes on from, and the summary of an end that was not
-    reached, so that nothing stands there twice.
-    """
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            path = Path(args.output_dir) / LOG_FILE
-            events = read_jsonl(path) if path.exists() and state.log_history else []
-            kept = [event for event in events if event["step"] <= state.global_step and "train_runtime" not in event]
-            with writing(path) as out:
-                out.writelines(json.dumps(event) + "\n" for event in kept)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero:
-            with JsonlWriter(Path(args.output_dir) / LOG_FILE) as writer:
-                writer.write({"step": state.global_step, **logs})
 
 
 class SelfContained(TrainerCallback):

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.checkpoint import copy_companions, has_weights, is_over, last_checkpoint, state_of
 from mimigenrec.contract import Contract, read_contract
 from mimigenrec.decoding.adapter import identity, write_base
-from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
@@ -20,8 +20,8 @@ from mimigenrec.grpo.load_reward import Reward
 from mimigenrec.grpo.stop_rule import stopped_at
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import write_index
-from mimigenrec.training import FREE as FREE_IN_TRAINING
-from mimigenrec.training import OVERWRITE, check_named, compare, has_weights, is_over, last_checkpoint, state_of
+from mimigenrec.training.run import FREE as FREE_IN_TRAINING
+from mimigenrec.training.run import OVERWRITE, check_named, compare
 
 COMMAND = "grpo"
 

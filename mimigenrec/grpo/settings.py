@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 
 from mimigenrec.cli import check_range
 from mimigenrec.errors import UserError
-from mimigenrec.training import RANGES as RANGES_IN_TRAINING
+from mimigenrec.training.settings import RANGES as RANGES_IN_TRAINING
 
 # Besides those of every training, numbers that are TRL's and transformers'. All others must be finite.
 RANGES = RANGES_IN_TRAINING | {

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mimigenrec.environment.chain import exit_unless_imports
-from mimigenrec.errors import UserError
 
 if __name__ == "__main__":
     exit_unless_imports("grpo", "trl", "mimigenrec.grpo.trainer")  # which the imports below need
@@ -24,12 +23,13 @@ import torch
 from transformers import set_seed
 
 from mimigenrec.catalog import check_same_catalogue
+from mimigenrec.checkpoint import remove_unfinished
 from mimigenrec.cli import arg, start
 from mimigenrec.contract import Contract, check_same, check_template, choose_support, proven_tokenizer, read_contract
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_finite
-from mimigenrec.grpo.callbacks import RunLog, SelfContained
+from mimigenrec.grpo.callbacks import SelfContained
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.load_reward import check_weights, load_rewards
 from mimigenrec.grpo.rollout import Rollout
@@ -40,7 +40,9 @@ from mimigenrec.grpo.stop_rule import HR, breaks, stopped_at
 from mimigenrec.grpo.trainer import BeamGRPOTrainer
 from mimigenrec.lock import alone
 from mimigenrec.sids.tokens import join_sid, read_index
-from mimigenrec.training import OVERWRITE, SinceResume, check_run, remove_run, remove_unfinished
+from mimigenrec.training.launch import check_launch
+from mimigenrec.training.log import RunLog, SinceResume
+from mimigenrec.training.run import OVERWRITE, check_run, remove_run
 
 log = logging.getLogger(__name__)
 
@@ -136,18 +138,6 @@ def main(run: RunConfig, args: RLConfig) -> None:
         trainer.save_state()
     if args.should_save:
         print(summary(trainer.state.log_history, args))
-
-
-def check_launch(environment, has_gpu: bool) -> None:
-    """Raises UserError if `accelerate launch` was asked for several processes where it silently starts one.
-
-    Without a GPU its simple launcher only sets MASTER_ADDR and CCL_WORKER_COUNT for them, and no WORLD_SIZE.
-    """
-    if not has_gpu and "CCL_WORKER_COUNT" in environment and "WORLD_SIZE" not in environment:
-        raise UserError(
-            "accelerate was asked for several processes on a machine without a GPU and started one; use "
-            "torchrun --nproc_per_node N -m mimigenrec.grpo.train ..., as trl_trainer.sh does, or --num_processes 1"
-        )
 
 
 def checked_contract(folder: Path, model: str, tokenizer) -> Contract | None:

@@ -20,6 +20,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from mimigenrec.chat import prompt_ids
+from mimigenrec.checkpoint import has_weights
 from mimigenrec.contract import check_support
 from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.search import Support, warn_once
@@ -43,7 +44,7 @@ from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
 from mimigenrec.grpo.validation import validate
 from mimigenrec.sids.tokens import split_sid
-from mimigenrec.training import LookFirst, StopIfNotFinite, check_number, diverged, has_weights
+from mimigenrec.training.stop import LookFirst, StopIfNotFinite, check_number, diverged
 
 if not trl.__version__.startswith("0.24."):
     raise MissingPackage(

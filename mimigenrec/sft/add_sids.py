@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mimigenrec.catalog import Catalog, id_order, load_catalog
+from mimigenrec.checkpoint import COMPANIONS, copy_companions
 from mimigenrec.claim import claim_folder, replace_folder, temporary_of
 from mimigenrec.cli import arg, check_ranges, start
 from mimigenrec.contract import proven_tokenizer
 from mimigenrec.decoding.adapter import identity
-from mimigenrec.decoding.model import COMPANIONS, copy_companions
 from mimigenrec.decoding.weights import load_causal_lm
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json

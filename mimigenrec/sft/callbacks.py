@@ -12,15 +12,14 @@ from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from mimigenrec.chat import chat_template, prompt_ids, row_messages
+from mimigenrec.checkpoint import copy_companions
 from mimigenrec.cli import check_range
 from mimigenrec.decoding.adapter import write_base
-from mimigenrec.decoding.model import copy_companions
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.quick import constrained_metrics
-from mimigenrec.files import write_json, writing
-from mimigenrec.logs import read_jsonl
+from mimigenrec.files import write_json
 from mimigenrec.sft.data import SftData, read_rows, spread
 
 AT_ONCE = 32  # prompts searched together at most: each holds ten beams, so a batch that fits the loss may not fit here
@@ -77,22 +76,6 @@ class CompleteCheckpoints(TrainerCallback):
             golden = tuple(zip(self.prompts, prompt_ids(tokenizer, self.prompts), strict=True))
             template = chat_template(tokenizer)
             replace(self.data.contract, chat_template=template, support=self.support, golden=golden).write(folder)
-
-
-class CutLogBack(TrainerCallback):
-    """LLaMA-Factory's log keeps the steps behind the checkpoint that a run goes on from, which are taken once more."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            cut_back(Path(args.output_dir) / "trainer_log.jsonl", state.global_step)
-
-
-def cut_back(path: Path, step: int) -> None:
-    """Leaves out of trainer_log.jsonl what comes behind a step."""
-    if path.is_file():
-        kept = [line for line in read_jsonl(path) if step and line.get("current_steps", 0) <= step]
-        with writing(path) as out:
-            out.writelines(json.dumps(line) + "\n" for line in kept)
 
 
 class RankingMetrics(TrainerCallback):

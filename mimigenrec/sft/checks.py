@@ -18,7 +18,7 @@ from mimigenrec.rendering import check_rendering
 from mimigenrec.sft.add_sids import COMMAND as ADD_SIDS
 from mimigenrec.sft.data import Row, SftData, names, read_rows
 from mimigenrec.sids.tokens import distinct_tokens
-from mimigenrec.training import RANGES as RANGES_IN_TRAINING
+from mimigenrec.training.settings import RANGES as RANGES_IN_TRAINING
 
 log = logging.getLogger(__name__)
 CHUNK = 2000  # rows tokenised at a time

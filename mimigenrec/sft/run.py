@@ -9,21 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mimigenrec.checkpoint import checkpoints, has_weights, remove_unfinished
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.lock import alone
-from mimigenrec.training import FREE as FREE_IN_TRAINING
-from mimigenrec.training import (
-    OVERWRITE,
-    check_named,
-    check_run,
-    checkpoints,
-    compare,
-    has_weights,
-    refuse_others,
-    remove_run,
-    remove_unfinished,
-)
+from mimigenrec.training.run import FREE as FREE_IN_TRAINING
+from mimigenrec.training.run import OVERWRITE, check_named, check_run, compare, refuse_others, remove_run
 
 COMMAND = "sft"
 

@@ -24,16 +24,16 @@ from mimigenrec.errors import UsageError, UserError
 if __name__ == "__main__":
     exit_unless_imports("sft", "transformers")  # which the imports below need
 
-import torch
 from filelock import FileLock
 
 from mimigenrec.chat import ends_answers, prompt_ids, row_messages
+from mimigenrec.checkpoint import check_files
 from mimigenrec.cli import one_message
 from mimigenrec.contract import check_support, proven_tokenizer
 from mimigenrec.decoding.adapter import identity
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.decoding.weights import check_complete, check_files, check_finite_files
+from mimigenrec.decoding.weights import check_complete, check_finite_files
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.hub import is_folder
 from mimigenrec.lock import alone
@@ -42,7 +42,6 @@ from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.arguments import SftConfig, read_arguments
 from mimigenrec.sft.callbacks import (
     CompleteCheckpoints,
-    CutLogBack,
     EmbeddingDropout,
     OnlySidRows,
     Provenance,
@@ -63,7 +62,9 @@ from mimigenrec.sft.row_order import RowOrder
 from mimigenrec.sft.run import COMMAND, SECRET, clear, going_on, is_to_run
 from mimigenrec.sft.tokenized import StampTokenized, check_tokenized
 from mimigenrec.sids.tokens import distinct_tokens
-from mimigenrec.training import LookFirst, SinceResume, StopIfNotFinite
+from mimigenrec.training.launch import is_main_process, processes, torchrun_command, wants_torchrun
+from mimigenrec.training.log import CutLogBack, SinceResume
+from mimigenrec.training.stop import LookFirst, StopIfNotFinite
 
 ASKED = "MIMIGENREC_SFT_ASKED"  # set for the processes of torchrun: output_dir was looked at before they began
 
@@ -72,11 +73,11 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str]) -> None:
     config, args = read_arguments(argv)
-    if "LOCAL_RANK" not in os.environ and wants_torchrun(args):
+    if "LOCAL_RANK" not in os.environ and wants_torchrun(bool(args.get("deepspeed"))):
         exit_unless_imports("sft", "torchvision", "torchaudio")  # quick; else every process of torchrun fails
         if is_to_run(args, manifest(config, args)):
             os.environ[ASKED] = "yes"
-            os.execv(sys.executable, torchrun_command(argv))
+            os.execv(sys.executable, torchrun_command("mimigenrec.sft.train", argv))
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and ASKED not in os.environ:
         raise UserError(
@@ -178,52 +179,6 @@ def support_of(config: SftConfig, args: dict[str, Any], tokenizer) -> Support:
     return support
 
 
-def wants_torchrun(args: dict[str, Any]) -> bool:
-    """As LLaMA-Factory's launcher decides, and for DeepSpeed, which wants it always."""
-    forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
-    several = "NPROC_PER_NODE" in os.environ or torch.accelerator.device_count() > 1
-    return forced or several or bool(args.get("deepspeed"))
-
-
-def torchrun_command(argv: list[str]) -> list[str]:
-    env = os.environ
-    nodes = ["--standalone"]
-    if env.get("NNODES", "1") != "1":
-        if "MASTER_ADDR" not in env:
-            raise UsageError(
-                f"NNODES={env['NNODES']} needs MASTER_ADDR, the address of the first machine, and NODE_RANK"
-            )
-        nodes = ["--nnodes", env["NNODES"], "--node_rank", env.get("NODE_RANK", "0")]
-        nodes += [
-            "--master_addr",
-            env.get("MASTER_ADDR", "127.0.0.1"),
-            "--master_port",
-            env.get("MASTER_PORT", "29500"),
-        ]
-    launch = [sys.executable, "-m", "mimigenrec.launch", "torch.distributed.run", *nodes]
-    launch += ["--nproc_per_node", str(processes_here())]
-    return [*launch, "-m", "mimigenrec.sft.train", *argv]
-
-
-def processes_here() -> int:
-    """How many processes torchrun starts on this machine."""
-    given = os.environ.get("NPROC_PER_NODE")
-    if given and not given.isdigit():
-        raise UsageError(f"NPROC_PER_NODE={given} must be a number of processes")
-    return int(given) if given else max(1, torch.accelerator.device_count())
-
-
-def processes(args: dict[str, Any]) -> int:
-    """How many processes share the rows of a run, before and after torchrun has started them."""
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
-    return processes_here() * int(os.environ.get("NNODES", "1")) if wants_torchrun(args) else 1
-
-
-def is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 def prepared_base(config: SftConfig, args: dict[str, Any]) -> str:
     """Folder of the base with SIDs, made now unless one of the same content is there.
 
@@ -266,7 +221,8 @@ def manifest(config: SftConfig, args: dict[str, Any]) -> dict[str, Any]:
         return {}
     told = {key: value for key, value in args.items() if key not in SECRET}
     settings = {**told, **asdict(config)}
-    settings |= {"weights": identity(args["model_name_or_path"]), "processes": processes(args)}  # each takes its rows
+    settings["weights"] = identity(args["model_name_or_path"])
+    settings["processes"] = processes(bool(args.get("deepspeed")))  # each takes its rows
     now = make_manifest(settings, [], args.get("seed", 42), command=COMMAND, base=plain_base)
     now["inputs"] = inputs(args)
     data = find_data(args)

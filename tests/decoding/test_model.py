@@ -8,8 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mimigenrec.chat import prompt_ids, row_messages
-from mimigenrec.contract import FILE, Contract, read_contract
-from mimigenrec.decoding.model import COMPANIONS, MIMIGenRec, copy_companions
+from mimigenrec.checkpoint import COMPANIONS
+from mimigenrec.contract import FILE, Contract
+from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import recommend
 from mimigenrec.tasks.sample import Sample, to_sft_row
 from tests.conftest import make_model, make_tokenizer
@@ -129,15 +130,6 @@ def test_a_lora_adapter_answers_as_its_merged_model(copy, checkpoint, tiny_model
 
 def test_the_dtype_asked_for_is_the_one_loaded(checkpoint):
     assert MIMIGenRec.from_pretrained(checkpoint, device="cpu", dtype=torch.bfloat16).model.dtype == torch.bfloat16
-
-
-def test_companions_are_copied_as_they_are_those_present(checkpoint, tmp_path):
-    assert copy_companions(checkpoint, tmp_path / "new") == list(COMPANIONS)
-    assert all((tmp_path / "new" / n).read_bytes() == (checkpoint / n).read_bytes() for n in COMPANIONS)
-    assert copy_companions(tmp_path / "new", tmp_path / "new") == list(COMPANIONS)  # onto itself changes nothing
-    (tmp_path / "new" / FILE).unlink()
-    assert copy_companions(tmp_path / "new", tmp_path / "other") == ["id2sid.json", "items.json"]
-    assert read_contract(tmp_path / "other") is None
 
 
 def test_a_chat_template_changed_after_training_is_refused(checkpoint, tmp_path):

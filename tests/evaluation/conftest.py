@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mimigenrec.decoding.model import copy_companions
+from mimigenrec.checkpoint import copy_companions
 
 
 @pytest.fixture(scope="session")

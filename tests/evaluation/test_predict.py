@@ -77,7 +77,7 @@ def test_what_all_processes_meet_is_told_once(checkpoint, tmp_path):
 @pytest.mark.slow
 def test_what_one_process_alone_meets_is_told_and_ends_them_all(checkpoint, toy_data, tmp_path):
     (tmp_path / "dies.py").write_text(DIES)
-    launch = [sys.executable, "-m", "mimigenrec.launch", "torch.distributed.run", "--standalone"]
+    launch = [sys.executable, "-m", "mimigenrec.training.launch", "torch.distributed.run", "--standalone"]
     command = [*launch, "--nproc_per_node", "2", str(tmp_path / "dies.py"), "--model", str(checkpoint)]
     command += ["--data", str(toy_data), "--output", str(tmp_path / "out"), "--k", "5", "--beams", "7"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SAYS": "row 3 is odd"}

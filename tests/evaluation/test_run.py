@@ -325,7 +325,7 @@ def test_a_lora_checkpoint_is_evaluated_with_its_adapter(plain, checkpoint, toy_
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mimigenrec.decoding.model import copy_companions
+    from mimigenrec.checkpoint import copy_companions
 
     torch.manual_seed(0)
     model = get_peft_model(

@@ -30,12 +30,12 @@ def test_the_variables_reach_the_command(said):
     words = said(1, names, "--beta", "0")
     expected = "-m mimigenrec.grpo.train c --model m --data d --index i --output_dir o --num_generations 8 --beta 0"
     assert words[-len(expected.split()) :] == expected.split()
-    assert words[:3] == ["-m", "mimigenrec.launch", "accelerate.commands.launch"]
+    assert words[:3] == ["-m", "mimigenrec.training.launch", "accelerate.commands.launch"]
 
 
 def test_several_processes_without_a_gpu_go_through_torchrun(said):
     words = said(0, {"MODEL_PATH": "m", "NUM_PROCESSES": "2"})
-    assert words[:5] == ["-m", "mimigenrec.launch", "torch.distributed.run", "--nproc_per_node", "2"]
+    assert words[:5] == ["-m", "mimigenrec.training.launch", "torch.distributed.run", "--nproc_per_node", "2"]
     assert "accelerate.commands.launch" in said(2, {"MODEL_PATH": "m", "NUM_PROCESSES": "2"})
     assert "--cpu" in said(0, {"MODEL_PATH": "m"})
 

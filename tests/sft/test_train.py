@@ -28,10 +28,11 @@ from mimigenrec.sft.callbacks import EmbeddingDropout
 from mimigenrec.sft.data import read_rows
 from mimigenrec.sft.make_base import CHAT_TEMPLATES, BaseConfig
 from mimigenrec.sft.make_base import main as make_base
-from mimigenrec.sft.train import main, prepared_base, support_of, torchrun_command, train, wants_torchrun
+from mimigenrec.sft.train import main, prepared_base, support_of, train
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as build
+from mimigenrec.training.launch import torchrun_command
 from tests.conftest import make_model, make_tokenizer
 
 BIN = Path(sys.executable).parent
@@ -339,7 +340,11 @@ def test_of_several_yamls_the_later_wins_and_overrides_win_over_all(tmp_path, ar
         assert config.embedding_dropout == 0.5
         assert merged == {**args, "seed": 2, "max_steps": 6, "eval_steps": 2, "deepspeed": "z.yaml"}
     assert read_arguments([second, first])[1]["seed"] == 1
-    assert torchrun_command([first, second, "seed=3"])[-3:] == [first, second, "seed=3"]  # each process reads the same
+    assert torchrun_command("mimigenrec.sft.train", [first, second, "seed=3"])[-3:] == [
+        first,
+        second,
+        "seed=3",
+    ]  # each process reads the same
 
 
 def test_a_yaml_that_is_not_first_not_there_or_no_map_is_refused(tmp_path, args):
@@ -376,19 +381,6 @@ def test_help_teaches_our_keys(capsys):
         main(["--help"])
     told = capsys.readouterr().out
     assert "--add_tokens_list" in told and "llamafactory-cli train -h" in told
-
-
-def test_torchrun_is_asked_for_as_llamafactory_asks(monkeypatch):
-    for name in ("FORCE_TORCHRUN", "NPROC_PER_NODE", "NNODES", "MASTER_ADDR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("torch.accelerator.device_count", lambda: 0)
-    assert not wants_torchrun({}) and wants_torchrun({"deepspeed": "ds_z0_config.json"})
-    monkeypatch.setenv("FORCE_TORCHRUN", "1")
-    assert wants_torchrun({}) and "--standalone" in torchrun_command(["x.yaml"])
-    assert torchrun_command(["x.yaml"])[-5:] == ["--nproc_per_node", "1", "-m", "mimigenrec.sft.train", "x.yaml"]
-    monkeypatch.setenv("NNODES", "2")
-    with pytest.raises(UsageError, match="needs MASTER_ADDR"):
-        torchrun_command(["x.yaml"])
 
 
 def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_path):
