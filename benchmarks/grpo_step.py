@@ -4,7 +4,7 @@
                                    [--repeats 3] [--threads N] [--device cpu] [--memory]
 
 plain: generate() with TrieLogitsProcessor, then each of prompts * group rows through the whole model, the scores of
-the whole vocabulary stored, entropies as TRL takes them. ours: the search, and grpo.shared_prefix. Both on the same
+the whole vocabulary stored, entropies as TRL takes them. ours: the search, and decoding.logps. Both on the same
 model with gradient checkpointing, the optimiser left out. Prompts and catalogue as in decode.py.
 `silent` gives every second group no signal (beta 0), as most groups of a sparse reward have none.
 
@@ -24,9 +24,9 @@ from decode import SHAPES, held_kb, industrial_like, make_model, make_prompts
 from torch import Tensor
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
+from mimigenrec.decoding.logps import completion_logps
 from mimigenrec.decoding.plain import generate_sids, left_pad
 from mimigenrec.decoding.search import search_sids
-from mimigenrec.grpo.shared_prefix import completion_logps
 from mimigenrec.grpo.trainer import InsideTrie
 
 

@@ -6,7 +6,7 @@ R rows, H hidden size, V vocabulary, U columns asked for
 import torch
 from torch import Tensor, nn
 
-from mimigenrec.decoding.tree import causal_lm
+from mimigenrec.decoding.causal_lm import causal_lm
 
 TILE = 2048  # columns of the head at a time: a tile of some hundred rows stays in a processor's cache
 

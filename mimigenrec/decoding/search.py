@@ -23,12 +23,13 @@ from torch import Tensor
 
 from mimigenrec.contract import check_support
 from mimigenrec.decoding.beam import beam_search, rank_all
+from mimigenrec.decoding.causal_lm import causal_lm
 from mimigenrec.decoding.filters import blocked_keys
 from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.frontier import Support
 from mimigenrec.decoding.head import Head
 from mimigenrec.decoding.plain import RankedSids, generate_sids
-from mimigenrec.decoding.tree import PromptTree, Template, causal_lm, tree_bytes
+from mimigenrec.decoding.tree import PromptTree, Template, tree_bytes
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError
 from mimigenrec.sids.tokens import Sid

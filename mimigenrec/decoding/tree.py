@@ -19,8 +19,10 @@ Position ids say how deep a node lies, wherever it stands in the cache, so nothi
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from torch import Tensor
+from transformers import DynamicCache
+
+from mimigenrec.decoding.causal_lm import causal_lm
 
 
 class Template:
@@ -122,13 +124,6 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """visible (P, q, keys) bool -> (P, 1, q, keys), added to attention scores: 0 where seen, else very negative."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
-
-
-def causal_lm(model: nn.Module) -> PreTrainedModel:
-    """The model under DDP-like and PEFT wrappers; LoRA sits inside its layers and stays in force."""
-    while not isinstance(model, PreTrainedModel):
-        model = model.module if hasattr(model, "module") else model.get_base_model()
-    return model
 
 
 def shared_length(prompts: Sequence[Sequence[int]]) -> int:

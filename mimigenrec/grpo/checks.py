@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from trl import GRPOConfig
 
+from mimigenrec.decoding.rollout import Rollout
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError
 from mimigenrec.extras import need
-from mimigenrec.grpo.rollout import Rollout
 
 log = logging.getLogger(__name__)
 

@@ -127,3 +127,28 @@ def without_hints(output: dict, groups: list[Group], gather: Callable[[Tensor], 
     tensors = ("completion_mask", "old_per_token_logps", "ref_per_token_logps")
     masked = {key: output[key].masked_fill(given, 0) for key in tensors if key in output}
     return output | masked | {"num_items_in_batch": gather(masked["completion_mask"].sum()).sum()}
+
+
+def whole_groups(batches: list[dict]) -> list[dict]:
+    """The rows of a generation batch, which TRL shuffled one by one, shuffled prompt by prompt: micro-batches of the
+    same sizes whose rows of one prompt stand together. What is not a tensor of rows stays as it is."""
+    rows = [len(batch["prompt_ids"]) for batch in batches]
+    whole = {
+        key: torch.cat([batch[key] for batch in batches]) if is_rows(value, rows[0]) else value
+        for key, value in batches[0].items()
+    }
+    prompts = torch.where(whole["prompt_mask"].bool(), whole["prompt_ids"], -1)
+    _, owner = prompts.unique(dim=0, return_inverse=True)  # (N,)
+    first = torch.full_like(owner, len(owner)).scatter_reduce_(
+        0, owner, torch.arange(len(owner), device=owner.device), "amin"
+    )
+    order = first[owner].argsort(stable=True)  # prompts in the order in which the shuffle first shows them
+    parts = {
+        key: value[order].split(rows) if is_rows(value, len(order)) else [value] * len(rows)
+        for key, value in whole.items()
+    }
+    return [{key: part[i] for key, part in parts.items()} for i in range(len(rows))]
+
+
+def is_rows(value, n: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == n

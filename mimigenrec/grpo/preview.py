@@ -19,11 +19,11 @@ from mimigenrec.chat import prompt_ids
 from mimigenrec.cli import arg, start
 from mimigenrec.contract import choose_support, proven_tokenizer, read_contract
 from mimigenrec.decoding.model import load_model
+from mimigenrec.decoding.rollout import Rollout, roll_out
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.grpo.checks import check_group_size, check_spread
 from mimigenrec.grpo.load_reward import check_weights, checked, load_rewards
-from mimigenrec.grpo.rollout import Rollout, roll_out
 from mimigenrec.grpo.rows import data_folders, find_index, read_rows
 from mimigenrec.grpo.start import check_folder
 from mimigenrec.grpo.train import checked_contract

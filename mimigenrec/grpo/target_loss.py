@@ -1,7 +1,7 @@
 """Cross-entropy on the targets, beside the RL loss: each target is one more completion of its group's prompt.
 
 The rows of a micro-batch carry their target along; a group's target is computed once, in the forward of its rollouts,
-so where prompts are shared (shared_prefix.py) the prompt is not computed again.
+so where prompts are shared (decoding/logps.py) the prompt is not computed again.
 
     N rows, L longest prompt, C completion tokens, U groups in the micro-batch, T longest target with EOS
 """

@@ -26,13 +26,13 @@ from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.checkpoint import remove_unfinished
 from mimigenrec.cli import arg, start
 from mimigenrec.contract import Contract, check_same, check_template, choose_support, proven_tokenizer, read_contract
+from mimigenrec.decoding.rollout import Rollout
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_finite
 from mimigenrec.grpo.callbacks import SelfContained
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.load_reward import check_weights, load_rewards
-from mimigenrec.grpo.rollout import Rollout
 from mimigenrec.grpo.rows import as_dataset, data_folders, find_index, latest, read_rows, row_files
 from mimigenrec.grpo.run import FREE, describe, finished, manifest_of, start_from, write_companions
 from mimigenrec.grpo.start import check_model, check_places, check_targets

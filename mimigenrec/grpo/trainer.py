@@ -23,6 +23,9 @@ from mimigenrec.chat import prompt_ids
 from mimigenrec.checkpoint import has_weights
 from mimigenrec.contract import check_support
 from mimigenrec.decoding.finite import NotFinite
+from mimigenrec.decoding.inside_trie import InsideTrie
+from mimigenrec.decoding.logps import completion_logps, obstacle_to_sharing
+from mimigenrec.decoding.rollout import Rollout, check_sampling, roll_out
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import MissingPackage, UserError
@@ -35,11 +38,8 @@ from mimigenrec.grpo.checks import (
     check_whole_batch,
     warn_of_ranks_that_mean_nothing,
 )
-from mimigenrec.grpo.groups import Group, remedies, spread, with_signal, without_hints
-from mimigenrec.grpo.inside_trie import InsideTrie
+from mimigenrec.grpo.groups import Group, remedies, spread, whole_groups, with_signal, without_hints
 from mimigenrec.grpo.load_reward import checked
-from mimigenrec.grpo.rollout import Rollout, check_sampling, roll_out
-from mimigenrec.grpo.shared_prefix import completion_logps, obstacle_to_sharing, whole_groups
 from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
 from mimigenrec.grpo.validation import validate
@@ -68,7 +68,7 @@ SEAMS = (
 class BeamGRPOTrainer(GRPOTrainer):
     """GRPOTrainer with a trie. train_dataset has the columns prompt (messages) and reward_model, as in rl/train.json.
 
-    rollout  "beam", "sample", "distinct" or "mixed": see rollout.py
+    rollout  "beam", "sample", "distinct" or "mixed": see decoding/rollout.py
     args     RLConfig: TRL's settings and ours, docs/rl.md
     support  "vocab", the default: log-probabilities in loss, KL and search under the full vocabulary, as SFT trains
              them and as search and evaluation score by default. "trie": renormalised over the legal tokens, so what

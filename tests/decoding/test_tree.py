@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mimigenrec.decoding.tree import PromptTree, Template, causal_lm, shared_length
+from mimigenrec.decoding.causal_lm import causal_lm
+from mimigenrec.decoding.tree import PromptTree, Template, shared_length
 from tests.decoding.conftest import FAMILIES
 
 PROMPTS = [[5, 6, 7, 8, 9], [5, 6, 7, 3], [5, 6, 7, 4, 4, 4, 4, 2]]

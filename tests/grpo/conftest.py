@@ -108,9 +108,9 @@ def target_that(tiny_model, tokenizer, toy):
     one hint   no beam names it, though some have its first code; a beam below that code does
     missed     the model's very last SID
     """
+    from mimigenrec.decoding.rollout import roll_out
     from mimigenrec.decoding.search import search_sids
     from mimigenrec.decoding.trie import SidTrie
-    from mimigenrec.grpo.rollout import roll_out
 
     trie = SidTrie.from_catalog(toy, tokenizer)
 

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from trl import GRPOTrainer
 
 from mimigenrec.cli import parse
+from mimigenrec.decoding.rollout import roll_out
 from mimigenrec.errors import UserError
 from mimigenrec.grpo.preview import PreviewConfig
 from mimigenrec.grpo.preview import main as preview
-from mimigenrec.grpo.rollout import roll_out
 from tests.grpo.conftest import run
 
 WEIGHT = "model.layers.0.mlp.up_proj.weight"

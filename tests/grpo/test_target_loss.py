@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mimigenrec.chat import prompt_ids
-from mimigenrec.grpo.inside_trie import legal_tokens
+from mimigenrec.decoding.inside_trie import legal_tokens
 from mimigenrec.grpo.load_reward import load_rewards
 from mimigenrec.grpo.target_loss import appended, columns, cross_entropy, targets_of
 from mimigenrec.sids.tokens import split_sid

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mimigenrec.decoding.causal_lm import causal_lm
 from mimigenrec.decoding.frontier import Support
 from mimigenrec.decoding.head import TILE, Head
 from mimigenrec.decoding.search import obstacle_to_tree
-from mimigenrec.decoding.tree import additive, causal_lm
+from mimigenrec.decoding.tree import additive
 from mimigenrec.decoding.trie import SidTrie
 
 
@@ -90,31 +91,6 @@ def obstacle_to_sharing(model, longest: int) -> str | None:
     if not isinstance(getattr(head, "original_module", head), torch.nn.Linear):
         return f"the head is a {type(head).__name__}"
     return obstacle_to_tree(model, longest)
-
-
-def whole_groups(batches: list[dict]) -> list[dict]:
-    """The rows of a generation batch, which TRL shuffled one by one, shuffled prompt by prompt: micro-batches of the
-    same sizes whose rows of one prompt stand together. What is not a tensor of rows stays as it is."""
-    rows = [len(batch["prompt_ids"]) for batch in batches]
-    whole = {
-        key: torch.cat([batch[key] for batch in batches]) if is_rows(value, rows[0]) else value
-        for key, value in batches[0].items()
-    }
-    prompts = torch.where(whole["prompt_mask"].bool(), whole["prompt_ids"], -1)
-    _, owner = prompts.unique(dim=0, return_inverse=True)  # (N,)
-    first = torch.full_like(owner, len(owner)).scatter_reduce_(
-        0, owner, torch.arange(len(owner), device=owner.device), "amin"
-    )
-    order = first[owner].argsort(stable=True)  # prompts in the order in which the shuffle first shows them
-    parts = {
-        key: value[order].split(rows) if is_rows(value, len(order)) else [value] * len(rows)
-        for key, value in whole.items()
-    }
-    return [{key: part[i] for key, part in parts.items()} for i in range(len(rows))]
-
-
-def is_rows(value, n: int) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == n
 
 
 def completion_logps(

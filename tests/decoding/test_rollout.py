@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mimigenrec.chat import prompt_ids
+from mimigenrec.decoding.rollout import roll_out
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.grpo.rollout import roll_out
 from tests.conftest import make_model
 
 PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None, "repetition_penalty": 1.0}
