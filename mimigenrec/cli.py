@@ -1,4 +1,5 @@
-"""One way to start every command: `mimigenrec <command> x.yaml --key value key=value`.
+"""One way to start every command: `mimigenrec <command> x.yaml --key value key=value`, in a wing `mimigenrec <wing>
+<command> ...`.
 
 A command is a module with one config dataclass (or several) and `main`, and ends with `start(main, Config)`. Its
 fields are its flags; a YAML file gives the same names. Flags and YAML values pass through the same argparse types,
@@ -37,32 +38,56 @@ import yaml
 
 from mimigenrec.errors import UsageError, UserError
 from mimigenrec.files import read_text
+from mimigenrec.flags import add_fields, in_words
 
 SPEAKS_FIRST = 20.0  # seconds that the first process may be behind the others
 
-COMMANDS = {
-    "prepare": ("mimigenrec.prepare", "raw logs -> sequences, item vectors, SIDs and a report on them"),
-    "interactions": ("mimigenrec.interactions.build", "raw logs -> items, users, sequences, train, valid and test"),
-    "embed": ("mimigenrec.vectors.embed", "item texts -> item vectors"),
-    "embed-als": ("mimigenrec.vectors.als", "train interactions -> item vectors"),
-    "fuse": ("mimigenrec.vectors.fuse", "several item vectors -> one"),
-    "quantise": ("mimigenrec.sids.quantise", "item vectors -> SIDs and codebooks"),
-    "sid-assign": ("mimigenrec.sid_assign", "SIDs for new items, removed items out, the rest as it was"),
-    "sid-report": ("mimigenrec.sid_report.build", "index.json -> are these SIDs worth training on?"),
-    "preprocess": ("mimigenrec.tasks.build", "interactions and SIDs -> SFT and RL rows"),
-    "make-base": ("mimigenrec.sft.make_base", "sft/train.json -> a small Qwen2 from scratch with its tokenizer"),
-    "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),
-    "sft": ("mimigenrec.sft.train", "prepared base + SFT rows -> SFT checkpoint (LLaMA-Factory)"),
-    "grpo": ("mimigenrec.grpo.train", "SFT checkpoint + RL rows -> RL checkpoint (TRL)"),
-    "rewards-preview": ("mimigenrec.grpo.preview", "rewards and advantages of a few groups, before training"),
-    "evaluate": ("mimigenrec.evaluation.run", "checkpoint + test rows -> metrics"),
-    "baseline": ("mimigenrec.baselines.train", "popularity to SASRec and TIGER: the same rows, the same metrics"),
-    "benchmark": ("mimigenrec.benchmark.run", "every chosen method on the same rows, then one report"),
-    "compare": ("mimigenrec.evaluation.compare", "two results: paired tests, what differs in their manifests"),
-    "report": ("mimigenrec.report.build", "several results -> one page: verdict, tests, curves, slices, users"),
-    "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
-    "env": ("mimigenrec.environment.report", "versions, imports, GPUs: what could run here, and what to install"),
-    "plot": ("mimigenrec.plots", "training curves and metric bars"),
+Command = tuple[str, str]  # its module, and what it makes of what
+
+STAGES: dict[str, dict[str, Command]] = {  # as the data flow
+    "raw data": {
+        "prepare": ("mimigenrec.prepare", "raw logs -> sequences, item vectors, SIDs and a report on them"),
+        "interactions": ("mimigenrec.interactions.build", "raw logs -> items, users, sequences, train, valid, test"),
+    },
+    "item vectors and SIDs": {
+        "embed": ("mimigenrec.vectors.embed", "item texts -> item vectors"),
+        "embed-als": ("mimigenrec.vectors.als", "train interactions -> item vectors"),
+        "fuse": ("mimigenrec.vectors.fuse", "several item vectors -> one"),
+        "quantise": ("mimigenrec.sids.quantise", "item vectors -> SIDs and codebooks"),
+        "sid-assign": ("mimigenrec.sid_assign", "SIDs for new items, removed items out, the rest as it was"),
+        "sid-report": ("mimigenrec.sid_report.build", "index.json -> are these SIDs worth training on?"),
+    },
+    "training rows": {
+        "preprocess": ("mimigenrec.tasks.build", "interactions and SIDs -> SFT and RL rows"),
+    },
+    "SFT": {
+        "make-base": ("mimigenrec.sft.make_base", "sft/train.json -> a small Qwen2 from scratch with its tokenizer"),
+        "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),
+        "sft": ("mimigenrec.sft.train", "prepared base + SFT rows -> SFT checkpoint (LLaMA-Factory)"),
+    },
+    "RL": {
+        "rewards-preview": ("mimigenrec.grpo.preview", "rewards and advantages of a few groups, before training"),
+        "grpo": ("mimigenrec.grpo.train", "SFT checkpoint + RL rows -> RL checkpoint (TRL)"),
+    },
+    "evaluation": {
+        "evaluate": ("mimigenrec.evaluation.run", "checkpoint + test rows -> metrics"),
+        "baseline": ("mimigenrec.baselines.train", "popularity to SASRec and TIGER: the same rows, the same metrics"),
+        "benchmark": ("mimigenrec.benchmark.run", "every chosen method on the same rows, then one report"),
+        "compare": ("mimigenrec.evaluation.compare", "two results: paired tests, what differs in their manifests"),
+        "report": ("mimigenrec.report.build", "results -> one page: verdict, tests, curves, slices, users"),
+        "plot": ("mimigenrec.plots", "training curves and metric bars"),
+    },
+    "serving": {
+        "recommend": ("mimigenrec.decoding.recommend", "checkpoint + histories -> items"),
+    },
+    "environment": {
+        "env": ("mimigenrec.environment.report", "versions, imports, GPUs: what could run here, and what to install"),
+    },
+}
+WINGS: dict[str, tuple[str, dict[str, Command]]] = {}  # name: (what it is for, its commands)
+
+COMMANDS = {name: command for stage in STAGES.values() for name, command in stage.items()} | {
+    f"{wing} {name}": command for wing, (_, commands) in WINGS.items() for name, command in commands.items()
 }
 
 
@@ -165,15 +190,10 @@ def check_range(name: str, value: Any, least=None, most=None, above=None, below=
         )
         if not inside:
             bounds = {"least": least, "most": most, "above": above, "below": below}
-            wanted = _in_words({word: bound for word, bound in bounds.items() if bound is not None})
+            wanted = in_words(bounds)
             if not math.isfinite(one):
                 wanted = f"{wanted} and finite" if wanted else "a finite number"
             raise UserError(f"{name} is {one}; it must be {wanted}")
-
-
-def _in_words(bounds: dict[str, float]) -> str:
-    words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
-    return " and ".join(f"{words[word]} {bounds[word]}" for word in words if word in bounds)
 
 
 def check_ranges(config: Any) -> None:
@@ -182,53 +202,30 @@ def check_ranges(config: Any) -> None:
         check_range(f"--{one.name}", getattr(config, one.name), **one.metadata.get("range", {}))
 
 
-def parse(*configs: type, argv: list[str] | None = None) -> tuple:
+def parse(*configs: type, argv: list[str] | None = None, usage: str = "[x.yaml] [--key value ...]") -> tuple:
     """One instance per dataclass, from a YAML file, then flags, which win.
 
     argv (default: the command line) may hold `x.yaml` first or `--config x.yaml`, `--key value`, `key=value`.
     Exits with status 2 and a message on an unknown key, a wrong type or choice, or a number out of its range.
     """
-    from transformers import HfArgumentParser  # loads torch
-
-    class Parser(OneMessageParser, HfArgumentParser):
-        def add_argument(self, *names, range: dict | None = None, **kwargs):
-            """The metadata of a field, of which argparse knows no range and wants aliases with their dashes."""
-            if range:
-                kwargs["help"] += f" ({_in_words(range)})"
-            aliases = [name for name in names if not name.startswith("-")]
-            flags = [name for name in names if name not in aliases]
-            for alias in aliases:
-                flags += dict.fromkeys((f"--{alias}", f"--{alias.replace('_', '-')}"))
-            return super().add_argument(*flags, **kwargs)
-
-    parser = Parser(configs, allow_abbrev=False, description=configs[0].__doc__)
+    parser = OneMessageParser(usage=f"%(prog)s {usage}", allow_abbrev=False, description=configs[0].__doc__)
     parser.add_argument(
         "--config", metavar="YAML", default=SUPPRESS, help="file with any of these keys; flags win over it"
     )
-    fields: dict[str, Action] = {}
-    for action in parser._actions:
-        if action.dest not in ("help", "config"):
-            if action.nargs != 0:  # a bool that is true also has a --no_ flag
-                fields |= {name.removeprefix("--").replace("-", "_"): action for name in action.option_strings}
-            if action.type is dict or get_origin(action.type) is dict:
-                action.type = json.loads
+    actions = add_fields(parser, *configs)
     argv = list(sys.argv[1:] if argv is None else argv)
     config_file, rest = _take_config(argv, parser)
-    flags = []
-    for token in rest:
-        name, equals, value = token.partition("=")
-        flags.append(f"--{name}={value}" if equals and name in fields else token)
+    flags = [_as_flag(token, actions) for token in rest]
+    _refuse_two_names([flag[2:].partition("=")[0] for flag in flags if flag.startswith("--")], actions, parser)
     types = {name: _types(hint) for config in configs for name, hint in get_type_hints(config).items()}
-    args = (_yaml_flags(config_file, fields, types, parser) if config_file else []) + flags
-    names = [flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in flags if flag.startswith("--")]
-    _refuse_two_names(names, fields, parser)
-    unknown = parser.parse_known_args(args)[1]
+    args = (_yaml_flags(config_file, actions, types, parser) if config_file else []) + flags
+    values, unknown = parser.parse_known_args(args)
     if unknown:
         key = unknown[0].lstrip("-").partition("=")[0]
-        near = difflib.get_close_matches(key, fields, n=1)
+        near = difflib.get_close_matches(key, actions, n=1)
         parser.error(f"unknown argument {unknown[0]!r}" + (f"; did you mean --{near[0]}?" if near else ""))
     try:
-        filled = parser.parse_args_into_dataclasses(args=args, look_for_args_file=False)
+        filled = [config(**{f.name: getattr(values, f.name) for f in fields(config) if f.init}) for config in configs]
         for config in filled:
             check_ranges(config)
     except ValueError as error:  # a dataclass of TRL or transformers checks itself when it is made
@@ -236,21 +233,29 @@ def parse(*configs: type, argv: list[str] | None = None) -> tuple:
     return tuple(filled)
 
 
+def _as_flag(token: str, actions: dict[str, Action]) -> str:
+    """key=value as --key=value, and --a-key as --a_key; other words as they are."""
+    name, equals, value = token.partition("=")
+    if name.startswith("--"):
+        return f"--{name[2:].replace('-', '_')}{equals}{value}"
+    return f"--{token}" if equals and name in actions else token
+
+
 def _refuse_two_names(
-    names: Iterable[str], fields: dict[str, Action], parser: ArgumentParser, place: str = ""
+    names: Iterable[str], actions: dict[str, Action], parser: ArgumentParser, place: str = ""
 ) -> None:
     """Stops at an option that is given by its name and by an alias, of which one value would be lost."""
     first: dict[str, str] = {}
     for name in names:
-        if name in fields:
-            other = first.setdefault(fields[name].dest, name)
+        if name in actions:
+            other = first.setdefault(actions[name].dest, name)
             if other != name:
                 parser.error(f"{place}'{other}' and '{name}' are two names of one option; give one of them")
 
 
 class OneMessageParser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """argparse puts the usage before it: here a hundred lines, with the message below them."""
+        """argparse puts the usage before it."""
         let_the_first_speak()
         self.exit(2, f"error: {message}\n{self.prog} --help lists what it takes\n")
 
@@ -298,7 +303,7 @@ def _take_config(argv: list[str], parser: ArgumentParser) -> tuple[Path | None, 
     return None, argv
 
 
-def _yaml_flags(path: Path, fields: dict[str, Action], types: dict[str, set], parser: ArgumentParser) -> list[str]:
+def _yaml_flags(path: Path, actions: dict[str, Action], types: dict[str, set], parser: ArgumentParser) -> list[str]:
     if not path.is_file():
         parser.error(f"{path} is missing")
     try:
@@ -307,16 +312,16 @@ def _yaml_flags(path: Path, fields: dict[str, Action], types: dict[str, set], pa
         parser.error(str(error))
     if not isinstance(content, dict):
         parser.error(f"{path} holds {type(content).__name__}, not a map of keys to values")
-    _refuse_two_names(map(str, content), fields, parser, f"{path}: ")
+    _refuse_two_names(map(str, content), actions, parser, f"{path}: ")
     flags = []
     for key, value in content.items():
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
+        if key not in actions:
+            near = difflib.get_close_matches(str(key), actions, n=1)
             parser.error(f"{path}: unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
         if value is None:
             continue  # an empty value keeps the default
-        texts = _texts(path, key, value, fields[key], types[fields[key].dest], parser)
-        flags += [f"--{key}", *texts] if fields[key].nargs in ("+", "*") else [f"--{key}={texts[0]}"]
+        texts = _texts(path, key, value, actions[key], types[actions[key].dest], parser)
+        flags += [f"--{key}", *texts] if actions[key].nargs in ("+", "*") else [f"--{key}={texts[0]}"]
     return flags
 
 
@@ -333,7 +338,7 @@ def _texts(path: Path, key: str, value: Any, action: Action, types: set, parser:
         try:
             typed = action.type(text) if action.type else text
         except (ValueError, TypeError, ArgumentTypeError):
-            wanted = getattr(action.type, "__name__", "value").replace("string_to_bool", "true or false")
+            wanted = getattr(action.type, "__name__", "value").replace("_", " ")
             parser.error(f"{path}: '{key}' wants {wanted}, found {part!r}")
         mixed_up = action.type in (str, Path) and isinstance(part, (bool, dict, list)) and type(part) not in types
         if mixed_up or action.choices and typed not in action.choices:
@@ -344,22 +349,36 @@ def _texts(path: Path, key: str, value: Any, action: Action, types: set, parser:
 
 
 def main() -> None:
-    """`mimigenrec <command> ...`: runs the command's module as `python -m` would."""
-    asked = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if asked in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
-        print("usage: mimigenrec <command> [x.yaml] [--key value ...]\n", *lines, sep="\n")
-        print("\nmimigenrec <command> --help lists what a command takes.")
+    """`mimigenrec <command> ...` or `mimigenrec <wing> <command> ...`: runs its module as `python -m` would."""
+    prog, words, stages = "mimigenrec", sys.argv[1:], STAGES
+    if words and words[0] in WINGS:
+        prog, words, stages = f"mimigenrec {words[0]}", words[1:], {words[0]: WINGS[words[0]][1]}
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview(prog, stages))
         return
-    if asked not in COMMANDS:
-        near = difflib.get_close_matches(asked, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "mimigenrec --help lists them"
-        print(f"error: mimigenrec has no command '{asked}'; {hint}", file=sys.stderr)
+    commands = {name: command for stage in stages.values() for name, command in stage.items()}
+    if words[0] not in commands:
+        near = difflib.get_close_matches(words[0], [*commands, *(WINGS if stages is STAGES else ())], n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"{prog} --help lists them"
+        print(f"error: {prog} has no command '{words[0]}'; {hint}", file=sys.stderr)
         sys.exit(2)
-    sys.argv = [f"mimigenrec {asked}", *sys.argv[2:]]
+    sys.argv = [f"{prog} {words[0]}", *words[1:]]
     with one_message():  # what is raised while its modules are loaded, too
-        runpy.run_module(COMMANDS[asked][0], run_name="__main__", alter_sys=False)
+        runpy.run_module(commands[words[0]][0], run_name="__main__", alter_sys=False)
+
+
+def _overview(prog: str, stages: dict[str, dict[str, Command]]) -> str:
+    """The commands by stage, and below those of the spine the wings."""
+    lines = {heading: {name: what for name, (_, what) in stage.items()} for heading, stage in stages.items()}
+    if stages is STAGES and WINGS:
+        lines["wings (mimigenrec <wing> --help lists the commands of one)"] = {
+            w: what for w, (what, _) in WINGS.items()
+        }
+    width = max(len(name) for rows in lines.values() for name in rows)
+    text = f"usage: {prog} <command> [x.yaml] [--key value ...]\n"
+    for heading, rows in lines.items():
+        text += f"\n{heading}:\n" + "".join(f"  {name:<{width}}  {what}\n" for name, what in rows.items())
+    return f"{text}\n{prog} <command> --help lists what a command takes."
 
 
 if __name__ == "__main__":

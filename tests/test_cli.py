@@ -8,6 +8,7 @@ from typing import Literal, get_args, get_type_hints
 
 import pytest
 
+from mimigenrec import cli
 from mimigenrec.cli import COMMANDS, arg, parse
 from mimigenrec.errors import UsageError
 
@@ -235,6 +236,105 @@ def test_the_list_of_commands_and_the_help_of_one():
 def test_a_command_that_is_not_one_is_refused_with_the_nearest():
     wrong = run("evalute")
     assert wrong.returncode == 2 and "no command 'evalute'; did you mean 'evaluate'?" in wrong.stderr
+
+
+BUILD = """
+from dataclasses import dataclass
+from mimigenrec.cli import arg, start
+
+@dataclass
+class BuildConfig:
+    'Points to shapes.'
+    sides: int = arg("corners of each", default=3)
+
+def main(config: BuildConfig) -> None:
+    print(f"built {config.sides} sides")
+
+if __name__ == "__main__":
+    start(main, BuildConfig)
+"""
+
+
+@pytest.fixture
+def wing(monkeypatch, tmp_path):
+    """A wing `shapes` with the one command `build`."""
+    (tmp_path / "scratch_shapes_build.py").write_text(BUILD)
+    monkeypatch.syspath_prepend(tmp_path)
+    table = {"shapes": ("squares and circles", {"build": ("scratch_shapes_build", "points -> shapes")})}
+    monkeypatch.setattr(cli, "WINGS", table)
+
+
+def overview(monkeypatch, capsys, *words: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["mimigenrec", *words])
+    cli.main()
+    return capsys.readouterr().out
+
+
+def test_the_list_of_commands_has_a_heading_for_each_stage_as_data_flow(monkeypatch, capsys):
+    text = overview(monkeypatch, capsys, "--help")
+    order = ["raw data:", " interactions ", "training rows:", " preprocess ", "SFT:", " sft ", "RL:", " grpo "]
+    places = [text.index(word) for word in [*order, "evaluation:", " evaluate ", "serving:", " recommend "]]
+    assert places == sorted(places) and "wing" not in text
+
+
+def test_a_wing_stands_below_the_stages_and_lists_its_commands(wing, monkeypatch, capsys):
+    text = overview(monkeypatch, capsys)
+    assert text.index("wings (") > text.index("recommend") and "  shapes           squares and circles\n" in text
+    text = overview(monkeypatch, capsys, "shapes", "--help")
+    assert text.startswith("usage: mimigenrec shapes <command>") and "  build  points -> shapes\n" in text
+    assert "grpo" not in text and text == overview(monkeypatch, capsys, "shapes")
+
+
+def test_a_command_of_a_wing_runs_with_what_follows_it(wing, monkeypatch, capsys):
+    assert overview(monkeypatch, capsys, "shapes", "build", "sides=4") == "built 4 sides\n"
+    with pytest.raises(SystemExit) as stop:
+        overview(monkeypatch, capsys, "shapes", "build", "--side", "4")
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "did you mean --sides?" in error and "mimigenrec shapes build --help" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("shapes biuld", "mimigenrec shapes has no command 'biuld'; did you mean 'build'?"),
+        ("shapes grpo", "mimigenrec shapes has no command 'grpo'; mimigenrec shapes --help lists them"),
+        ("shape build", "mimigenrec has no command 'shape'; did you mean 'shapes'?"),
+        ("build", "mimigenrec has no command 'build'; mimigenrec --help lists them"),
+    ],
+)
+def test_a_word_that_is_no_command_is_refused_with_the_nearest(wing, monkeypatch, capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        overview(monkeypatch, capsys, *words.split())
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def help_of(capsys, *configs: type) -> str:
+    with pytest.raises(SystemExit):
+        parse(*configs, argv=["--help"])
+    return capsys.readouterr().out
+
+
+def test_the_help_marks_what_is_required_and_shows_a_default_where_there_is_one(capsys):
+    lines = " ".join(help_of(capsys, Config).split())
+    assert lines.startswith("usage: ") and " [x.yaml] [--key value ...] A config for the tests." in lines
+    assert "--data PATH where the data are (required)" in lines
+    assert "--steps INT how many steps (default: 3)" in lines
+    assert "--note TEXT anything --options" in lines and "None" not in lines
+    assert "--mode {slow,fast} which way (default: slow)" in lines
+
+
+def test_the_opposite_of_a_flag_has_a_help_of_its_own(capsys):
+    lines = " ".join(help_of(capsys, Config).split())
+    assert "in random order (default: True) --no_shuffle turns off --shuffle" in lines
+
+
+def test_our_options_stand_before_those_of_the_frameworks(capsys):
+    from mimigenrec.grpo.config import RLConfig
+
+    text = help_of(capsys, Config, RLConfig)
+    words = ["--data", "--num_generations", "--hints", "options of trl (GRPOConfig)", "--epsilon_high"]
+    places = [text.index(word) for word in [*words, "options of transformers (TrainingArguments)", "--warmup_ratio"]]
+    assert places == sorted(places)
 
 
 def test_data_files_are_read_without_torch():

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from mimigenrec.cli import COMMANDS
+from mimigenrec.flags import names_of
 from mimigenrec.grpo.load_reward import load_rewards
 from tests.conftest import ROOT
 
@@ -32,7 +33,7 @@ def fields_of(command: str) -> set[str]:
     """All keys that a command's config dataclasses have."""
     module = importlib.import_module(COMMANDS[command][0])
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-    return {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    return {name for kind in kinds for field in dataclasses.fields(kind) for name in names_of(field)}
 
 
 @pytest.mark.parametrize(("command", "rest"), CALLS)

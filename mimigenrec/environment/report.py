@@ -10,10 +10,10 @@ import json
 import os
 import platform
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from mimigenrec.cli import OneMessageParser, arg, one_message
+from mimigenrec.cli import arg, start
 from mimigenrec.environment.chain import CHAIN, STAGES, Diagnosis, diagnose, failure, pip_install
 from mimigenrec.environment.devices import nvidia_driver, torch_devices
 from mimigenrec.environment.requirements import extras, misfits
@@ -143,14 +143,5 @@ def gpu_lines(environment: Environment) -> list[str]:
     return [*(lines or ["none"]), f"{build}, {tail}", *([devices["note"]] if devices["note"] else [])]
 
 
-def read_flags() -> EnvConfig:
-    """By argparse alone: cli.parse is transformers', which may be what cannot be imported."""
-    parser = OneMessageParser(description=EnvConfig.__doc__, allow_abbrev=False)
-    for field in fields(EnvConfig):
-        parser.add_argument(f"--{field.name}", action="store_true", help=field.metadata["help"])
-    return EnvConfig(**vars(parser.parse_args()))
-
-
 if __name__ == "__main__":
-    with one_message():
-        main(read_flags())
+    start(main, EnvConfig)

@@ -14,17 +14,18 @@ from mimigenrec.cli import arg, parse
 from mimigenrec.decoding.search import Support
 from mimigenrec.errors import UsageError, UserError
 from mimigenrec.files import read_text
+from mimigenrec.flags import names_of
 
 
 @dataclass
 class SftConfig:
-    """mimigenrec sft x.yaml [y.yaml ...] key=value ...: SFT by LLaMA-Factory. The keys are LLaMA-Factory's
-    (`llamafactory-cli train -h` lists them) and those below; where a key is given twice, the last one counts. Plain
-    LLaMA-Factory refuses a YAML with a key from below: write these into a second YAML or as key=value. Several GPUs,
-    DeepSpeed, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start torchrun; NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT are
-    for several machines. To keep the best checkpoint by ranking: load_best_model_at_end=true
-    metric_for_best_model=eval_ndcg@10. Started again, a finished run is left alone, an interrupted one goes on, and
-    one with other settings or data stops; overwrite_output_dir=true starts anew."""
+    """SFT by LLaMA-Factory. The keys are LLaMA-Factory's (`llamafactory-cli train -h` lists them) and those below;
+    where a key is given twice, the last one counts. Plain LLaMA-Factory refuses a YAML with a key from below: write
+    these into a second YAML or as key=value. Several GPUs, DeepSpeed, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start
+    torchrun; NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT are for several machines. To keep the best checkpoint by
+    ranking: load_best_model_at_end=true metric_for_best_model=eval_ndcg@10. Started again, a finished run is left
+    alone, an interrupted one goes on, and one with other settings or data stops; overwrite_output_dir=true starts
+    anew."""
 
     add_tokens_list: Path | None = arg(
         "new_tokens.json: model_name_or_path is then a plain model, which gets these SIDs first", default=None
@@ -63,14 +64,14 @@ def read_arguments(argv: list[str]) -> tuple[SftConfig, dict[str, Any]]:
     model or an output folder. Exits with status 2 on a wrong value of ours.
     """
     if not argv or argv[0] in ("-h", "--help"):
-        parse(SftConfig, argv=["--help"])
+        parse(SftConfig, argv=["--help"], usage="x.yaml [y.yaml ...] [key=value ...]")
     files, words = split_files(argv)
     merged = OmegaConf.create({})
     for source in [*map(read_yaml, files), read_overrides(words)]:
         merged = OmegaConf.merge(merged, source)
     args = OmegaConf.to_container(merged, resolve=False)
     check_interpolations(args)
-    ours = {name: args.pop(name, None) for name in [field.name for field in fields(SftConfig)]}
+    ours = {name: args.pop(name, None) for field in fields(SftConfig) for name in names_of(field)}
     flags = [word for name, value in ours.items() if value is not None for word in (f"--{name}", str(value))]
     (config,) = parse(SftConfig, argv=flags)
     told = ", ".join(files)

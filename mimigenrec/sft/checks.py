@@ -3,7 +3,7 @@
 import difflib
 import logging
 import os
-from argparse import Action, ArgumentTypeError
+from argparse import Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mimigenrec.contract import check_same, check_template, read_contract
 from mimigenrec.errors import UsageError, UserError
 from mimigenrec.extras import need, need_reporters
 from mimigenrec.files import read_json
+from mimigenrec.flags import add_fields
 from mimigenrec.rendering import check_rendering
 from mimigenrec.sft.add_sids import COMMAND as ADD_SIDS
 from mimigenrec.sft.data import Row, SftData, names, read_rows
@@ -54,12 +55,9 @@ def check_keys(args: dict[str, Any], ours: Sequence[str]) -> None:
         ModelArguments,
         TrainingArguments,
     )
-    from transformers import HfArgumentParser
 
     parts = (ModelArguments, DataArguments, TrainingArguments, FinetuningArguments, GeneratingArguments)
-    known: dict[str, Action] = {}
-    for action in HfArgumentParser(parts)._actions:
-        known.setdefault(action.dest, action)  # the first: a bool that is true also has a --no_ flag
+    known = add_fields(ArgumentParser(), *parts)
     for key, value in list(args.items()):
         if key in known:
             args[key] = checked_value(key, value, known[key])
@@ -78,7 +76,7 @@ def checked_value(key: str, value: Any, action: Action) -> Any:
     try:
         typed = action.type(text)
     except (ValueError, TypeError, ArgumentTypeError) as error:
-        wanted = action.type.__name__.replace("string_to_bool", "true or false")
+        wanted = action.type.__name__.replace("_", " ")
         raise UsageError(f"{key}: {value!r} is not what LLaMA-Factory takes there ({wanted})") from error
     if typed == "False" and "no" in (action.choices or ()):  # YAML reads a bare no as false
         return "no"

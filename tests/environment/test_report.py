@@ -6,8 +6,9 @@ import sys
 import pytest
 from huggingface_hub import constants
 
+from mimigenrec.cli import parse
 from mimigenrec.environment.chain import Diagnosis
-from mimigenrec.environment.report import HIDDEN, Environment, as_text, gpu_lines, read_flags, variables, verdict
+from mimigenrec.environment.report import HIDDEN, EnvConfig, Environment, as_text, gpu_lines, variables, verdict
 from mimigenrec.environment.requirements import extras
 from mimigenrec.manifest import installed
 
@@ -99,10 +100,10 @@ def test_the_place_of_the_cache_is_that_of_huggingface_hub(monkeypatch):
     assert variables()["HF_HOME"] == "elsewhere" and variables()["CUDA_VISIBLE_DEVICES"] == "empty"
 
 
-def test_flags_are_read_without_transformers_and_a_wrong_one_stops(monkeypatch, capsys):
+def test_flags_are_read_and_a_wrong_one_stops(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mimigenrec env", "--json"])
-    assert read_flags().json is True
+    assert parse(EnvConfig) == (EnvConfig(json=True),)
     monkeypatch.setattr(sys, "argv", ["mimigenrec env", "--no_such_key"])
     with pytest.raises(SystemExit) as stopped:
-        read_flags()
+        parse(EnvConfig)
     assert stopped.value.code == 2 and "--no_such_key" in capsys.readouterr().err
