@@ -1,37 +1,58 @@
 """Catalog: what is known of each item. Loaded once, handed to whoever asks.
 
-items.json      {"17": {"title": "...", "description": "...", "popularity": 12}, ...}
+items.json      {"17": {"title": "...", "description": "...", "popularity": 12, "brand": "...",
+                "categories": ["broad", "narrow"], "price": 3.5}, ...}
                 written by preprocessing beside id2sid.json and copied into every checkpoint, so that a checkpoint can
                 name what it recommends. It lists every item of item.json, those without a text and a SID too: rows of
                 item vectors are counted by it. `popularity` counts how often the item is the target of a train row.
+                The keys behind it are there only where item.json has a value: brand, categories, and the columns of
+                `preprocess --item_fields`, whose values are texts, numbers, true, false or lists of these.
 """
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
-from mimigenrec.items import id_order
+from mimigenrec.items import category_names, check_text, field_text, id_order
 from mimigenrec.sids.tokens import Sid, join_sid, read_index
+from mimigenrec.vectors.store import read_vectors
 
 log = logging.getLogger(__name__)
 
 
+KEYS = {  # of items.json -> kind of value, attribute of Catalog; any other key is one of Catalog.fields
+    "title": (str, "titles"),
+    "description": (str, "descriptions"),
+    "popularity": (int, "popularity"),
+    "brand": (str, "brands"),
+    "categories": (list, "categories"),
+}
+
+
 @dataclass
 class Catalog:
-    """Items by id. Items may lack a title, a description or a SID; a key is there only with a non-empty value.
+    """Items by id. Items may lack any of these but their id; a key is there only with a non-empty value.
 
-    known   ids of item.json, which may have none of the three; () where only the others are known
+    categories  names, broad to narrow
+    fields      further columns: {"price": {"17": 3.5}}
+    known       ids of item.json, of which nothing else may be known; () where items.json is missing
     """
 
     sids: dict[str, Sid]
     titles: dict[str, str] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
     popularity: Mapping[str, int] = field(default_factory=dict)
+    brands: dict[str, str] = field(default_factory=dict)
+    categories: dict[str, list[str]] = field(default_factory=dict)
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     known: Collection[str] = ()
 
     @property
@@ -39,6 +60,10 @@ class Catalog:
         """Every id, those with a SID first, in the order of the index."""
         more = sorted(self.known, key=id_order)
         return list(dict.fromkeys([*self.sids, *self.titles, *self.descriptions, *more]))
+
+    def column(self, key: str) -> dict[str, Any]:
+        """The values of a key of items.json by item."""
+        return getattr(self, KEYS[key][1]) if key in KEYS else self.fields.setdefault(key, {})
 
     @cached_property
     def items_of(self) -> dict[Sid, list[str]]:
@@ -63,11 +88,9 @@ def load_catalog(folder: str | Path) -> Catalog:
         entries = read_json(path, made_by="preprocessing", kind=dict, unique=True)
         for item, entry in entries.items():
             _check_entry(path, item, entry)
-            for name, values in (("title", catalog.titles), ("description", catalog.descriptions)):
-                if entry.get(name):
-                    values[item] = entry[name]
-            if entry.get("popularity"):
-                catalog.popularity[item] = entry["popularity"]
+            for key, value in entry.items():
+                if value or key not in KEYS:
+                    catalog.column(key)[item] = value
         catalog.known = list(entries)
     return catalog
 
@@ -77,13 +100,23 @@ def _check_entry(path: Path, item: str, entry: Any) -> None:
         raise UserError(
             f"{path}: item {item!r} needs a map with 'title' and so on, found {entry!r:.80}; preprocess again"
         )
-    for name, kind in (("title", str), ("description", str), ("popularity", int)):
-        if not isinstance(entry.get(name), kind | None):
-            raise UserError(f"{path}: {name} of item {item!r} is {entry[name]!r:.80}; preprocess again")
+    for key, value in entry.items():
+        right = isinstance(value, KEYS[key][0] | None) if key in KEYS else is_field(value)
+        if not right or key == "categories" and not all(isinstance(name, str) for name in value or ()):
+            raise UserError(f"{path}: {key} of item {item!r} is {value!r:.80}; preprocess again")
+
+
+def is_field(value: Any) -> bool:
+    """Whether a value can stand in items.json: a text, a number, true, false, or a list of these."""
+    return all(
+        isinstance(part, (str, bool, int)) or isinstance(part, float) and math.isfinite(part)
+        for part in (value if isinstance(value, list) else [value])
+    )
 
 
 def write_items(path: str | Path, catalog: Catalog) -> None:
     """Every item that the catalogue knows, whatever it lacks."""
+    more = {key: column for key in ("brand", "categories", *catalog.fields) if (column := catalog.column(key))}
     write_json(
         path,
         {
@@ -92,10 +125,47 @@ def write_items(path: str | Path, catalog: Catalog) -> None:
                 "description": catalog.descriptions.get(item, ""),
                 "popularity": catalog.popularity.get(item, 0),
             }
+            | {key: column[item] for key, column in more.items() if item in column}
             for item in catalog.items
         },
         indent=None,
     )
+
+
+def add_fields(
+    catalog: Catalog, items: Mapping[str, Mapping[str, Any]], columns: Collection[str], path: str | Path
+) -> None:
+    """Puts brand, categories and these columns of item.json's items into the catalogue; "", [], null and NaN are none.
+
+    Raises UserError naming the item whose categories or column are of a kind that items.json does not hold.
+    """
+    for item, fields in items.items():
+        values = {"brand": field_text(fields, "brand"), "categories": category_names(fields, f"{path}: item {item!r}")}
+        values |= {column: fields.get(column) for column in columns if column not in KEYS}
+        for key, value in values.items():
+            if value is None or value == "" or value == [] or value != value:
+                continue
+            if not is_field(value):
+                raise UserError(
+                    f"{path}: {key} of item {item!r} is {value!r:.80}; a column of --item_fields holds texts, "
+                    f"numbers, true, false or lists of these"
+                )
+            check_text(path, item, key, value)
+            catalog.column(key)[item] = value
+
+
+def item_vectors(catalog: Catalog, path: str | Path) -> dict[str, np.ndarray]:
+    """Item -> (dim,) float32, of the .npy made from the item.json of this catalogue, items without a SID too.
+
+    Raises FileNotFoundError if the catalogue came without its items.json, and what read_vectors raises.
+    """
+    if not catalog.known:
+        raise FileNotFoundError(
+            f"items.json is missing beside id2sid.json: without it nobody knows which item a row of {path} is; take "
+            f"the folder that preprocessing wrote, or preprocess again"
+        )
+    items = sorted(catalog.items, key=id_order)
+    return dict(zip(items, read_vectors(path, items), strict=True))
 
 
 def check_same_catalogue(sids: Mapping[str, Sid], data: str | Path, checkpoint: str | Path) -> None:

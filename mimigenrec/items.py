@@ -1,14 +1,17 @@
-"""The items of a catalogue as texts in a fixed order, and how an order is recognised again.
+"""The items of a catalogue: the reader of item.json, the text of an item, and the order of ids.
 
-item.json   {"0": {"title": "...", "description": "...", "brand": "...", "categories": "..."}, ...}
+item.json   {"0": {"title": "...", "description": "...", "brand": "...", "categories": "..."}, ...}, and any other key
 
 Row i of every array of vectors or codes belongs to the i-th id, ids in the order of their numbers (names that are not
 numbers come behind, sorted). With ids 0 .. n - 1, as preparation writes them, row i is item i.
+
+A value is a text, or a list of texts (of lists of them), or a text that spells such a list as Python writes it, which
+the 2018 Amazon files have: "['Bright.', 'Very.']". Its parts are joined by a space, those of categories by ", ".
 """
 
 import ast
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -17,29 +20,41 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 
 FIELDS = ("title", "description", "brand", "categories")
+TEMPLATE = "{title}\\n{description}\\n{brand}\\n{categories}"
 LONGEST_LIST = 100_000  # characters; a longer one is not parsed, so that a hostile file costs no time
 DEEPEST = 10  # lists within lists
 
 
-def read_items(path: str | Path) -> dict[str, dict[str, Any]]:
-    """item.json -> item id -> its fields, in row order.
+def read_entries(path: str | Path) -> dict[str, dict[str, Any]]:
+    """item.json -> item id -> its fields, in the order of the file, texts unchecked.
 
-    Raises UserError naming the item: no item, an id twice, fields that are no map, or a text that cannot be written.
+    Raises FileNotFoundError; UserError naming the item for no item, an id twice, or fields that are no map.
     """
     content = read_json(path, made_by="preparation, one entry per item id", unique=True)
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} must map item ids to their fields and hold at least one item")
+        raise UserError(
+            f"{path} must hold a map, found {str(content)[:80]!r}; it must map item ids to their fields, and hold at "
+            f"least one item"
+        )
     for item, fields in content.items():
         if not isinstance(fields, dict):
-            raise UserError(f"{path}: item {item!r} needs a map with 'title' and so on, found {fields!r:.80}")
-        _check_text(path, item, "id", item)
+            raise UserError(f"{path}: item {item!r} needs a map of title, description, ..., found {fields!r:.80}")
+    return content
+
+
+def read_items(path: str | Path) -> dict[str, dict[str, Any]]:
+    """item.json -> item id -> its fields, in row order. Raises as read_entries does, and for a text that is none or
+    cannot be written."""
+    entries = read_entries(path)
+    for item, fields in entries.items():
+        check_text(path, item, "id", item)
         for name in FIELDS:
-            _check_text(path, item, name, fields.get(name))
-    return {item: content[item] for item in sorted(content, key=id_order)}
+            check_text(path, item, name, fields.get(name))
+    return {item: entries[item] for item in sorted(entries, key=id_order)}
 
 
 def read_item_texts(path: str | Path, template: str) -> dict[str, str]:
-    """item.json -> item id -> text, in row order. The template names fields: "{title}\n{description}".
+    """item.json -> item id -> text, in row order. The template names fields: "{title}\\n{description}".
 
     A missing field is empty; lines of the template that stay empty are left out. Raises as read_items and
     check_template do.
@@ -47,18 +62,19 @@ def read_item_texts(path: str | Path, template: str) -> dict[str, str]:
     check_template(template)
     texts = {}
     for item, fields in read_items(path).items():
-        text = template.format(**{name: plain_text(fields.get(name)) for name in FIELDS})
+        text = template.replace("\\n", "\n").format(**{name: field_text(fields, name) for name in FIELDS})
         texts[item] = "\n".join(line.strip() for line in text.splitlines() if line.strip())
-        _check_text(path, item, "text", texts[item])  # a text that spells a list may spell any character
     return texts
 
 
-def _check_text(path: str | Path, item: str, name: str, value: Any, depth: int = 0) -> None:
+def check_text(path: str | Path, item: str, name: str, value: Any, depth: int = 0) -> None:
+    """Raises UserError naming the item for a map, lists too deep in each other, or half of a character."""
     if isinstance(value, dict) or depth > DEEPEST:
         raise UserError(f"{path}: {name} of item {item!r} must be a text or a list of texts, found {value!r:.80}")
-    if isinstance(value, list):
-        for part in value:
-            _check_text(path, item, name, part, depth + 1)
+    parts = spelled_list(value) if isinstance(value, str) else value  # what is spelled may spell any character
+    if isinstance(parts, list):
+        for part in parts:
+            check_text(path, item, name, part, depth + 1)
     elif isinstance(value, str):
         try:
             value.encode()
@@ -87,16 +103,72 @@ def check_template(template: str) -> None:
         raise UserError(f"--template {template!r} names no field, so all items would have one text; write {{title}}")
 
 
-def plain_text(value: Any) -> str:
-    """One line of text: lists joined by ", ", a text that spells a Python list of texts read as one, null as ""."""
-    if isinstance(value, str) and value.startswith("[") and value.endswith("]") and len(value) <= LONGEST_LIST:
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            pass  # a text that begins and ends with brackets and is no list: it stays as it is
-    if isinstance(value, (list, tuple)):
-        value = ", ".join(plain_text(part) for part in value)
-    return " ".join(str(value).split()) if value is not None else ""
+def field_text(fields: Mapping[str, Any], name: str) -> str:
+    """A field of an item as one line of text, "" where it has none."""
+    return plain_text(fields.get(name), joiner(name))
+
+
+def joiner(name: str) -> str:
+    """What stands between the parts of a field that is a list."""
+    return ", " if name == "categories" else " "
+
+
+def plain_text(value: Any, between: str = " ") -> str:
+    """One line of text: lists joined, a text that spells a list read as one; null and NaN are ""."""
+    parts = spelled_list(value) if isinstance(value, str) else value
+    if isinstance(parts, list):
+        return between.join(filter(None, (plain_text(part, between) for part in parts)))
+    return "" if value is None or value != value else " ".join(str(value).split())
+
+
+def spelled_list(text: str) -> list | None:
+    """The list of texts, or of lists of them, that a text spells as Python writes it; None for any other text.
+
+    ast.literal_eval reads it and runs nothing. What begins and ends with brackets and is no such list is text.
+    """
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")) or len(text) > LONGEST_LIST:
+        return None
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # what literal_eval raises on any other text
+        return None
+    return value if isinstance(value, list) and all(isinstance(leaf, str) for leaf in leaves(value)) else None
+
+
+def leaves(values: list) -> Iterator[Any]:
+    """What stands in lists within lists, in order."""
+    for value in values:
+        if isinstance(value, list):
+            yield from leaves(value)
+        else:
+            yield value
+
+
+def category_paths(fields: Mapping[str, Any], where: str) -> Iterator[list[str]]:
+    """The ways through the tree of categories that lead to an item, each broad to narrow.
+
+    fields  "categories" is "A, B", ["A", "B"] or a list of such lists, or a text that spells one of these lists
+    where   names the item in the error for anything else
+    """
+    value = fields.get("categories")
+    if not value or value != value:  # NaN is what it is not
+        return
+    parts = spelled_list(value) or value.split(",") if isinstance(value, str) else value
+    for path in parts if isinstance(parts, list) and isinstance(parts[0], list) else [parts]:
+        if not isinstance(path, list) or any(isinstance(part, (list, dict)) for part in path):
+            raise UserError(f"{where} has categories {value!r:.80}; give a text, a list of texts, or lists")
+        yield [name for part in path if part is not None and (name := str(part).strip())]
+
+
+def category_path(fields: Mapping[str, Any], where: str = "item") -> tuple[str, ...]:
+    """The first of an item's ways, () for none. Raises as category_paths does."""
+    return tuple(next(category_paths(fields, where), ()))
+
+
+def category_names(fields: Mapping[str, Any], where: str = "item") -> list[str]:
+    """The names on all of an item's ways, each once. Raises as category_paths does."""
+    return list(dict.fromkeys(name for path in category_paths(fields, where) for name in path))
 
 
 def order_hash(items: Sequence[str]) -> str:

@@ -22,11 +22,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mimigenrec.catalog import load_catalog, write_items
+from mimigenrec.catalog import add_fields, load_catalog, write_items
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, read_lines, sha256, write_json
-from mimigenrec.items import plain_text, read_item_texts, read_items
+from mimigenrec.items import field_text, read_items
 from mimigenrec.manifest import check_same_run, differences, make_manifest, short_name
 from mimigenrec.sids.new_items import assign_new
 from mimigenrec.sids.quantise import run_of
@@ -145,7 +145,7 @@ def read_new(config: AssignConfig, codebooks: Codebooks, old: Mapping[str, Sid])
         if config.items or config.vectors:
             raise UserError("--items and --vectors go together: mimigenrec embed makes the second from the first")
         return [], np.zeros((0, codebooks.dim), np.float32)
-    items = list(read_item_texts(config.items, "{title}"))
+    items = list(read_items(config.items))
     already = [item for item in items if item in old]
     if already:
         raise UserError(
@@ -166,9 +166,11 @@ def write_texts(config: AssignConfig, sids: Mapping[str, Sid], gone: set[str]) -
     catalog = load_catalog(config.index.parent)
     new = read_items(config.items) if config.items else {}
     for name, texts in (("title", catalog.titles), ("description", catalog.descriptions)):
-        texts |= {item: text for item, fields in new.items() if (text := plain_text(fields.get(name)))}
         for item in gone & texts.keys():
             del texts[item]
+        texts |= {item: text for item, fields in new.items() if (text := field_text(fields, name))}
+    if new:
+        add_fields(catalog, new, tuple(catalog.fields), config.items)
     catalog.known = [item for item in [*catalog.known, *new] if item not in gone]
     catalog.sids = dict(sids)
     write_items(config.output.with_name("items.json"), catalog)

@@ -4,21 +4,25 @@ import shutil
 import numpy as np
 import pytest
 
-from mimigenrec.catalog import Catalog, check_same_catalogue, id_order, load_catalog, texts_of_one_sid, write_items
+from mimigenrec.catalog import (
+    Catalog,
+    add_fields,
+    check_same_catalogue,
+    item_vectors,
+    load_catalog,
+    texts_of_one_sid,
+    write_items,
+)
 from mimigenrec.errors import UserError
-from mimigenrec.items import read_item_texts
+from mimigenrec.items import id_order, read_item_texts
 from mimigenrec.sids.tokens import write_index
-from mimigenrec.vectors.store import read_vectors
+from mimigenrec.vectors.store import read_vectors, write_vectors
 
 
 def test_items_of_a_sid_come_by_popularity_then_by_id(toy):
     assert toy.items_of[toy.sids["2"]] == ["3", "2"]  # 5 against 1
     even = Catalog(sids={"10": ("<a>",), "9": ("<a>",), "b": ("<a>",)})
     assert even.items_of[("<a>",)] == ["9", "10", "b"]
-
-
-def test_numbers_sort_by_value_and_before_names():
-    assert sorted(["b", "10", "9", "a"], key=id_order) == ["9", "10", "a", "b"]
 
 
 def test_a_catalogue_comes_back_as_written(tmp_path, toy):
@@ -55,6 +59,49 @@ def test_vectors_of_all_items_fit_the_items_of_a_data_folder(tmp_path, raw_toy):
     assert len(read_vectors(tmp_path / "v.npy", known)) == len(items)
 
 
+def test_brand_categories_and_columns_come_back_where_item_json_has_them(tmp_path):
+    items = {
+        "0": {"brand": " Acme ", "categories": "Tools, Lamps", "price": 3.5, "sale": False, "tags": ["a", 2]},
+        "1": {"brand": "", "categories": None, "price": float("nan"), "sale": True, "tags": []},
+    }
+    catalog = Catalog({"0": ("<a>",)}, known=list(items))
+    add_fields(catalog, items, ["price", "sale", "tags"], "C.item.json")
+    again = written_and_read(catalog, tmp_path)
+    assert (again.brands, again.categories) == ({"0": "Acme"}, {"0": ["Tools", "Lamps"]})
+    assert again.fields == {"price": {"0": 3.5}, "sale": {"0": False, "1": True}, "tags": {"0": ["a", 2]}}
+    bare = {"title": "", "description": "", "popularity": 0}
+    assert json.loads((tmp_path / "items.json").read_text())["1"] == {**bare, "sale": True}
+    assert written_and_read(again, tmp_path) == again
+
+
+def written_and_read(catalog, folder):
+    write_index(folder / "id2sid.json", catalog.sids)
+    write_items(folder / "items.json", catalog)
+    return load_catalog(folder)
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [["a"]], float("inf"), [None]])
+def test_a_column_of_another_kind_is_refused_with_its_item(value):
+    with pytest.raises(UserError, match="C.item.json: price of item '0' is .*texts, numbers"):
+        add_fields(Catalog({}), {"0": {"price": value}}, ["price"], "C.item.json")
+
+
+def test_item_vectors_are_known_by_id_whatever_gaps_the_ids_have(tmp_path):
+    """Ids 0, 2, 5, 7, of which the index names 7 and 2, and nothing is known of 5: row i is the i-th id."""
+    catalog = Catalog({"7": ("<a>",), "2": ("<b>",)}, {"0": "title"}, known=["0", "2", "5", "7"])
+    vectors = np.arange(8, dtype=np.float32).reshape(4, 2)
+    write_vectors(tmp_path / "v.npy", vectors, ["0", "2", "5", "7"], model="m", normalised=False)
+    for known in (catalog, written_and_read(catalog, tmp_path)):
+        rows = item_vectors(known, tmp_path / "v.npy")
+        assert [(item, *row) for item, row in rows.items()] == [("0", 0, 1), ("2", 2, 3), ("5", 4, 5), ("7", 6, 7)]
+
+
+def test_rows_that_nobody_can_name_are_refused(tmp_path):
+    write_vectors(tmp_path / "v.npy", np.ones((1, 2)), ["0"], model="m", normalised=False)
+    with pytest.raises(FileNotFoundError, match="items.json is missing beside id2sid.json"):
+        item_vectors(Catalog({"0": ("<a>",)}), tmp_path / "v.npy")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -63,6 +110,10 @@ def test_vectors_of_all_items_fit_the_items_of_a_data_folder(tmp_path, raw_toy):
         ('{"0": {"title": ["a"]}}', "title of item '0' is"),
         ('{"0": {"description": 3}}', "description of item '0' is 3"),
         ('{"0": {"popularity": "many"}}', "popularity of item '0' is 'many'"),
+        ('{"0": {"brand": ["a"]}}', "brand of item '0' is"),
+        ('{"0": {"categories": "A, B"}}', "categories of item '0' is 'A, B'"),
+        ('{"0": {"categories": [3]}}', "categories of item '0' is"),
+        ('{"0": {"price": {"eur": 3}}}', "price of item '0' is"),
         ('{"0": {}, "0": {}}', "holds the key '0' twice"),
         ('{"0": {}', "is not JSON"),
     ],

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from mimigenrec.catalog import id_order
 from mimigenrec.interactions.inter_file import History
+from mimigenrec.items import id_order
 
 Ranked = list[tuple[str, float]]
 

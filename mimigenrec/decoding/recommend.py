@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mimigenrec.catalog import Catalog, id_order
+from mimigenrec.catalog import Catalog
 from mimigenrec.cli import arg, start
 from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.model import MIMIGenRec
@@ -25,6 +25,7 @@ from mimigenrec.decoding.search import Recommendation, Support
 from mimigenrec.errors import UserError
 from mimigenrec.files import one_line, read_lines, writing
 from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.items import id_order
 from mimigenrec.sids.tokens import join_sid
 
 # Control characters, line separators, and marks that turn the direction of what follows.

@@ -12,11 +12,11 @@ from itertools import zip_longest
 
 import numpy as np
 
-from mimigenrec.catalog import id_order
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.result import Row
 from mimigenrec.evaluation.stats import Interval, bootstrap
 from mimigenrec.interactions.inter_file import History
+from mimigenrec.items import id_order
 from mimigenrec.sids.tokens import split_sid
 
 HEAD_SHARE = 0.2  # of the items of train, as Abdollahpouri et al. 2019, arXiv:1907.13286, cut it

@@ -20,6 +20,7 @@ from mimigenrec.interactions.events import Item, Log, events_from_rows
 from mimigenrec.interactions.item_texts import clean_text, flat
 from mimigenrec.interactions.json_lines import has_half_character, read_text_lines
 from mimigenrec.interactions.names import whole_characters
+from mimigenrec.items import FIELDS, joiner, read_entries
 
 Event = tuple[str, str, int, None]
 
@@ -79,15 +80,11 @@ def read_item_json(paths: list[Path], wanted: set[str] | None, notes: dict[str, 
     """
     found: dict[str, Item] = {}
     for path in paths:
-        content = read_json(path, "MiniOneRec, MIMIGenRec or LC-Rec, one entry per item id", kind=dict, unique=True)
-        for item, texts in content.items():
-            if not isinstance(texts, dict):
-                raise UserError(f"{path}: item {item!r} needs a map of title, description, ..., found {texts!r:.80}")
+        for item, texts in read_entries(path).items():
             if wanted is None or item in wanted:
                 if has_half_character(texts):
                     notes["items_with_half_a_character"] = notes.get("items_with_half_a_character", 0) + 1
-                keys = ("title", "description", "brand", "categories")
-                found[item] = {key: _as_it_is(texts.get(key), ", " if key == "categories" else " ") for key in keys}
+                found[item] = {key: _as_it_is(texts.get(key), joiner(key)) for key in FIELDS}
     return found
 
 

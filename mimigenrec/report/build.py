@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from mimigenrec.catalog import Catalog, id_order, load_catalog
+from mimigenrec.catalog import item_vectors, load_catalog
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import find_log, panels, read_log, thinned
 from mimigenrec.evaluation.outputs import check_own
 from mimigenrec.evaluation.result import is_finite
 from mimigenrec.evaluation.slices import count_targets
-from mimigenrec.files import read_json, write_json, writing
+from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.page import pictures_of, svg_file, to_html, to_markdown
@@ -43,7 +43,6 @@ from mimigenrec.report.figures import (
 from mimigenrec.report.methods import Asked, cut_off, folders_of, read_methods
 from mimigenrec.report.sections import sections
 from mimigenrec.report.verdict import verdict
-from mimigenrec.vectors.store import read_vectors
 
 POINTS = 60  # of a curve; more are drawn as the means of so many stretches
 
@@ -94,7 +93,8 @@ def build(config: ReportConfig) -> dict[str, Any]:
     train = train_file(config)
     counts = count_targets(read_inter(train))
     metrics = list(dict.fromkeys([*config.tested, *config.metrics]))
-    asked = Asked(metrics, cut_off(config.tested[0]), list(catalog.sids), counts, item_vectors(config, catalog))
+    vectors = item_vectors(catalog, config.vectors) if config.vectors else None
+    asked = Asked(metrics, cut_off(config.tested[0]), list(catalog.sids), counts, vectors)
     looked_at = next((name for name in reversed(config.models) if name in folders), next(iter(folders)))
     rng = np.random.default_rng(config.seed)
     methods, rows = read_methods(folders, config.failed, asked, (looked_at, lambda rows: choose_rows(rows, rng)))
@@ -149,15 +149,6 @@ def check(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
 def train_file(config: ReportConfig) -> Path:
     inner = config.data_dir / config.category
     return (inner if inner.is_dir() else config.data_dir) / f"{config.category}.train.inter"
-
-
-def item_vectors(config: ReportConfig, catalog: Catalog) -> dict[str, np.ndarray] | None:
-    """Item -> (dim,), None where no vectors are given. Raises what read_vectors does if they are of other items."""
-    if config.vectors is None:
-        return None
-    items = {*catalog.sids, *read_json(config.data / "items.json", made_by="preprocessing")}
-    items = sorted(items, key=id_order)  # all of item.json, those without a SID too
-    return dict(zip(items, read_vectors(config.vectors, items), strict=True))
 
 
 def curves_of(name: str, folders: Sequence[Path]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mimigenrec.catalog import Catalog, id_order, load_catalog
+from mimigenrec.catalog import Catalog, item_vectors, load_catalog
 from mimigenrec.checkpoint import COMPANIONS, copy_companions
 from mimigenrec.claim import claim_folder, replace_folder, temporary_of
 from mimigenrec.cli import arg, check_ranges, start
@@ -26,7 +26,6 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sids.tokens import read_new_tokens
-from mimigenrec.vectors.store import read_vectors
 
 COMMAND = "add-sids"
 FREE = ("output", "overwrite", "base", "tokens", "data", "vectors")  # the content of the last four is compared
@@ -151,8 +150,7 @@ def token_vectors(config: AddSidsConfig, data: Path) -> dict[str, np.ndarray] | 
     if config.vectors is None:
         return None
     catalog = load_catalog(data)
-    items = sorted({*catalog.sids, *read_json(data / "items.json", made_by="preprocessing")}, key=id_order)
-    vectors = dict(zip(items, read_vectors(config.vectors, items), strict=True))
+    vectors = item_vectors(catalog, config.vectors)
     carried: dict[str, list[np.ndarray]] = {}
     for item, sid in catalog.sids.items():
         for token in sid:

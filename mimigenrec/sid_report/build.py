@@ -23,7 +23,7 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
-from mimigenrec.items import read_items
+from mimigenrec.items import category_path, field_text, read_items
 from mimigenrec.manifest import make_manifest
 from mimigenrec.sid_report import purity, structure
 from mimigenrec.sid_report.page import OVERALL, write_markdown, write_page
@@ -91,7 +91,7 @@ def measure(
 ) -> dict[str, Any]:
     """All that can be said with the files given; a section is there only if its file is."""
     codes = structure.code_table(sids.values())
-    titles = {item: text for item in sids if (text := _title(known.get(item, {})))}
+    titles = {item: text for item in sids if (text := field_text(known.get(item, {}), "title"))}
     found: dict[str, Any] = {
         "levels": structure.level_figures(codes, config.sizes),
         "depths": structure.depth_counts(sids),
@@ -105,7 +105,10 @@ def measure(
     if config.test:
         found["targets"] = structure.target_figures(sids, (row.target for row in read_inter(config.test)))
     if config.items:
-        texts = {item: f"{_title(fields)}\n{_text(fields.get('description'))}" for item, fields in known.items()}
+        texts = {
+            item: f"{field_text(fields, 'title')}\n{field_text(fields, 'description')}"
+            for item, fields in known.items()
+        }
         found["texts"] = purity.text_figures(sids, texts)
         paths = [category_path(known.get(item, {}), f"{config.items}: item {item!r}") for item in sids]
         category = purity.category_purity(codes, paths)
@@ -156,30 +159,6 @@ def vectors_of(path: str, sids: Mapping[str, Sid], known: Mapping[str, Any]) -> 
             f"item.json of all items, and vectors made from it"
         )
     return vectors[[row_of[item] for item in sids]]
-
-
-def _title(fields: Mapping[str, Any]) -> str:
-    return " ".join(_text(fields.get("title")).split())
-
-
-def _text(value: Any) -> str:
-    """A text or a list of texts; "" for none."""
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
-
-
-def category_path(fields: Mapping[str, Any], where: str = "item") -> tuple[str, ...]:
-    """Broad to narrow, () for none; "A,B,C", ["A", "B", "C"] or a list of such lists, of which the first counts.
-
-    where   names the item in the error for anything else
-    """
-    value = fields.get("categories") or ()
-    if isinstance(value, str):
-        value = value.split(",")
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        value = value[0]
-    if value and not isinstance(value, list) or any(isinstance(part, (list, dict)) for part in value):
-        raise UserError(f"{where} has categories {fields['categories']!r:.80}; give a text, a list of texts, or lists")
-    return tuple(name.strip() for name in map(str, value) if name.strip())
 
 
 def flatten(details: Mapping[str, Any]) -> dict[str, float]:

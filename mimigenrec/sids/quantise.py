@@ -26,14 +26,13 @@ import numpy as np
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
-from mimigenrec.items import read_item_texts
+from mimigenrec.items import TEMPLATE, read_item_texts
 from mimigenrec.manifest import check_same_run, inputs_of, installed, make_manifest
 from mimigenrec.sids.collisions import Collisions, check_enough, resolve, same_text
 from mimigenrec.sids.kmeans import Backend
 from mimigenrec.sids.quantiser import Codebooks, assign, check_sizes, error_by_level
 from mimigenrec.sids.tokens import MAX_LEVELS, codes_to_sids, write_index
 from mimigenrec.sids.training import Training
-from mimigenrec.vectors.embed import TEMPLATE
 from mimigenrec.vectors.store import read_about, read_vectors
 
 Method = Literal[  # modules of this room
@@ -74,7 +73,7 @@ class QuantiseConfig:
 
 def main(config: QuantiseConfig, training: Training) -> None:
     prefix = name_prefix(config.output)
-    texts = read_item_texts(config.items, TEMPLATE.replace("\\n", "\n"))
+    texts = read_item_texts(config.items, TEMPLATE)
     items = list(texts)
     owner = same_text(list(texts.values())) if config.merge_same_text else np.arange(len(items))
     if config.method != "item_tokens":

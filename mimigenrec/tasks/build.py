@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from mimigenrec.catalog import Catalog, write_items
+from mimigenrec.catalog import Catalog, add_fields, write_items
 from mimigenrec.claim import begin_folder, claim_folder, finish_folder
 from mimigenrec.cli import arg, check_ranges, start
 from mimigenrec.contract import Contract, proven_tokenizer
@@ -73,6 +73,10 @@ class BuildConfig:
     # the benchmark's cut
     max_history: int = arg("items of a history that are written, the latest ones", default=10, least=1)
     max_text_chars: int = arg("characters of a title or description; longer ones end at a word", default=512, least=1)
+    item_fields: list[str] | None = arg(
+        "columns of item.json that items.json carries too, beside title, description, brand and categories",
+        default=None,
+    )
     sft_rows: Literal["all", "longest"] = arg(
         "which histories task1 trains SFT on: all, or the fewest that hold every item of a user; with LLaMA-Factory's "
         "train_on_prompt these teach the same at a fraction of the cost",
@@ -111,9 +115,12 @@ def main(config: BuildConfig) -> None:
         register(out, config.category)
         return
     sids = read_index(raw["index.json"])
-    known, titles, descriptions, text_counts = read_texts(raw["item.json"], config.max_text_chars)
-    catalog = Catalog(sids, titles, descriptions, known=known)
-    row_counts = {split: survey(raw[f"{split}.inter"], catalog, known) for split in SPLITS}
+    items, titles, descriptions, text_counts = read_texts(raw["item.json"], config.max_text_chars)
+    catalog = Catalog(sids, titles, descriptions, known=items.keys())
+    columns = config.item_fields or []
+    check_columns(columns, items, raw["item.json"])
+    add_fields(catalog, items, columns, raw["item.json"])
+    row_counts = {split: survey(raw[f"{split}.inter"], catalog, items.keys()) for split in SPLITS}
     catalog.popularity = Counter(row.target for row in read_inter(raw["train.inter"]))
     tokenizer = tokenizer_with_sids(config.tokenizer, sids) if config.tokenizer else None
     contract = Contract.of(config.wording, tokenizer, config.max_history)
@@ -189,6 +196,18 @@ def find_raw(data_dir: str | Path, category: str) -> dict[str, Path]:
             f"or {missing[0]} itself"
         )
     return found
+
+
+def check_columns(columns: Collection[str], items: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Raises UserError for a column that no item has, or whose name has a meaning of its own in items.json."""
+    names = {name for fields in items.values() for name in fields}
+    for column in columns:
+        if column == "popularity":
+            raise UserError(
+                "--item_fields popularity: items.json counts train rows under this name; rename the column"
+            )
+        if column not in names:
+            raise UserError(f"--item_fields {column}: no item of {path} has it; it has {', '.join(sorted(names))}")
 
 
 def check_sid_names(path: Path, sids: Mapping[str, Sid], special: Collection[str]) -> None:

@@ -5,7 +5,7 @@ test they stay, where they count as misses. An item is unknown if neither item.j
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mimigenrec.catalog import Catalog
@@ -29,7 +29,7 @@ def usable(path: str | Path, split: str, catalog: Catalog) -> Iterator[History]:
             yield history
 
 
-def survey(path: str | Path, catalog: Catalog, known: set[str]) -> Counter[str]:
+def survey(path: str | Path, catalog: Catalog, known: Collection[str]) -> Counter[str]:
     """Counts of a .inter file: rows, usable ones, unusable ones by reason, items (every mention) by what they lack.
 
     known    ids of item.json

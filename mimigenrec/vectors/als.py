@@ -18,7 +18,7 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import MissingPackage, UserError
 from mimigenrec.extras import INSTALL_SIDS
 from mimigenrec.interactions.inter_file import read_inter
-from mimigenrec.items import read_item_texts
+from mimigenrec.items import read_items
 from mimigenrec.manifest import make_manifest
 from mimigenrec.vectors.store import check_output, is_finished, write_vectors
 
@@ -42,7 +42,7 @@ class AlsConfig:
 
 def main(config: AlsConfig) -> None:
     check_output(config.output, config.items)
-    items = list(read_item_texts(config.items, "{title}"))
+    items = list(read_items(config.items))
     manifest = make_manifest(config, [config.items, config.train], config.seed)
     if is_finished(config.output, manifest, FREE, config.overwrite):
         print(f"{config.output} is finished: nothing to do; --overwrite starts anew")

@@ -28,14 +28,13 @@ from tqdm import tqdm
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json, writing
-from mimigenrec.items import read_item_texts
+from mimigenrec.items import TEMPLATE, read_item_texts
 from mimigenrec.manifest import check_same_run, differences, make_manifest
 from mimigenrec.vectors import encoders
 from mimigenrec.vectors.encoders import Encode
 from mimigenrec.vectors.store import check_output, check_vectors, is_finished, read_array, side_car, write_vectors
 from mimigenrec.vectors.tfidf import Tfidf
 
-TEMPLATE = "{title}\\n{description}\\n{brand}\\n{categories}"
 ENCODERS = {
     "hf": encoders.huggingface,
     "sentence-transformers": encoders.sentence_transformers,
@@ -85,7 +84,7 @@ class EmbedConfig:
 def main(config: EmbedConfig) -> None:
     check_flags(config)
     check_output(config.output, config.items)
-    texts = read_item_texts(config.items, config.template.replace("\\n", "\n"))
+    texts = read_item_texts(config.items, config.template)
     manifest = make_manifest(config, [config.items, *files_of(config)], config.seed)
     if is_finished(config.output, manifest, FREE, config.overwrite):
         if _processes()[0] == 0:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
-from mimigenrec.items import read_item_texts
+from mimigenrec.items import read_items
 from mimigenrec.manifest import make_manifest, short_name
 from mimigenrec.vectors.store import check_output, is_finished, read_about, read_vectors, write_vectors
 
@@ -41,7 +41,7 @@ class FuseConfig:
 
 def main(config: FuseConfig) -> None:
     check_output(config.output, config.items)
-    items = list(read_item_texts(config.items, "{title}"))
+    items = list(read_items(config.items))
     count = len(config.vectors)
     for name, values in (("weights", config.weights), ("dims", config.dims)):
         if values is not None and len(values) != count:

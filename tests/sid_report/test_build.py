@@ -7,7 +7,7 @@ import pytest
 
 from mimigenrec.cli import COMMANDS, parse
 from mimigenrec.items import id_order
-from mimigenrec.sid_report.build import SidReportConfig, category_path, main
+from mimigenrec.sid_report.build import SidReportConfig, main
 from mimigenrec.sid_report.verdicts import failed_gates, parse_gate
 from mimigenrec.sids.tokens import write_index
 from mimigenrec.vectors.store import write_vectors
@@ -222,21 +222,6 @@ def test_items_of_another_shape_or_data_set_are_refused(files, tmp_path, content
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "out", {"index": files["index"], "items": tmp_path / "bad.json"})
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("value", "path"),
-    [
-        ("A, B,,C", ("A", "B", "C")),
-        (["A", "B"], ("A", "B")),
-        ([["A", "B"], ["C"]], ("A", "B")),
-        ("", ()),
-        (None, ()),
-        ([], ()),
-    ],
-)
-def test_categories_come_in_every_form_of_the_data_sets(value, path):
-    assert category_path({"categories": value}) == path
 
 
 def test_one_item_one_level_can_be_reported(tmp_path):

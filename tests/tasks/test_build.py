@@ -359,6 +359,24 @@ def test_the_real_catalogue_gives_the_published_counts(tmp_path):
     assert test[0]["output"] == "".join(sids["3106"]) and test[0]["input"] == "".join(sids["975"])
 
 
+def test_items_carry_brand_categories_and_the_columns_that_are_named(raw, tmp_path):
+    file = raw / "toy" / "toy.item.json"
+    bare = load(build(raw, tmp_path / "bare" / "toy"), "items.json")
+    more = {"brand": "Acme", "categories": "Tools, Lamps", "price": 3.5, "colour": "red"}
+    texts = json.loads(file.read_text())
+    file.write_text(json.dumps(texts | {"0": texts["0"] | more}))
+    out = build(raw, tmp_path / "data" / "toy", item_fields=["price"])
+    wanted = {"brand": "Acme", "categories": ["Tools", "Lamps"], "price": 3.5}
+    assert load(out, "items.json") == bare | {"0": bare["0"] | wanted}
+    for column, message in (
+        ("prise", "no item of .*toy.item.json has it; it has .*colour.*price"),
+        ("popularity", ""),
+    ):
+        with pytest.raises(UserError, match=f"--item_fields {column}: {message}"):
+            build(raw, tmp_path / "more" / "toy", item_fields=[column])
+    assert not (tmp_path / "more" / "toy").exists()
+
+
 def test_rows_that_are_finished_are_left_alone_and_others_are_replaced_if_asked(raw, tmp_path, capsys):
     out = build(raw, tmp_path / "data" / "toy")
     before, stamp = contents(out), (out / "sft" / "train.json").stat().st_mtime_ns

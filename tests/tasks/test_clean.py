@@ -42,8 +42,8 @@ def test_a_description_is_never_run(tmp_path):  # the original files' reader cal
 def test_empty_and_shared_texts_are_counted(tmp_path):
     items = {"1": {"title": "tape", "description": ""}, "2": {"title": "tape"}, "3": {"title": " ", "other": 5}}
     (tmp_path / "item.json").write_text(json.dumps(items))
-    known, titles, descriptions, counts = read_texts(tmp_path / "item.json", 100)
-    assert known == {"1", "2", "3"} and titles == {"1": "tape", "2": "tape"} and descriptions == {}
+    read, titles, descriptions, counts = read_texts(tmp_path / "item.json", 100)
+    assert read == items and titles == {"1": "tape", "2": "tape"} and descriptions == {}
     assert counts == {"title_shared": 2, "title_empty": 1, "description_empty": 3, "description_shared": 0}
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mimigenrec.errors import UserError
-from mimigenrec.items import order_hash, plain_text, read_item_texts
+from mimigenrec.items import order_hash
 from mimigenrec.vectors.store import read_about, read_vectors, write_vectors
 from tests.vectors.conftest import items_file
 
@@ -102,10 +102,10 @@ def test_a_file_that_is_no_whole_array_is_one_message(tmp_path, how):
 
 
 def test_items_beside_vectors_of_their_name_are_no_side_car(tmp_path):
-    items = items_file(tmp_path / "n.json", {"0": "a", "1": "b"})
+    items_file(tmp_path / "n.json", {"0": "a", "1": "b"})
     np.save(tmp_path / "n.npy", np.ones((2, 3)))
     assert read_about(tmp_path / "n.npy") == {}
-    assert read_vectors(tmp_path / "n.npy", list(read_item_texts(items, "{title}"))).shape == (2, 3)
+    assert read_vectors(tmp_path / "n.npy", ["0", "1"]).shape == (2, 3)
 
 
 @pytest.mark.parametrize("content", ["[]", '{"model": "x"}', '{"item_order": 3}'])
@@ -131,43 +131,3 @@ def test_rows_in_the_order_of_other_items_are_refused(tmp_path):
     write_vectors(tmp_path / "v.npy", np.ones((2, 2)), ["0", "1"], model="m", normalised=True)
     with pytest.raises(ValueError, match="another order or with other ids"):
         read_vectors(tmp_path / "v.npy", ["1", "0"])
-
-
-def test_rows_stand_in_the_order_of_the_numbers_of_the_ids(tmp_path):
-    path = items_file(tmp_path / "C.item.json", {"10": "ten", "9": "nine", "b": "bee", "a": "ay"})
-    assert read_item_texts(path, "{title}") == {"9": "nine", "10": "ten", "a": "ay", "b": "bee"}
-
-
-def test_a_text_is_made_of_the_fields_that_are_there(tmp_path):
-    path = tmp_path / "C.item.json"
-    path.write_text(
-        '{"0": {"title": "Lamp", "description": "[\'Bright.\', \'Very.\']", "categories": ["Home", "Light"]},'
-        ' "1": {"title": null}}'
-    )
-    texts = read_item_texts(path, "{title}\n{description}\nby {brand}\n{categories}")
-    assert texts == {"0": "Lamp\nBright., Very.\nby\nHome, Light", "1": "by"}
-
-
-def test_a_text_that_only_looks_like_a_list_or_like_code_stays_text():
-    assert plain_text("[see the manual]") == "[see the manual]"
-    assert plain_text("['', __import__('os').getcwd(), '']") == "['', __import__('os').getcwd(), '']"
-
-
-def test_what_is_not_a_map_of_items_is_refused(tmp_path):
-    path = tmp_path / "C.item.json"
-    for content, message in (
-        ("[]", "must map item ids"),
-        ("{}", "at least one item"),
-        ('{"7": 3}', "item '7' needs"),
-        ('{"7": {}, "7": {}}', "holds the key '7' twice"),
-        ('{"7": {"title": {"en": "x"}}}', "title of item '7' must be a text or a list of texts"),
-        ('{"7": {"categories": ["a", "\\ud83d"]}}', "categories of item '7' holds .ud83d, half of a character"),
-        ('{"\\ud83d": {}}', "holds .ud83d, half of a character"),
-        ('{"7": {"title": ' + "[" * 50 + "]" * 50 + "}}", "title of item '7' must be"),
-    ):
-        path.write_text(content)
-        with pytest.raises(ValueError, match=message):
-            read_item_texts(path, "{title}")
-    path.write_text('{"7": {}}')
-    with pytest.raises(ValueError, match="names 'colour'; it may name title, description"):
-        read_item_texts(path, "{colour}")
