@@ -9,12 +9,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mimigenrec"
 ORDER = (
-    "errors files schema lock logs manifest claim state_file fit flags cli hub launch extras environment page stages "
-    "endpoint sharded items chat interactions vectors sids sid_report catalog sid_assign prepare contract checkpoint "
-    "rewarding rendering tasks decoding evaluation report training web sft grpo baselines plots benchmark"
+    "errors files schema lock logs manifest claim state_file fit flags cli hub launch extras environment page "
+    "stages protocols request_cache endpoint sharded items chat interactions vectors sids sid_report catalog "
+    "sid_assign prepare contract checkpoint rewarding rendering tasks decoding evaluation report training web sft "
+    "grpo baselines plots benchmark"
 ).split()
 WINGS = ("control", "dialogue", "retrieval", "preference", "serving")
-DOORS = {"llamafactory": {"sft", "rendering"}, "trl": {"training", "grpo", *WINGS}}
+DOORS = {"openai": {"protocols"}, "google": {"protocols"}, "tenacity": {"endpoint"}}
+DOORS |= {"llamafactory": {"sft", "rendering"}, "trl": {"training", "grpo", *WINGS}}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
