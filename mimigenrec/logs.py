@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mimigenrec.errors import UserError
+from mimigenrec.files import writing
 
 
 class JsonlWriter:
@@ -22,7 +23,7 @@ class JsonlWriter:
             self.handle.truncate(whole)
 
     def write(self, event: dict[str, Any]) -> None:
-        self.handle.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+        self.handle.write(_line(event))
         self.handle.flush()
 
     def close(self) -> None:
@@ -50,3 +51,26 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             except ValueError as error:
                 raise UserError(f"{path}, line {number}: not JSON ({error}); delete the file to start anew") from error
     return events
+
+
+def cut_back(path: str | Path, counter: str, last: int, summary: str | None = None) -> None:
+    """Leaves the lines of a log up to a state that training goes on from: what came after it will come again.
+
+    counter   key of each line that counts up to `last`: "step", "epoch"
+    summary   key by which the closing line of an end that was not reached is known, and dropped too
+    raises    UserError naming a line without the counter
+    """
+    if not Path(path).is_file():
+        return
+    events = read_jsonl(path)
+    for event in events:
+        if not isinstance(event, dict) or not isinstance(event.get(counter), int):
+            raise UserError(
+                f"{path}: {str(event)[:80]!r} tells of no {counter}; delete the file, which is a log alone"
+            )
+    with writing(path, "wb") as out:
+        out.writelines(_line(event) for event in events if event[counter] <= last and summary not in event)
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False).encode() + b"\n"

@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from mimigenrec.logs import JsonlWriter, read_jsonl
+from mimigenrec.errors import UserError
+from mimigenrec.logs import JsonlWriter, cut_back, read_jsonl
 
 
 def test_events_are_readable_while_the_run_goes_on(tmp_path):
@@ -49,3 +50,21 @@ def test_no_space_left_stops_the_run_and_the_next_one_goes_on(tmp_path):
     with JsonlWriter(path) as log:
         log.write({"step": "next"})
     assert read_jsonl(path) == [*whole, {"step": "next"}] and whole == [{"step": i} for i in range(len(whole))]
+
+
+def test_a_log_is_cut_back_to_the_step_that_training_goes_on_from(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "text": "é"}\n{"step": 2}\n{"step": 2, "train_runtime": 9}\n{"step": 3}\n{"st')
+    cut_back(path, "step", 2, summary="train_runtime")
+    assert path.read_text() == '{"step": 1, "text": "é"}\n{"step": 2}\n'
+    cut_back(path, "step", -1)
+    assert path.read_bytes() == b""
+
+
+def test_a_log_without_the_counter_is_named_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for line in ("[1, 2]", '{"step": 3}', '{"epoch": "three"}'):
+        path.write_text(line + "\n")
+        with pytest.raises(UserError, match="log.jsonl: .* tells of no epoch; delete the file"):
+            cut_back(path, "epoch", 5)
+        assert path.read_text() == line + "\n"

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mimigenrec.baselines.caser import Caser
-from mimigenrec.baselines.fitting import fit, no_numbers, rows_to_stop_by
+from mimigenrec.baselines.fitting import fit_network, no_numbers, rows_to_stop_by
 from mimigenrec.baselines.gru4rec import GRU4Rec
 from mimigenrec.baselines.network import Network, check_network
 from mimigenrec.baselines.popularity import Ranked
@@ -62,13 +62,13 @@ class NextItem:
         overwrite: bool = False,
     ) -> "NextItem":
         """Fitted on the train rows, stopped by NDCG@10 of the valid rows, saved in the folder, which also holds the
-        training to go on with. overwrite, and what is raised: as fitting.fit and rows_to_stop_by have it."""
+        training to go on with. overwrite, and what is raised: as fitting.fit_network and rows_to_stop_by have it."""
         sequences = user_sequences(train)
         met = Counter(item for sequence in sequences for item in sequence)
         recommender = cls(method, {item: met[item] for item in items}, network, seed)
         numbered = [numbers(sequence, recommender.number) for sequence in sequences]
         asked = rows_to_stop_by(valid, recommender.number, network)
-        fit(
+        fit_network(
             recommender.model,
             windows(numbered, network.max_history),
             recommender.loss,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, T5Config, T5ForConditionalGeneration
 
-from mimigenrec.baselines.fitting import fit, no_numbers, rows_to_stop_by
+from mimigenrec.baselines.fitting import fit_network, no_numbers, rows_to_stop_by
 from mimigenrec.baselines.network import Network, check_network
 from mimigenrec.baselines.sequences import padded, user_sequences
 from mimigenrec.catalog import Catalog
@@ -86,7 +86,7 @@ class Tiger:
             "valid rows": [[row.items, row.target] for row in asked],
             "exclude_seen": exclude_seen,
         }
-        fit(self.model, examples, self.loss, ndcg, self.network, seed, Path(folder), depends_on, overwrite)
+        fit_network(self.model, examples, self.loss, ndcg, self.network, seed, Path(folder), depends_on, overwrite)
         self.model.save_pretrained(folder)
         write_index(Path(folder) / "id2sid.json", self.catalog.sids)
 

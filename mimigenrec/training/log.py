@@ -1,12 +1,10 @@
 """A run's numbers: one line per event in rl_log.jsonl or LLaMA-Factory's trainer_log.jsonl, also after a resume."""
 
-import json
 from pathlib import Path
 
 from transformers import TrainerCallback
 
-from mimigenrec.files import writing
-from mimigenrec.logs import JsonlWriter, read_jsonl
+from mimigenrec.logs import JsonlWriter, cut_back
 
 LOG_FILE = "rl_log.jsonl"
 
@@ -20,11 +18,8 @@ class RunLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            path = Path(args.output_dir) / LOG_FILE
-            events = read_jsonl(path) if path.exists() and state.log_history else []
-            kept = [event for event in events if event["step"] <= state.global_step and "train_runtime" not in event]
-            with writing(path) as out:
-                out.writelines(json.dumps(event) + "\n" for event in kept)
+            last = state.global_step if state.log_history else -1
+            cut_back(Path(args.output_dir) / LOG_FILE, "step", last, summary="train_runtime")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero:
@@ -37,15 +32,7 @@ class CutLogBack(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            cut_back(Path(args.output_dir) / "trainer_log.jsonl", state.global_step)
-
-
-def cut_back(path: Path, step: int) -> None:
-    """Leaves out of trainer_log.jsonl what comes behind a step."""
-    if path.is_file():
-        kept = [line for line in read_jsonl(path) if step and line.get("current_steps", 0) <= step]
-        with writing(path) as out:
-            out.writelines(json.dumps(line) + "\n" for line in kept)
+            cut_back(Path(args.output_dir) / "trainer_log.jsonl", "current_steps", state.global_step or -1)
 
 
 class SinceResume(TrainerCallback):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mimigenrec.baselines import fitting
+from mimigenrec import fit
+from mimigenrec.baselines.fitting import fit_network
 from mimigenrec.baselines.network import check_network
 from mimigenrec.baselines.next_item import MODELS, NextItem, strangers
 from mimigenrec.errors import UserError
@@ -63,7 +64,7 @@ def test_a_state_sees_only_its_past_and_no_padding(method):
 def test_a_killed_run_ends_as_the_uninterrupted_one(method, circle, tmp_path, monkeypatch):
     network = replace(SMALL, epochs=4)
     whole = train(method, circle, tmp_path / "whole", network)
-    save, saved = fitting.write_state, []
+    save, saved = fit.write_state, []
 
     def killed(path, model, optimizer, **state):
         if state["epoch"] == 3:
@@ -71,10 +72,10 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(method, circle, tmp_path, mo
         save(path, model, optimizer, **state)
         saved.append(state["epoch"])
 
-    monkeypatch.setattr(fitting, "write_state", killed)
+    monkeypatch.setattr(fit, "write_state", killed)
     with pytest.raises(KeyboardInterrupt):
         train(method, circle, tmp_path / "parts", network)
-    monkeypatch.setattr(fitting, "write_state", save)
+    monkeypatch.setattr(fit, "write_state", save)
     assert saved == [1, 2]
     assert same(train(method, circle, tmp_path / "parts", network), whole)
     curves = [
@@ -107,7 +108,7 @@ def test_training_stops_after_patience_and_keeps_the_best_epoch(circle, tmp_path
 def test_a_finished_training_is_not_done_again(circle, tmp_path, monkeypatch):
     network = replace(SMALL, epochs=1)
     first = train("caser", circle, tmp_path, network)
-    monkeypatch.setattr(fitting, "_epoch", None)
+    monkeypatch.setattr(fit, "epoch_losses", None)
     assert same(train("caser", circle, tmp_path, network), first)
 
 
@@ -275,13 +276,13 @@ def test_a_device_that_is_not_there_is_refused(device):
 
 def test_a_loss_or_weight_that_is_no_number_stops_the_run(tmp_path):
     losses = {  # the root has no slope at 0, so that weights are lost while the loss is still a number
-        "the loss is not a number any more in epoch 1": lambda weight: weight.sum() * float("nan"),
+        "the loss became NaN or infinite in epoch 1, step 1": lambda weight: weight.sum() * float("nan"),
         "weights are not numbers any more after epoch 1": lambda weight: (0 * weight).sqrt().sum(),
     }
     for said, loss in losses.items():
         model = torch.nn.Linear(1, 1)
         with pytest.raises(UserError, match=f"{said}; lower --learning_rate"):
-            fitting.fit(model, [1], lambda _, w=model.weight, f=loss: f(w), lambda: 1.0, SMALL, 0, tmp_path, {})
+            fit_network(model, [1], lambda _, w=model.weight, f=loss: f(w), lambda: 1.0, SMALL, 0, tmp_path, {})
     assert not (tmp_path / "training.pt").exists()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mimigenrec.baselines import fitting
+from mimigenrec import fit
 from mimigenrec.baselines.tiger import END, Tiger
 from mimigenrec.catalog import Catalog
 from mimigenrec.interactions.inter_file import History
@@ -80,16 +80,16 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(circle, tmp_path, monkeypatc
         return tiger.model.state_dict()
 
     whole = trained(tmp_path / "whole")
-    save = fitting.write_state
+    save = fit.write_state
 
     def killed(*args, **state):
         save(*args, **state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting, "write_state", killed)
+    monkeypatch.setattr(fit, "write_state", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "parts")
-    monkeypatch.setattr(fitting, "write_state", save)
+    monkeypatch.setattr(fit, "write_state", save)
     parts = trained(tmp_path / "parts")
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 

@@ -273,7 +273,7 @@ def test_a_run_of_other_settings_or_data_is_shown_and_replaced_only_on_demand(me
 def test_overwriting_keeps_a_training_that_is_the_same_and_leaves_nothing_of_another(raw_toy, tmp_path, monkeypatch):
     fields = {"data_dir": raw_toy, "category": "toy", "k": 5, "overwrite": True}
     run(tmp_path, method="sasrec", **fields)
-    monkeypatch.setattr("mimigenrec.baselines.fitting._epoch", None)
+    monkeypatch.setattr("mimigenrec.fit.epoch_losses", None)
     run(tmp_path, method="sasrec", **{**fields, "k": 3})
     monkeypatch.undo()
     run(tmp_path, method="gru4rec", **fields)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from mimigenrec import fit as training_loop
 from mimigenrec.errors import UserError
 from mimigenrec.logs import read_jsonl
-from mimigenrec.sids import rqkmeans_plus, rqvae, train_autoencoder
+from mimigenrec.sids import rqkmeans_plus, rqvae
 from mimigenrec.sids.training import Training
 
 TRAINING = Training(epochs=10, batch_size=64, hidden=[16], latent=4, device="cpu")
@@ -23,7 +24,7 @@ def fit(method, folder, training=TRAINING, seed=0, **settings):
 
 
 def kill_in_epoch(monkeypatch, wanted):
-    whole, seen = train_autoencoder.epoch_losses, []
+    whole, seen = training_loop.epoch_losses, []
 
     def epoch_losses(*args):
         seen.append(1)
@@ -31,7 +32,7 @@ def kill_in_epoch(monkeypatch, wanted):
             raise Killed
         return whole(*args)
 
-    monkeypatch.setattr(train_autoencoder, "epoch_losses", epoch_losses)
+    monkeypatch.setattr(training_loop, "epoch_losses", epoch_losses)
 
 
 @pytest.mark.parametrize("method", [rqvae, rqkmeans_plus])
