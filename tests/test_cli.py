@@ -348,3 +348,33 @@ def test_data_files_are_read_without_torch():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+LIGHT = (
+    "prepare interactions embed embed-als fuse quantise sid-assign sid-report preprocess make-base baseline compare "
+    "report plot env"
+).split()
+HELP_OF_EACH = """
+import sys
+from mimigenrec.cli import main
+for command in sys.argv[1].split():
+    sys.argv[1:] = [command, "--help"]
+    try:
+        main()
+    except SystemExit:
+        pass
+    print("LOADED", command, *({"torch", "transformers", "trl", "llamafactory", "matplotlib"} & sys.modules.keys()))
+"""
+
+
+def test_the_help_of_a_command_that_needs_no_torch_loads_none():
+    done = subprocess.run([sys.executable, "-c", HELP_OF_EACH, " ".join(LIGHT)], capture_output=True, text=True)
+    loaded = [line for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert loaded == [f"LOADED {command}" for command in LIGHT], done.stderr
+    assert done.stdout.count("usage: mimigenrec") == len(LIGHT)
+
+
+def test_the_list_of_commands_loads_no_command():
+    code = "import sys; from mimigenrec import cli; cli.main(); print('numpy' in sys.modules, 'polars' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False" and "usage: mimigenrec <command>" in done.stdout
