@@ -8,7 +8,7 @@ import pytest
 
 from mimigenrec.cli import COMMANDS
 from mimigenrec.flags import names_of
-from mimigenrec.grpo.load_reward import load_rewards
+from mimigenrec.rewarding import load_rewards
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()

@@ -62,7 +62,7 @@ def test_every_command_names_a_module_of_the_wheel(site, tmp_path):
 
 def test_shipped_rewards_are_found_and_a_local_file_wins(site, tmp_path):
     code = (
-        "from mimigenrec.grpo.load_reward import load_rewards\n"
+        "from mimigenrec.rewarding import load_rewards\n"
         "[reward] = load_rewards(['ranking_reward.rule_reward'])\n"
         "chat = [[{'role': 'assistant', 'content': '<a_1>'}]]\n"
         "print(reward(completions=chat, reward_model=[{'ground_truth': '<a_1>'}]))"

@@ -16,7 +16,7 @@ from typing import Any
 
 from mimigenrec.cli import read_yaml
 from mimigenrec.errors import UserError
-from mimigenrec.grpo.load_reward import reward_folders
+from mimigenrec.rewarding import reward_folders
 
 WHY = {  # a key that the benchmark sets -> where it is told instead
     "data_dir": "it is given once, at the top",

@@ -4,8 +4,6 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
 from trl import GRPOConfig
 
 from mimigenrec.decoding.rollout import Rollout
@@ -56,16 +54,6 @@ def check_group_size(G: int, trie: SidTrie) -> None:
         raise UserError(
             f"num_generations={G} asks for {G} different SIDs per prompt, the catalogue has {trie.n_sids}; set "
             f"num_generations to {trie.n_sids} or less"
-        )
-
-
-def check_spread(totals: Tensor, where: str = "") -> None:
-    """totals (groups, G), weighted sums of rewards. Raises UserError if float32 cannot hold their spread, for which a
-    GPU adds up squares: advantages would be NaN, or 0 for everything."""
-    if not torch.isfinite(totals.std(dim=1)).all():
-        raise UserError(
-            f"{where}the rewards of a group differ by more than float32 holds (their weighted sums lie "
-            f"between {totals.min():.3g} and {totals.max():.3g}), so there are no advantages; make them smaller"
         )
 
 

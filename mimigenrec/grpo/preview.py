@@ -22,11 +22,21 @@ from mimigenrec.decoding.model import load_model
 from mimigenrec.decoding.rollout import Rollout, roll_out
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.grpo.checks import check_group_size, check_spread
-from mimigenrec.grpo.load_reward import check_weights, checked, load_rewards
+from mimigenrec.grpo.checks import check_group_size
 from mimigenrec.grpo.rows import data_folders, find_index, read_rows
 from mimigenrec.grpo.start import check_folder
 from mimigenrec.grpo.train import checked_contract
+from mimigenrec.rewarding import (
+    answer_chats,
+    ask_rewards,
+    check_spread,
+    check_weights,
+    checked,
+    group_advantages,
+    load_rewards,
+    weighted_sums,
+    without_signal,
+)
 from mimigenrec.sids.tokens import join_sid, read_index
 
 
@@ -77,35 +87,21 @@ def main(config: PreviewConfig) -> None:
     sampling = {"temperature": config.temperature, "top_k": 0}
     groups = roll_out(model, tokenizer, trie, prompts, G, config.rollout, support, sampling, config.batch_size)
     texts = [tokenizer.batch_decode(group, skip_special_tokens=True) for group in groups]
-    scores = ask_rewards(rewards, rows, texts, groups)  # (groups, G, rewards)
-    total = (scores * torch.tensor(weights)).nansum(dim=-1)  # (groups, G)
+    scores = ask_rewards(
+        rewards,
+        [row for row in rows for _ in range(G)],
+        answer_chats(text for group in texts for text in group),
+        [ids for group in groups for ids in group],
+        G,
+    )
+    scores = torch.tensor(scores).view(len(rows), G, len(rewards))
+    total = weighted_sums(scores, torch.tensor(weights))  # (groups, G)
     check_spread(total)
     advantages = group_advantages(total)
     names = [reward.__name__ for reward in rewards]
     for i, row in enumerate(rows):
         print(table(row, texts[i], names, scores[i], total[i], advantages[i]))
     print(summary(rows, texts, total, advantages))
-
-
-def ask_rewards(rewards: list, rows: list[dict], texts: list[list[str]], groups: list[list[list[int]]]) -> Tensor:
-    """(groups, G, rewards), NaN where a reward says nothing: called as the trainer calls them."""
-    G = len(texts[0])
-    columns = {key: [row[key] for row in rows for _ in range(G)] for key in rows[0]}
-    columns["prompts"] = columns.pop("prompt")
-    columns |= {
-        "completions": [[{"role": "assistant", "content": text}] for group in texts for text in group],
-        "completion_ids": [ids for group in groups for ids in group],
-        "group_index": [i for i in range(len(rows)) for _ in range(G)],
-        "rank_in_group": list(range(G)) * len(rows),
-        "trainer_state": None,
-    }
-    scores = [[torch.nan if score is None else score for score in reward(**columns)] for reward in rewards]
-    return torch.tensor(scores).T.reshape(len(rows), G, len(rewards))
-
-
-def group_advantages(total: Tensor) -> Tensor:
-    """(groups, G) -> (groups, G): distance from the group's mean in standard deviations, as scale_rewards: group."""
-    return (total - total.mean(dim=1, keepdim=True)) / (total.std(dim=1, keepdim=True) + 1e-4)
 
 
 def table(row: dict, texts: list[str], names: list[str], scores: Tensor, total: Tensor, advantages: Tensor) -> str:
@@ -122,7 +118,7 @@ def table(row: dict, texts: list[str], names: list[str], scores: Tensor, total: 
 
 
 def summary(rows: list[dict], texts: list[list[str]], total: Tensor, advantages: Tensor) -> str:
-    silent = torch.isclose(total.std(dim=1), torch.zeros(len(total)))
+    silent = without_signal(total)  # (groups,)
     targets = [row["reward_model"]["ground_truth"] for row in rows]
     hit = torch.tensor([[text == target for text in group] for target, group in zip(targets, texts, strict=True)])
     lines = [

@@ -14,7 +14,7 @@ from pyarrow.lib import ArrowException
 from mimigenrec.chat import prompt_ids
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
-from mimigenrec.grpo.load_reward import PASSED
+from mimigenrec.rewarding import PASSED
 from mimigenrec.sids.tokens import join_sid, split_sid
 
 

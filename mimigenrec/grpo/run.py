@@ -16,9 +16,9 @@ from mimigenrec.decoding.search import Support
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.grpo.callbacks import complete
-from mimigenrec.grpo.load_reward import Reward
 from mimigenrec.grpo.stop_rule import stopped_at
 from mimigenrec.manifest import make_manifest
+from mimigenrec.rewarding import Reward
 from mimigenrec.sids.tokens import write_index
 from mimigenrec.training.run import FREE as FREE_IN_TRAINING
 from mimigenrec.training.run import OVERWRITE, check_named, compare

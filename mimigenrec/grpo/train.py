@@ -32,13 +32,13 @@ from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_finite
 from mimigenrec.grpo.callbacks import SelfContained
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.load_reward import check_weights, load_rewards
 from mimigenrec.grpo.rows import as_dataset, data_folders, find_index, latest, read_rows, row_files
 from mimigenrec.grpo.run import FREE, describe, finished, manifest_of, start_from, write_companions
 from mimigenrec.grpo.start import check_model, check_places, check_targets
 from mimigenrec.grpo.stop_rule import HR, breaks, stopped_at
 from mimigenrec.grpo.trainer import BeamGRPOTrainer
 from mimigenrec.lock import alone
+from mimigenrec.rewarding import check_weights, load_rewards
 from mimigenrec.sids.tokens import join_sid, read_index
 from mimigenrec.training.launch import check_launch
 from mimigenrec.training.log import RunLog, SinceResume

@@ -34,15 +34,14 @@ from mimigenrec.grpo.checks import (
     check_arguments,
     check_groups,
     check_pool,
-    check_spread,
     check_whole_batch,
     warn_of_ranks_that_mean_nothing,
 )
 from mimigenrec.grpo.groups import Group, remedies, spread, whole_groups, with_signal, without_hints
-from mimigenrec.grpo.load_reward import checked
 from mimigenrec.grpo.stop_rule import HR, StopRule, breaks, gains
 from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entropy, targets_of
 from mimigenrec.grpo.validation import validate
+from mimigenrec.rewarding import answer_chats, ask_rewards, check_spread, checked, weighted_sums, without_signal
 from mimigenrec.sids.tokens import split_sid
 from mimigenrec.training.stop import LookFirst, StopIfNotFinite, check_number, diverged
 
@@ -178,12 +177,12 @@ class BeamGRPOTrainer(GRPOTrainer):
         inputs = [group.row for group in asked for _ in range(G)]
         ids = [tokens for group in asked for tokens in group.rollouts]
         texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
-        chats = [[{"role": "assistant", "content": text}] for text in texts]
-        rewards = self._ask_rewards(inputs, [row["prompt"] for row in inputs], chats, ids)
+        rewards = self._ask_rewards(inputs, [row["prompt"] for row in inputs], answer_chats(texts), ids)
         first = self.accelerator.process_index * most
         mine = rewards.view(-1, G, rewards.shape[1])[first : first + len(groups)]
-        for group, scores, silent in zip(groups, mine, self._silent(mine).tolist(), strict=True):
-            group.scores, group.silent = scores, silent
+        silent = without_signal(weighted_sums(mine, self.reward_weights)).tolist()
+        for i, group in enumerate(groups):
+            group.scores, group.silent = mine[i], silent[i]
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         """(N, rewards) of all processes; where the groups were scored before, those scores."""
@@ -192,8 +191,9 @@ class BeamGRPOTrainer(GRPOTrainer):
         else:
             rewards = self._ask_rewards(inputs, prompts, completions, completion_ids_list)
         groups = rewards.view(-1, self.num_generations, rewards.shape[1])
-        check_spread(self._totals(groups), f"step {self.state.global_step + 1}: ")
-        silent = self._silent(groups)
+        sums = weighted_sums(groups, self.reward_weights)
+        check_spread(sums, f"step {self.state.global_step + 1}: ")
+        silent = without_signal(sums)
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["groups_without_signal"].append(silent.sum().item())
         metrics["groups_without_signal_share"].append(silent.float().mean().item())
@@ -203,17 +203,12 @@ class BeamGRPOTrainer(GRPOTrainer):
         """(N, rewards) of all processes. Groups are told by their place in the global batch."""
         G = self.num_generations
         first = self.accelerator.process_index * len(inputs) // G
-        inputs = [{**row, "group_index": first + i // G, "rank_in_group": i % G} for i, row in enumerate(inputs)]
-        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-
-    def _totals(self, rewards: Tensor) -> Tensor:
-        """rewards (groups, G, rewards) -> (groups, G), their weighted sums as TRL takes them."""
-        return (rewards * self.reward_weights.to(rewards.device)).nansum(dim=2)
-
-    def _silent(self, rewards: Tensor) -> Tensor:
-        """rewards (groups, G, rewards) -> (groups,) bool: are the weighted sums of a group all equal?"""
-        spread = self._totals(rewards).std(dim=1)
-        return torch.isclose(spread, torch.zeros_like(spread))
+        if any(isinstance(reward, nn.Module) for reward in self.reward_funcs):  # a model reads tokens: TRL's own way
+            places = [{"group_index": first + i // G, "rank_in_group": i % G} for i in range(len(inputs))]
+            inputs = [row | place for row, place in zip(inputs, places, strict=True)]
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        scores = ask_rewards(self.reward_funcs, inputs, completions, completion_ids_list, G, first, self.state)
+        return self.accelerator.gather(torch.tensor(scores, dtype=torch.float32, device=self.accelerator.device))
 
     def _most(self, n: int) -> int:
         return int(self.accelerator.gather(torch.tensor([n], device=self.accelerator.device)).max())

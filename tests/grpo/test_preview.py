@@ -3,7 +3,8 @@ import torch
 
 from mimigenrec.cli import parse
 from mimigenrec.contract import Contract
-from mimigenrec.grpo.preview import PreviewConfig, group_advantages, main
+from mimigenrec.grpo.preview import PreviewConfig, main
+from mimigenrec.rewarding import group_advantages
 from mimigenrec.sids.tokens import write_index
 
 

@@ -15,9 +15,9 @@ from mimigenrec.chat import prompt_ids
 from mimigenrec.cli import parse
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.load_reward import load_rewards
 from mimigenrec.grpo.train import RunConfig, main
 from mimigenrec.logs import read_jsonl
+from mimigenrec.rewarding import load_rewards
 from mimigenrec.sids.tokens import split_sid
 from tests.grpo.conftest import SETTINGS
 

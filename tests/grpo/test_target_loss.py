@@ -7,8 +7,8 @@ import torch
 
 from mimigenrec.chat import prompt_ids
 from mimigenrec.decoding.inside_trie import legal_tokens
-from mimigenrec.grpo.load_reward import load_rewards
 from mimigenrec.grpo.target_loss import appended, columns, cross_entropy, targets_of
+from mimigenrec.rewarding import load_rewards
 from mimigenrec.sids.tokens import split_sid
 
 TEMPERATURE = 0.8

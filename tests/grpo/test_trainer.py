@@ -1,5 +1,6 @@
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ import torch
 from mimigenrec.chat import prompt_ids
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.evaluation.quick import constrained_metrics
-from mimigenrec.grpo.load_reward import load_rewards
+from mimigenrec.rewarding import answer_chats, load_rewards
 
 RULE = ["ranking_reward.rule_reward", "ranking_reward.ndcg_rule_reward"]
 
@@ -59,6 +60,31 @@ def test_groups_of_one_prompt_or_one_target_are_still_scored_apart(make_trainer)
     scores = trainer._calculate_rewards(inputs, [prompt] * 12, chats, [[0]] * 12)
     assert scores[:, 0].tolist() == [1, 0, 1, 1] + [0, 1, 0, 0] * 2
     assert scores[4:8, 1].tolist() == scores[8:, 1].tolist() == pytest.approx([0, 1 / math.log2(3), 0, 0])
+
+
+def test_beside_a_reward_model_a_function_is_called_with_the_same_columns(make_trainer, tokenizer):
+    """A reward model makes the trainer call rewards in TRL's own code, which is where the convention comes from."""
+    seen = []
+
+    def spy(**columns):
+        seen.append(columns)
+        return [float(rank) for rank in columns["rank_in_group"]]
+
+    class OneForAll(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=torch.ones(len(input_ids), 1))
+
+    trainer = make_trainer([spy])
+    row = {"prompt": [{"role": "user", "content": "?"}], "reward_model": {"ground_truth": "<a_1><b_2>"}, "user": 3}
+    call = [row] * 8, [row["prompt"]] * 8, answer_chats(["<a_1><b_2>"] * 8), [[0]] * 8
+    alone = trainer._calculate_rewards(*call)
+    trainer.reward_funcs.append(OneForAll())
+    trainer.reward_processing_classes.append(tokenizer)
+    trainer.reward_func_names.append("one")
+    trainer.reward_weights = torch.ones(2)
+    beside = trainer._calculate_rewards(*call)
+    assert seen[0] == seen[1] and seen[0]["group_index"] == [0] * 4 + [1] * 4
+    assert alone.tolist() == beside[:, :1].tolist() and beside[:, 1].tolist() == [1.0] * 8
 
 
 def test_without_kl_no_second_model_is_loaded(make_trainer):

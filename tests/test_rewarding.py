@@ -1,3 +1,4 @@
+import math
 import re
 from types import SimpleNamespace
 
@@ -5,7 +6,18 @@ import pytest
 import torch
 
 from mimigenrec.errors import UserError
-from mimigenrec.grpo.load_reward import check_weights, checked, load_reward, load_rewards
+from mimigenrec.rewarding import (
+    answer_chats,
+    ask_rewards,
+    check_spread,
+    check_weights,
+    checked,
+    group_advantages,
+    load_reward,
+    load_rewards,
+    weighted_sums,
+    without_signal,
+)
 
 ROWS = {
     "completions": [[{"role": "assistant", "content": text}] for text in ("<a_1>", "<a_2>", "<a_3>")],
@@ -209,3 +221,48 @@ def test_weights_are_one_each_and_not_all_nothing():
         check_weights([1.0], ["a", "b"])
     with pytest.raises(UserError, match="reward_weights are all 0"):
         check_weights([0.0, 0.0], ["a", "b"])
+
+
+def test_rewards_whose_spread_leaves_float32_are_refused():
+    check_spread(torch.tensor([[0.0, 1e18], [1.0, 1.0]]), "step 3: ")
+    with pytest.raises(UserError, match="step 3: the rewards of a group differ .* between -3e.38 and 3e.38"):
+        check_spread(torch.tensor([[-3e38, 3e38]]), "step 3: ")
+
+
+def test_a_reward_gets_columns_prompts_and_its_place_in_the_group():
+    seen = {}
+
+    def spy(completions, **columns):
+        seen.update(columns, completions=completions)
+        return range(len(completions))
+
+    def partly(**columns):
+        return [None, 1, 2, 3]
+
+    rows = [{"prompt": prompt, "reward_model": {"ground_truth": "<a_2>"}, "user": 7} for prompt in "ppqq"]
+    scores = ask_rewards([spy, partly], rows, answer_chats("abcd"), [[1], [2], [3], [4]], 2, first_group=5)
+    assert scores[1:] == [[1, 1], [2, 2], [3, 3]] and scores[0][0] == 0 and math.isnan(scores[0][1])
+    assert seen == {
+        "prompts": list("ppqq"),
+        "completions": [[{"role": "assistant", "content": text}] for text in "abcd"],
+        "completion_ids": [[1], [2], [3], [4]],
+        "reward_model": [{"ground_truth": "<a_2>"}] * 4,
+        "user": [7] * 4,
+        "group_index": [5, 5, 6, 6],
+        "rank_in_group": [0, 1, 0, 1],
+        "trainer_state": None,
+    }
+
+
+def test_a_completion_of_which_no_reward_says_anything_is_named(caplog):
+    ask_rewards([lambda **columns: [1.0, None]], [{"prompt": "p"}] * 2, answer_chats("ab"), [[1], [2]], 2)
+    assert "no reward says anything about sample 1 (completion 'b'" in caplog.text
+
+
+def test_sums_signal_and_advantages_by_hand():
+    scores = torch.tensor([[[1.0, 1.0], [0.0, torch.nan]], [[2.0, 0.0], [0.0, 1.0]]])  # 2 groups of 2, 2 rewards
+    sums = weighted_sums(scores, torch.tensor([1.0, 2.0]))
+    assert sums.tolist() == [[3.0, 0.0], [2.0, 2.0]]
+    assert without_signal(sums).tolist() == [False, True]
+    spread = 4.5**0.5  # of 3 and 0
+    torch.testing.assert_close(group_advantages(sums), torch.tensor([[1.5, -1.5], [0, 0]]) / (spread + 1e-4))

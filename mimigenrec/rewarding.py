@@ -1,33 +1,41 @@
-"""Reward functions by name: "ranking_reward.rule_reward" -> the function, its parameters bound, its results checked.
+"""Rewards by name, called with their columns, their scores checked; and what groups of scores teach.
 
 file.function         file.py in ./rewards/, then in the rewards that come with mimigenrec
 pkg.mod:function      any importable module; the working directory counts
 
 A reward is its user's code: whatever it raises, and sys.exit in it, becomes one message with its file and line. Its
-own traceback is shown with MIMIGENREC_DEBUG=1.
+own traceback is shown with MIMIGENREC_DEBUG=1. A group is the G completions of one prompt.
 """
 
 import functools
 import importlib
 import importlib.util
 import inspect
+import logging
 import math
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mimigenrec.cli import check_range
 from mimigenrec.errors import UserError
-from mimigenrec.grpo.users_code import RAISED, at, at_function, told
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Reward = Callable[..., list[float | None]]
 
 LARGEST = 3.4028234663852886e38  # of float32, in which advantages are computed
 
-# What the trainer fills in; everything else a reward names is a dataset column or a parameter from the YAML.
+RAISED = (Exception, SystemExit)  # of a reward; Ctrl-C is not its fault
+
+# What ask_rewards fills in; everything else a reward names is a dataset column or a parameter from the YAML.
 PASSED = ("prompts", "completions", "completion_ids", "group_index", "rank_in_group", "trainer_state")
+
+log = logging.getLogger(__name__)
 
 
 def load_rewards(names: Iterable[str], parameters: Mapping[str, Mapping[str, Any]] | None = None) -> list[Reward]:
@@ -81,7 +89,7 @@ def load_reward(name: str, parameters: Mapping[str, Any] | None = None) -> Rewar
     if not callable(function):
         raise UserError(f"reward {name!r}: {module.__file__} has no function {function_name!r}; it has {_has(module)}")
     if inspect.iscoroutinefunction(function):
-        raise UserError(f"reward {name!r}{at_function(function)} is async, and nobody would await it; write def")
+        raise UserError(f"reward {name!r}{_place_in(function)} is async, and nobody would await it; write def")
     _check_parameters(name, function, parameters or {})
     bound = functools.partial(function, **(parameters or {}))
     bound.__name__ = getattr(function, "__name__", function_name)  # TRL names the metric by it
@@ -101,8 +109,8 @@ def checked(reward: Reward) -> Reward:
             scores = list(answer) if _is_list(answer) else None
         except RAISED as error:
             one = _first_that_raises(reward, completions, columns)
-            raise UserError(f"{who}{at_function(reward, error)} {when}, {one}: {told(error)}") from error
-        where = f"{who}{at_function(reward)} {when}"
+            raise UserError(f"{who}{_place_in(reward, error)} {when}, {one}: {_reason(error)}") from error
+        where = f"{who}{_place_in(reward)} {when}"
         if scores is None:
             raise UserError(
                 f"{where} returned {type(answer).__name__} {str(answer)[:60]!r}; it must return a list of numbers, "
@@ -127,9 +135,77 @@ def checked(reward: Reward) -> Reward:
     return check
 
 
+def ask_rewards(
+    rewards: Sequence[Reward],
+    rows: Sequence[Mapping[str, Any]],
+    completions: Sequence[list[dict[str, str]]],
+    completion_ids: Sequence[list[int]],
+    group_size: int,
+    first_group: int = 0,
+    trainer_state: Any = None,
+) -> list[list[float]]:
+    """The scores of N completions, (N, rewards): NaN where a reward says nothing. The convention of TRL's GRPOTrainer.
+
+    rewards          as `checked` gives them; each is called once, with keyword arguments alone
+    rows             the dataset row of each completion, so each row group_size times in a row. Its columns are passed
+                     as lists of N values; "prompt" as "prompts"
+    completions      N chats of one message, [{"role": "assistant", "content": "..."}] (see answer_chats)
+    completion_ids   N lists of token ids
+    first_group      number of the first group among those of all processes, for group_index
+    trainer_state    of transformers; None outside of training
+    """
+    columns = {key: [row[key] for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
+    columns |= {
+        "prompts": [row["prompt"] for row in rows],
+        "completions": list(completions),
+        "completion_ids": list(completion_ids),
+        "group_index": [first_group + i // group_size for i in range(len(rows))],
+        "rank_in_group": [i % group_size for i in range(len(rows))],
+        "trainer_state": trainer_state,
+    }
+    answers = [reward(**columns) for reward in rewards]
+    scores = [[math.nan if score is None else score for score in row] for row in zip(*answers, strict=True)]
+    silent = next((i for i, row in enumerate(scores) if all(map(math.isnan, row))), None)
+    if silent is not None:
+        log.warning("no reward says anything about %s; it counts as 0", _show(silent, columns["completions"], columns))
+    return scores
+
+
+def answer_chats(texts: Iterable[str]) -> list[list[dict[str, str]]]:
+    """Completions as rewards get them."""
+    return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+def weighted_sums(scores: "Tensor", weights: "Tensor") -> "Tensor":
+    """scores (groups, G, rewards), weights (rewards,) -> (groups, G): weighted sums, as TRL takes them."""
+    return (scores * weights.to(scores.device)).nansum(dim=2)
+
+
+def without_signal(sums: "Tensor") -> "Tensor":
+    """sums (groups, G) -> (groups,) bool: are the sums of a group all equal? It then teaches nothing."""
+    spread = sums.std(dim=1)
+    return spread.isclose(spread.new_zeros(()))
+
+
+def group_advantages(sums: "Tensor") -> "Tensor":
+    """sums (groups, G) -> (groups, G): distance from the group's mean in standard deviations, which is what TRL
+    trains on (scale_rewards: group)."""
+    return (sums - sums.mean(dim=1, keepdim=True)) / (sums.std(dim=1, keepdim=True) + 1e-4)
+
+
+def check_spread(sums: "Tensor", where: str = "") -> None:
+    """sums (groups, G), weighted sums of rewards. Raises UserError if float32 cannot hold their spread, for which a
+    GPU adds up squares: advantages would be NaN, or 0 for everything."""
+    if not sums.std(dim=1).isfinite().all():
+        raise UserError(
+            f"{where}the rewards of a group differ by more than float32 holds (their weighted sums lie "
+            f"between {sums.min():.3g} and {sums.max():.3g}), so there are no advantages; make them smaller"
+        )
+
+
 def reward_folders() -> list[Path]:
     """Where `file.function` is looked up, first match wins: ./rewards/, the wheel's copy, a checkout's folder."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parent
     folders = [Path.cwd() / "rewards", package / "shipped_rewards", package.parent / "rewards"]
     return [folder for folder in folders if folder.is_dir()]
 
@@ -150,7 +226,9 @@ def _load_file(module_name: str, name: str) -> ModuleType:
                 spec.loader.exec_module(module)
             except RAISED as error:
                 del sys.modules[spec.name]
-                raise UserError(f"reward {name!r} cannot be loaded{at(error, str(path))}: {told(error)}") from error
+                raise UserError(
+                    f"reward {name!r} cannot be loaded{_place_of(error, str(path))}: {_reason(error)}"
+                ) from error
             return module
     there = {str(folder): sorted(path.stem for path in folder.glob("*.py")) for folder in reward_folders()}
     raise FileNotFoundError(
@@ -167,7 +245,9 @@ def _import(module_name: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except RAISED as error:
-        raise UserError(f"reward {name!r}: cannot import {module_name!r}{at(error)}: {told(error)}") from error
+        raise UserError(
+            f"reward {name!r}: cannot import {module_name!r}{_place_of(error)}: {_reason(error)}"
+        ) from error
 
 
 def _has(module: ModuleType) -> list[str]:
@@ -222,3 +302,41 @@ def _per_sample(value: Any, completions: list) -> bool:
 def _show(i: int, completions: list, columns: dict) -> str:
     target = columns["reward_model"][i].get("ground_truth") if "reward_model" in columns else None
     return f"sample {i} (completion {completions[i][0]['content']!r}, target {target!r})"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({error.code!r}); let it raise an error, or return scores"
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _place_in(function: Callable, error: BaseException | None = None) -> str:
+    """Such as " (rewards/mine.py, line 7)": the last line of the function's file that the error passed, else where the
+    function begins; an empty text where nothing tells the file, as for a class."""
+    function = inspect.unwrap(function.func if isinstance(function, functools.partial) else function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    return _place_of(error, code.co_filename) or _file_and_line(code.co_filename, code.co_firstlineno)
+
+
+def _place_of(error: BaseException | None, file: str | None = None) -> str:
+    """The same for the last line of `file`, or of any file but Python's import and ours; "" where there is none."""
+    if error is None:
+        return ""
+    if isinstance(error, SyntaxError) and error.filename and file in (None, error.filename):
+        return _file_and_line(error.filename, error.lineno)
+    frames = traceback.extract_tb(error.__traceback__)
+    if file:
+        lines = [frame for frame in frames if frame.filename == file]
+    else:
+        package = str(Path(__file__).parent)
+        lines = [frame for frame in frames if "importlib" not in frame.filename and package not in frame.filename]
+    return _file_and_line(lines[-1].filename, lines[-1].lineno) if lines else ""
+
+
+def _file_and_line(file: str, line: int | None) -> str:
+    path = Path(file)
+    return f" ({path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}, line {line})"
