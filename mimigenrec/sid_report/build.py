@@ -30,7 +30,7 @@ from mimigenrec.sid_report.page import OVERALL, write_markdown, write_page
 from mimigenrec.sid_report.pictures import draw_tree
 from mimigenrec.sid_report.verdicts import failed_gates, give_verdicts, parse_gate, worst
 from mimigenrec.sids.tokens import Sid, read_index
-from mimigenrec.vectors.store import read_vectors
+from mimigenrec.vectors.store import read_vectors, unit_rows
 
 GROUPS_SHOWN, TITLES_SHOWN, CELLS_SHOWN, WORDS_SHOWN = 5, 3, 8, 4
 
@@ -115,7 +115,7 @@ def measure(
         if category:
             found["category"] = category
     if config.embeddings:
-        vectors = purity.unit_rows(vectors_of(config.embeddings, sids, known))
+        vectors = unit_rows(vectors_of(config.embeddings, sids, known))
         rng = np.random.default_rng(config.seed)
         found["neighbours"] = purity.neighbour_purity(codes, vectors, config.neighbours, config.queries, rng)
     if config.train:

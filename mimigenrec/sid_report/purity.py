@@ -22,12 +22,6 @@ CHUNK_NUMBERS = 32 * 2**20  # similarities held at a time: 128 MiB
 WORD = re.compile(f"(?:[^\\W\\d_]|[{MARKS}]){{3,}}")
 
 
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """(items, D) float32 -> the same rows at length 1; a row of zeros (an item without a text) stays so."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
-
-
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """The k rows of highest cosine to each query row, itself left out, in no order: (queries, k) row numbers. Exact.
 

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,17 +30,18 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.items import TEMPLATE, read_item_texts
 from mimigenrec.manifest import check_same_run, differences, make_manifest
-from mimigenrec.vectors import encoders
-from mimigenrec.vectors.encoders import Encode
-from mimigenrec.vectors.store import check_output, check_vectors, is_finished, read_array, side_car, write_vectors
+from mimigenrec.vectors.encoders import Encode, Encoder, load
+from mimigenrec.vectors.store import (
+    check_output,
+    check_vectors,
+    is_finished,
+    read_array,
+    side_car,
+    unit_rows,
+    write_vectors,
+)
 from mimigenrec.vectors.tfidf import Tfidf
 
-ENCODERS = {
-    "hf": encoders.huggingface,
-    "sentence-transformers": encoders.sentence_transformers,
-    "served": encoders.served,
-    "minilm": encoders.minilm,
-}
 CHUNK = 1024  # texts encoded between two writes
 USED_BY = {"model": ("hf", "sentence-transformers", "served"), "url": ("served",), "fitted": ("tfidf",)}
 USED_BY["prompt"] = ("minilm", *USED_BY["model"])
@@ -52,7 +53,6 @@ FREE = (
     "batch_size",
     "url",
 )  # no vector depends on them; files by their hash
-WEIGHTS = ("*.safetensors", "*.bin", "*.json")
 
 
 @dataclass
@@ -61,9 +61,9 @@ class EmbedConfig:
 
     items: Path = arg("C.item.json, or the same for new items")
     output: Path = arg("C.emb-NAME.npy to write; C.emb-NAME.json says what it holds")
-    encoder: Literal["tfidf", "minilm", "hf", "sentence-transformers", "served"] = arg(
+    encoder: Literal["tfidf", "minilm", "hf", "sentence-transformers", "served", "hash"] = arg(
         "tfidf: words and SVD, offline; minilm: all-MiniLM-L6-v2 from a package; hf: any Hugging Face model; "
-        "served: an OpenAI-compatible server",
+        "served: an OpenAI-compatible server; hash: words at hashed places, for tests and dry runs",
         default="tfidf",
     )
     model: str | None = arg("folder or name of the model (hf, sentence-transformers, served)", default=None)
@@ -75,7 +75,7 @@ class EmbedConfig:
     max_tokens: int = arg("tokens per text; the rest is cut", default=512, least=1)  # what BERT-like encoders take
     batch_size: int = arg("texts per forward or request", default=32, least=1)  # sentence-transformers'
     dtype: Literal["float32", "bfloat16", "float16"] = arg("weights of the model (hf)", default="float32")
-    dim: int = arg("most numbers per vector (tfidf)", default=384, least=1)  # MiniLM's
+    dim: int = arg("numbers per vector (hash), or most of them (tfidf)", default=384, least=1)  # MiniLM's
     fitted: Path | None = arg("what tfidf learnt from the catalogue, to encode new items", default=None)
     seed: int = arg("random seed of the SVD (tfidf)", default=42, least=0, most=2**32 - 1)
     overwrite: bool = arg("replace an output of other settings or items, or one that is finished", default=False)
@@ -85,7 +85,8 @@ def main(config: EmbedConfig) -> None:
     check_flags(config)
     check_output(config.output, config.items)
     texts = read_item_texts(config.items, config.template)
-    manifest = make_manifest(config, [config.items, *files_of(config)], config.seed)
+    read = [config.fitted] if config.fitted else encoder_of(config).files
+    manifest = make_manifest(config, [config.items, *read], config.seed)
     if is_finished(config.output, manifest, FREE, config.overwrite):
         if _processes()[0] == 0:
             print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
@@ -98,7 +99,7 @@ def main(config: EmbedConfig) -> None:
     if vectors is None:
         return  # another process writes
     if config.normalise:
-        vectors = scaled(vectors)
+        vectors = unit_rows(vectors)
     zero = [item for item, vector in zip(texts, vectors, strict=True) if not vector.any()]
     facts = {
         "encoder": config.encoder,
@@ -129,17 +130,9 @@ def check_flags(config: EmbedConfig) -> None:
             )
 
 
-def files_of(config: EmbedConfig) -> list[Path]:
-    """Files on which the encoder depends: what tfidf learnt, the files of a model's folder."""
-    if config.encoder not in ("hf", "sentence-transformers") or not config.model or not Path(config.model).is_dir():
-        return [config.fitted] if config.fitted else []
-    return sorted(path for pattern in WEIGHTS for path in Path(config.model).rglob(pattern))
-
-
-def scaled(vectors: np.ndarray) -> np.ndarray:
-    """(items, dim) -> the same at length 1, float32; rows of zeros stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+def encoder_of(config: EmbedConfig) -> Encoder:
+    names = [field.name for field in fields(Encoder) if field.name != "name"]
+    return Encoder(config.encoder, **{name: getattr(config, name) for name in names})
 
 
 def check_learnt(config: EmbedConfig, folder: Path, learnt: Path) -> None:
@@ -154,10 +147,9 @@ def check_learnt(config: EmbedConfig, folder: Path, learnt: Path) -> None:
 
 def load_encoder(config: EmbedConfig, texts: Sequence[str]) -> tuple[str, Encode, Tfidf | None]:
     """A name that tells two vector spaces apart, the function texts -> (n, dim), and what tfidf learnt."""
-    if config.encoder == "minilm":
-        return encoders.MINILM, encoders.minilm(config), None
     if config.encoder != "tfidf":
-        return str(config.model), ENCODERS[config.encoder](config), None
+        encoder = encoder_of(config)
+        return encoder.space, load(encoder), None
     tfidf = Tfidf.load(config.fitted) if config.fitted else Tfidf.fit(texts, config.dim, config.seed)
     learnt = hashlib.sha256(tfidf.components.tobytes() + json.dumps(tfidf.words).encode()).hexdigest()
     return f"tfidf {learnt[:16]}", tfidf.encode, tfidf

@@ -149,3 +149,9 @@ def check_vectors(vectors: np.ndarray, items: Sequence[str], name: str | Path, f
             f"{name}: no vector is longer than {longest:.3g}, whose square 32-bit numbers take for 0; scale the "
             f"vectors up, to length 1 for example"
         )
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """(n, dim) floats -> the same rows at length 1; a row of zeros (an item without a text) stays so."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)

@@ -5,7 +5,7 @@ from mimigenrec.interactions.inter_file import History, read_inter
 from mimigenrec.sid_report import purity
 from mimigenrec.sid_report.structure import code_table
 from mimigenrec.sids.tokens import read_index
-from mimigenrec.vectors.store import read_vectors
+from mimigenrec.vectors.store import read_vectors, unit_rows
 from tests.conftest import TOY_SIDS, shared
 
 SIDS = list(TOY_SIDS.values())
@@ -157,16 +157,11 @@ def test_words_of_titles_without_spaces_are_pieces_of_them():
     assert not {"新款"} & {word for cell in cells for word in cell["words"]}
 
 
-def test_rows_come_at_unit_length_and_zeros_stay():
-    found = purity.unit_rows(np.array([[1, 0], [3, 4], [0, 0]], dtype=np.float32))
-    np.testing.assert_allclose(found, [[1, 0], [0.6, 0.8], [0, 0]], atol=1e-6)
-
-
 def test_published_sids_keep_alike_and_bought_together_items_together():
     folder = shared("data", "amazon18-industrial-active")
     sids = read_index(folder / "Industrial_and_Scientific.index.json")
     items = sorted(sids, key=int)
-    rows = purity.unit_rows(read_vectors(folder / "Industrial_and_Scientific.emb-minilm-td.npy", items))
+    rows = unit_rows(read_vectors(folder / "Industrial_and_Scientific.emb-minilm-td.npy", items))
     vectors = rows[[int(item) for item in sids]]
     codes = code_table(sids.values())
     near = purity.neighbour_purity(codes, vectors, 10, 500, np.random.default_rng(0))["levels"][0]

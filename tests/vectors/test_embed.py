@@ -71,12 +71,12 @@ def test_an_interrupted_run_goes_on_with_the_same_result(shop, tmp_path, monkeyp
 
         return lambda config: encode
 
-    monkeypatch.setitem(embed.ENCODERS, "served", server(3))
+    monkeypatch.setitem(encoders.ENCODERS, "served", server(3))
     with pytest.raises(ConnectionError):
         run(shop, tmp_path / "v.npy", encoder="served", model="m")
     assert not (tmp_path / "v.npy").exists()
     asked.clear()
-    monkeypatch.setitem(embed.ENCODERS, "served", server(99))
+    monkeypatch.setitem(encoders.ENCODERS, "served", server(99))
     vectors = run(shop, tmp_path / "v.npy", encoder="served", model="m")
     assert asked == [5, 5, 4]  # the first two chunks were there
     np.testing.assert_array_equal(vectors, run(shop, tmp_path / "w.npy", encoder="served", model="m"))
@@ -99,7 +99,7 @@ def test_chunks_of_other_texts_or_settings_are_replaced_only_when_told_to(shop, 
 
 def gives(monkeypatch, encode):
     """Encoder served gives what `encode` makes of the texts."""
-    monkeypatch.setitem(embed.ENCODERS, "served", lambda config: encode)
+    monkeypatch.setitem(encoders.ENCODERS, "served", lambda config: encode)
     return {"encoder": "served", "model": "m"}
 
 
@@ -265,14 +265,6 @@ def test_two_processes_share_the_chunks_and_write_what_one_writes(tiny_encoder, 
     assert done.stdout.count("24 items") == 1 and not (tmp_path / "two.npy.partial").exists()
 
 
-def test_pooling_knows_padding_on_either_side():
-    hidden = torch.arange(8.0).reshape(2, 4, 1)
-    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]])
-    assert encoders.pool(hidden, mask, "mean").tolist() == [[2.0], [4.5]]
-    assert encoders.pool(hidden, mask, "cls").tolist() == [[1.0], [4.0]]
-    assert encoders.pool(hidden, mask, "last").tolist() == [[3.0], [5.0]]
-
-
 @pytest.fixture
 def server():
     """An OpenAI-compatible server that answers out of order; a text with "bad" in it is an error."""
@@ -380,8 +372,8 @@ def test_the_side_car_never_replaces_the_items(shop):
 
 def test_an_unknown_encoder_is_no_choice(shop, capsys):
     with pytest.raises(SystemExit):
-        parse(EmbedConfig, argv=["--items", str(shop), "--output", "x.npy", "--encoder", "hash"])
-    assert "invalid choice: 'hash'" in capsys.readouterr().err
+        parse(EmbedConfig, argv=["--items", str(shop), "--output", "x.npy", "--encoder", "word2vec"])
+    assert "invalid choice: 'word2vec'" in capsys.readouterr().err
 
 
 def test_minilm_from_the_package_gives_the_known_vectors(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 
 from mimigenrec.errors import UserError
 from mimigenrec.items import order_hash
-from mimigenrec.vectors.store import read_about, read_vectors, write_vectors
+from mimigenrec.vectors.store import read_about, read_vectors, unit_rows, write_vectors
 from tests.vectors.conftest import items_file
 
 
@@ -131,3 +131,8 @@ def test_rows_in_the_order_of_other_items_are_refused(tmp_path):
     write_vectors(tmp_path / "v.npy", np.ones((2, 2)), ["0", "1"], model="m", normalised=True)
     with pytest.raises(ValueError, match="another order or with other ids"):
         read_vectors(tmp_path / "v.npy", ["1", "0"])
+
+
+def test_rows_come_at_unit_length_and_zeros_stay():
+    found = unit_rows(np.array([[1, 0], [3, 4], [0, 0]], dtype=np.float32))
+    np.testing.assert_allclose(found, [[1, 0], [0.6, 0.8], [0, 0]], atol=1e-6)
