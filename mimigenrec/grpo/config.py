@@ -7,32 +7,23 @@
 | per_device_train_batch_size | 8 | 16 | one group |
 | per_device_eval_batch_size | 8 | num_generations | TRL wants a multiple; here it is prompts per search |
 | max_completion_length | 256 | levels of the deepest SID + 1 | dr_grpo divides by it |
-| bf16 | true | true where the GPU has it, else false | true stops a run without a GPU |
-| eval_on_start | false | true if there is an eval_strategy | step 0 is the SFT checkpoint's own HR and NDCG |
-| report_to | all installed | none | nothing is sent that was not asked for |
 
-What is ours, ce_coef to min_gain, is explained in docs/rl.md.
+bf16, eval_on_start and report_to are those of training/settings.py. docs/rl.md explains what is ours, ce_coef to
+min_gain.
 """
 
 from dataclasses import dataclass
 
-import torch
 from trl import GRPOConfig
 
 from mimigenrec.cli import arg
-from mimigenrec.extras import need, need_reporters
 from mimigenrec.grpo.checks import check_remedies, check_whole_groups
-from mimigenrec.grpo.settings import (
-    check_best_metric,
-    check_choices,
-    check_maps,
-    check_numbers,
-    check_optimisation,
-)
+from mimigenrec.grpo.settings import RANGES, check_best_metric, check_choices
+from mimigenrec.training.settings import TrainingSettings, check_numbers
 
 
 @dataclass
-class RLConfig(GRPOConfig):
+class RLConfig(TrainingSettings, GRPOConfig):
     """Optimisation, logging, saving: the fields of TRL's GRPOConfig, with defaults for SIDs (see grpo/config.py)."""
 
     num_generations: int = arg("G, rollouts per prompt", default=16, least=2)
@@ -45,14 +36,6 @@ class RLConfig(GRPOConfig):
     )
     max_completion_length: int | None = arg(
         "tokens of a completion (default: deepest SID and EOS)", default=None, least=1
-    )
-    eval_on_start: bool | None = arg(
-        "measure the SFT checkpoint first (default: if eval_strategy is set)", default=None
-    )
-
-    overwrite_output_dir: bool = arg(
-        "replace the run that output_dir holds, its checkpoints included; to continue one, leave this out",
-        default=False,
     )
     ce_coef: float = arg(
         "weight of cross-entropy on the target's SID beside the RL loss; 0 is off", default=0.0, least=0
@@ -82,26 +65,13 @@ class RLConfig(GRPOConfig):
 
     def __post_init__(self):
         """Raises UserError naming the setting to change, as TRL does for those it checks itself."""
-        check_numbers(self)
-        check_maps(self)
+        check_numbers(self, RANGES)
         if self.per_device_eval_batch_size is None:
             self.per_device_eval_batch_size = self.num_generations
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        if self.report_to is None:
-            self.report_to = "none"
-        need_reporters(self.report_to)
-        if self.deepspeed:
-            need("deepspeed", f"deepspeed: {self.deepspeed}")
         if self.generation_batch_size is None:
             steps = self.steps_per_generation or self.gradient_accumulation_steps
             check_whole_groups(self.per_device_train_batch_size * steps, self.num_generations)
-        measure_first = self.eval_on_start
-        self.eval_on_start = bool(measure_first)
         super().__post_init__()
-        if measure_first is None:
-            self.eval_on_start = self.eval_strategy != "no"
         check_choices(self)
-        check_optimisation(self)
         check_best_metric(self)
         check_remedies(self)
