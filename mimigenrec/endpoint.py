@@ -222,6 +222,8 @@ class Endpoint:
         settings   sent as they are: dimensions, ... (Gemini: fields of EmbedContentConfig)
         raises     EndpointError for vectors of different lengths, too few of them, or NaN in one; BudgetSpent
         """
+        for number, text in enumerate(texts, 1):
+            _check_text(text, f"text {number}")
         stop = Event()
         whats = {text: {"kind": "embed", "text": text, "settings": settings} for text in texts}
         vector_of = self._known(whats)
@@ -419,7 +421,12 @@ def _check_messages(messages: Sequence[Message]) -> None:
                 f"message {number} must have a role ({', '.join(ROLES)}) and a text as content, found "
                 f"{str(message)[:80]!r}"
             )
-        try:
-            message["content"].encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"message {number} is no Unicode text ({error.reason}); clean it first") from error
+        _check_text(message["content"], f"message {number}")
+
+
+def _check_text(text: str, name: str) -> None:
+    """Raises UserError for half a surrogate pair, which no server can be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name} is no Unicode text ({error.reason}); clean it first") from error

@@ -126,6 +126,8 @@ def test_settings_that_cannot_be_meant_are_refused_without_a_call(stub, tmp_path
         ):
             with pytest.raises(UserError, match=expected):
                 model.chat(bad)
+        with pytest.raises(UserError, match="text 2 is no Unicode text"):
+            model.embed(["one", "\ud800"])
     with endpoint(stub, cache=tmp_path / "c.sqlite") as model, pytest.raises(UserError, match="JSON cannot express"):
         model.chat(HELLO, stop={1, 2})
     with endpoint(stub, "gemini") as model, pytest.raises(UserError, match="no such setting .*frequency"):

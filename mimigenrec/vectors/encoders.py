@@ -5,7 +5,6 @@ Its rows are as long as the model makes them; those of `hash` have length 1. A n
 `(encoder) -> encode` and a line in ENCODERS. Only tfidf.py learns from a catalogue, and stands apart for that reason.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from mimigenrec.endpoint import Endpoint
 from mimigenrec.errors import MissingPackage, UserError
 from mimigenrec.files import sha256
 from mimigenrec.hub import is_folder
@@ -184,49 +184,20 @@ def sentence_transformers(encoder: Encoder) -> Encode:
 
 
 def served(encoder: Encoder) -> Encode:
-    """POST {url}/embeddings as OpenAI has it; the key, if any, in the environment variable OPENAI_API_KEY.
+    """An OpenAI-compatible server, asked again where it is busy or lost: see endpoint.py.
 
-    Raises ConnectionError naming the address for an answer that is not one vector of numbers for each text.
+    The key, if any, is in the environment variable OPENAI_API_KEY. Raises EndpointError naming the address for an
+    answer that is not one vector of numbers for each text.
     """
-    import requests
-
     _need_model(encoder, "the name that the server knows the model by")
     if not encoder.url:
         raise UserError("encoder served needs --url, for example http://localhost:8000/v1")
-    url = encoder.url.rstrip("/") + "/embeddings"
-    key = os.environ.get("OPENAI_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    model = Endpoint(encoder.model, url=encoder.url)
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        vectors = []
-        for start in range(0, len(texts), encoder.batch_size):
-            rows = [encoder.prompt + text for text in texts[start : start + encoder.batch_size]]
-            try:
-                answer = requests.post(url, json={"model": encoder.model, "input": rows}, headers=headers, timeout=600)
-            except requests.RequestException as error:
-                raise ConnectionError(f"{url} gave no answer ({_first_line(error)}); see that it runs") from error
-            if not answer.ok:
-                raise ConnectionError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
-            vectors += _vectors_in(answer, url, len(rows))
-        try:
-            return np.array(vectors, dtype=np.float32)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ConnectionError(f"{url} gave vectors of different lengths, or no numbers ({error})") from error
+        return model.embed([encoder.prompt + text for text in texts], batch_size=encoder.batch_size)
 
     return encode
-
-
-def _vectors_in(answer, url: str, texts: int) -> list[list[float]]:
-    """{"data": [{"index": 0, "embedding": [0.1, ...]}, ...]} -> the embeddings in the order of the texts."""
-    try:
-        of_text = {one["index"]: one["embedding"] for one in answer.json()["data"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConnectionError(
-            f"{url} did not answer as an embeddings server does ({type(error).__name__}: {error}): {answer.text[:300]}"
-        ) from error
-    if set(of_text) != set(range(texts)):
-        raise ConnectionError(f"{url} gave {len(of_text)} vectors for {texts} texts, or numbered them otherwise")
-    return [of_text[index] for index in range(texts)]
 
 
 def _need_model(encoder: Encoder, what: str) -> None:

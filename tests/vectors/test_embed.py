@@ -1,8 +1,6 @@
 import json
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from mimigenrec.vectors.embed import EmbedConfig, main
 from mimigenrec.vectors.store import read_about, read_vectors
 from tests.conftest import ROOT, make_tokenizer
 from tests.conftest import shared as shared_data
+from tests.stub_server import answer, drop, refuse, stub_server
 from tests.vectors.conftest import items_file
 
 IDS = [str(i) for i in range(24)]
@@ -266,39 +265,29 @@ def test_two_processes_share_the_chunks_and_write_what_one_writes(tiny_encoder, 
 
 
 @pytest.fixture
-def server():
-    """An OpenAI-compatible server that answers out of order; a text with "bad" in it is an error."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append((self.path, self.headers["Authorization"], asked))
-            data = [{"index": i, "embedding": [len(text), 1.0]} for i, text in enumerate(asked["input"])]
-            bad = any("bad" in text for text in asked["input"])
-            body = b"no such text" if bad else json.dumps({"data": data[::-1]}).encode()
-            self.send_response(400 if bad else 200)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", seen
-    server.shutdown()
+def stub(monkeypatch):
+    """An OpenAI-compatible server that answers out of order. A client makes no pause between its attempts."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("tenacity.nap.sleep_using_event.__call__", lambda self, seconds: None)
+    with stub_server() as server:
+        yield server
 
 
-def test_a_served_encoder_is_asked_in_batches_and_answers_are_put_in_order(server, shop, tmp_path, monkeypatch):
-    url, seen = server
+def test_a_served_encoder_is_asked_in_batches_and_answers_are_put_in_order(stub, shop, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    settings = {"encoder": "served", "model": "m", "url": url, "normalise": False, "batch_size": 10}
+    settings = {"encoder": "served", "model": "m", "url": f"{stub.url}/v1", "normalise": False, "batch_size": 10}
     vectors = run(shop, tmp_path / "v.npy", **settings)
     lengths = [len(text["title"]) for text in json.loads(shop.read_text()).values()]
     assert vectors[:, 0].tolist() == lengths
-    assert [len(asked["input"]) for _, _, asked in seen] == [10, 10, 4]
-    assert seen[0][:2] == ("/v1/embeddings", "Bearer k") and seen[0][2]["model"] == "m"
+    assert [len(body["input"]) for body in stub.bodies] == [10, 10, 3]  # two items have one text
+    path, headers, body = stub.requests[0]
+    assert (path, headers["authorization"], body["model"]) == ("/v1/embeddings", "Bearer k", "m")
+
+
+def test_a_served_encoder_is_asked_again_when_it_is_busy_or_lost(stub, shop, tmp_path):
+    stub.plan = [refuse(429), drop, refuse(503)]
+    vectors = run(shop, tmp_path / "v.npy", encoder="served", model="m", url=f"{stub.url}/v1", batch_size=24)
+    assert vectors.shape == (24, 2) and len(stub.requests) == 4
 
 
 ANSWERS = {
@@ -315,42 +304,38 @@ ANSWERS = {
         "different lengths",
     ),
     "no numbers": (b'{"data": [{"index": 0, "embedding": ["x"]}, {"index": 1, "embedding": ["y"]}]}', "no numbers"),
-    "NaN": (b'{"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [NaN]}]}', "item '7'. holds NaN"),
+    "NaN": (
+        b'{"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [NaN]}]}',
+        "text 'two' .*holds NaN",
+    ),
     "null": (
         b'{"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [null]}]}',
-        "item '7'. holds NaN",
+        "text 'two' .*holds NaN",
     ),
 }
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_that_is_not_one_vector_per_text_is_one_message(name, tmp_path, monkeypatch):
-    import requests
-
+def test_an_answer_that_is_not_one_vector_per_text_is_one_message(name, stub, tmp_path):
     body, expected = ANSWERS[name]
-
-    def post(*args, **kwargs):
-        answer = requests.Response()
-        answer.status_code, answer._content = 200, body
-        return answer
-
-    monkeypatch.setattr(requests, "post", post)
+    stub.plan = [answer(200, body)]
     items = items_file(tmp_path / "x.json", {"3": "one", "7": "two"})
     with pytest.raises((ConnectionError, ValueError), match=expected) as error:
-        run(items, tmp_path / "v.npy", encoder="served", model="m", url="http://x/v1")
+        run(items, tmp_path / "v.npy", encoder="served", model="m", url=f"{stub.url}/v1")
     assert message(error.value) == str(error.value)
 
 
-def test_a_server_that_is_not_there_is_one_message(tmp_path):
+def test_a_server_that_is_not_there_is_one_message(stub, tmp_path):
     items = items_file(tmp_path / "x.json", {"0": "one"})
     with pytest.raises(ConnectionError, match="http://127.0.0.1:9/v1/embeddings gave no answer"):
         run(items, tmp_path / "v.npy", encoder="served", model="m", url="http://127.0.0.1:9/v1")
 
 
-def test_a_server_that_refuses_is_quoted(server, tmp_path):
+def test_a_server_that_refuses_is_quoted(stub, tmp_path):
+    stub.plan = [answer(400, b"no such text")]
     items = items_file(tmp_path / "x.json", {"0": "bad"})
     with pytest.raises(ConnectionError, match="answered 400: no such text"):
-        run(items, tmp_path / "v.npy", encoder="served", model="m", url=server[0])
+        run(items, tmp_path / "v.npy", encoder="served", model="m", url=f"{stub.url}/v1")
 
 
 def test_what_an_encoder_needs_is_asked_for(shop, tmp_path):
