@@ -13,5 +13,5 @@ SEED=${SEED:-}
 PYTHON=${PYTHON:-python}
 
 exec "$PYTHON" "$(dirname "$0")/preprocess_data_sft_rl.py" \
-  --data_dir "$DATA_DIR" --category "$CATEGORY" --output_dir "$OUTPUT_DIR" \
+  --raw "$DATA_DIR" --category "$CATEGORY" --output_dir "$OUTPUT_DIR" \
   ${TASK4_SAMPLE:+--seq_sample="$TASK4_SAMPLE"} ${SEED:+--seed="$SEED"} "$@"

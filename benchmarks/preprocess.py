@@ -58,7 +58,7 @@ def peak() -> float:
 def measure(folder: str) -> None:
     """In a process of its own: one JSON line with seconds and peak MiB before and after."""
     before, start, cpu = peak(), time.perf_counter(), time.process_time()
-    main(BuildConfig(data_dir=Path(folder), category="made", output_dir=Path(folder) / "data" / "made"))
+    main(BuildConfig(raw=Path(folder), category="made", output_dir=Path(folder) / "data" / "made"))
     times = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
     print("\n" + json.dumps({**times, "before": before, "peak": peak()}))
 

@@ -154,7 +154,7 @@ QUANTISE = f"quantise --items {ITEMS} --vectors {VECTORS} --output new.index.jso
 ASSIGN = f"sid-assign --index {INDEX} --codebooks {BOOKS} --output new.index.json"
 NEW_ITEMS = f"{ASSIGN} --items fresh.item.json --vectors fresh.npy"
 SID_REPORT = f"sid-report --index {INDEX} --output new"
-PREPROCESS = "preprocess --data_dir raw --category shop --output_dir new/shop"
+PREPROCESS = "preprocess --raw raw --category shop --output_dir new/shop"
 MAKE_BASE = "make-base --data data/shop --output_dir new --hidden 16 --layers 1"
 ADD_SIDS = "add-sids --base base --tokens data/shop/new_tokens.json --output new"
 SFT = "sft sft.yaml output_dir=new"
@@ -163,7 +163,7 @@ PREVIEW = (
     "rewards-preview --model sft --data data/shop --rewards ranking_reward.rule_reward --num_generations 4 --groups 2"
 )
 EVALUATE = "evaluate --model sft --data data/shop --output new --k 5 --beams 5 --limit 12"
-BASELINE = "baseline --data_dir raw --category shop --data data/shop --k 5 --limit 12 --output new"
+BASELINE = "baseline --raw raw --category shop --data data/shop --k 5 --limit 12 --output new"
 COUNT = f"{BASELINE} --method popularity"
 NETWORK = "--method sasrec --width 8 --epochs 1 --max_history 5"
 BENCHMARK = "benchmark --data_dir raw --category shop --output_dir new"
@@ -308,7 +308,7 @@ SIDS = [
 
 ROWS = [
     Bad("preprocess: no such category", f"{PREPROCESS} --category shp", ("shp", "shp.train.inter")),
-    Bad("preprocess: no index", PREPROCESS, ("shop.index.json", "--data_dir"), (gone(INDEX),)),
+    Bad("preprocess: no index", PREPROCESS, ("shop.index.json", "--raw"), (gone(INDEX),)),
     Bad("preprocess: an index cut short", PREPROCESS, (INDEX, "not JSON"), (cut(INDEX),)),
     Bad("preprocess: a header of others", PREPROCESS, (TRAIN, "line 1"), (swap(TRAIN, "user_id:token", "user"),)),
     Bad("preprocess: a row of two columns", PREPROCESS, (TRAIN, "line 2"),
@@ -450,9 +450,9 @@ MEASURING = [
         ("--window 500", "--max_history 5", "lower")),
     Bad("baseline: a device that is not there", f"{BASELINE} {NETWORK} --device toaster",
         ("--device", "toaster", "or take cpu")),
-    Bad("baseline: train rows of another set", COUNT, (TRAIN, "none of", "data/shop", "--data_dir"),
+    Bad("baseline: train rows of another set", COUNT, (TRAIN, "none of", "data/shop", "--raw"),
         (write(TRAIN, INTER_HEADER + "u\tx y\tz\n"),)),
-    Bad("baseline: data of other train rows", COUNT, ("data/shop", TRAIN, "--data_dir"),
+    Bad("baseline: data of other train rows", COUNT, ("data/shop", TRAIN, "--raw"),
         (swap(TRAIN, INTER_HEADER, INTER_HEADER + "u\t1\t2\n"),)),
     Bad("baseline: no data", f"{COUNT} --data none", ("none",)),
     Bad("baseline: other settings than those of the run there", f"{COUNT} --k 3 --output results/pop",

@@ -131,7 +131,7 @@ def toy_data(tmp_path_factory, raw_toy) -> Path:
     from mimigenrec.tasks import build
 
     folder = tmp_path_factory.mktemp("data") / "toy"
-    build.main(build.BuildConfig(data_dir=raw_toy, category="toy", output_dir=folder))
+    build.main(build.BuildConfig(raw=raw_toy, category="toy", output_dir=folder))
     return folder
 
 

@@ -56,15 +56,14 @@ BUILD = (  # a shop with every command, seconds altogether
     "embed --items fresh.item.json --output fresh.npy --fitted raw/shop/shop.emb.encoder.safetensors",
     "quantise --items raw/shop/shop.item.json --vectors raw/shop/shop.emb.npy --output raw/shop/shop.index.json "
     "--sizes 4 4 4",
-    "preprocess --data_dir raw --category shop --output_dir data/shop --wording compact",
+    "preprocess --raw raw --category shop --output_dir data/shop --wording compact",
     "make-base --data data/shop --output_dir base --hidden 16 --layers 1",
     "add-sids --base base --tokens data/shop/new_tokens.json --output base_sid",
     "sft sft.yaml",
     "grpo grpo.yaml",
     "evaluate --model sft --data data/shop --output results/sft --k 5 --beams 5 --limit 12",
-    "baseline --method popularity --data_dir raw --category shop --data data/shop --k 5 --limit 12 "
-    "--output results/pop",
-    "baseline --method sasrec --data_dir raw --category shop --data data/shop --k 5 --limit 12 "
+    "baseline --method popularity --raw raw --category shop --data data/shop --k 5 --limit 12 --output results/pop",
+    "baseline --method sasrec --raw raw --category shop --data data/shop --k 5 --limit 12 "
     "--output results/sasrec --width 8 --epochs 2 --max_history 5",
 )
 WARNINGS = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
@@ -219,8 +218,8 @@ COLD = {  # name -> (a line for the shell, status, what the message names)
     "the console script, no such command": ("mimigenrec evalute", 2, "did you mean 'evaluate'?"),
     "a module": ("python -m mimigenrec.interactions.build none.yaml", 2, "none.yaml is missing"),
     "the console script": ("mimigenrec compare --a results/none --b results/pop", 1, "results/none/final_result.json"),
-    "preprocess_data_sft_rl.py": (f"python {ROOT}/preprocess_data_sft_rl.py --tasks x", 2, "--data_dir"),
-    "preprocess_data_sft_rl.sh": (f"DATA_DIR=none bash {ROOT}/preprocess_data_sft_rl.sh", 1, "--data_dir none"),
+    "preprocess_data_sft_rl.py": (f"python {ROOT}/preprocess_data_sft_rl.py --tasks x", 2, "--raw"),
+    "preprocess_data_sft_rl.sh": (f"DATA_DIR=none bash {ROOT}/preprocess_data_sft_rl.sh", 1, "--raw none"),
 }
 SLOW = {  # some seconds each, or many
     "evaluate.sh": (f"MODEL=raw/none DATA=data/shop OUTPUT=new bash {ROOT}/evaluate.sh", 1, "raw/none"),

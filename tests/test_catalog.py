@@ -52,7 +52,7 @@ def test_vectors_of_all_items_fit_the_items_of_a_data_folder(tmp_path, raw_toy):
     shutil.copytree(raw_toy / "toy", folder)
     items = json.loads((folder / "toy.item.json").read_text()) | {"99": {"title": "", "description": ""}}
     (folder / "toy.item.json").write_text(json.dumps(items))
-    main(BuildConfig(data_dir=tmp_path / "raw", category="toy", output_dir=tmp_path / "data"))
+    main(BuildConfig(raw=tmp_path / "raw", category="toy", output_dir=tmp_path / "data"))
     np.save(tmp_path / "v.npy", np.ones((len(items), 2)))
     known = sorted(load_catalog(tmp_path / "data").items, key=id_order)
     assert known == list(read_item_texts(folder / "toy.item.json", "{title}")) and "99" in known

@@ -194,7 +194,7 @@ def test_the_five_variables_of_preprocessing_take_effect(repository, reach):
     manifest = read_json(repository / DATA / "manifest.json", made_by="preprocessing")
     assert manifest["counts"]["samples"]["rl/train.json"][TASK4] == 20
     assert manifest["config"]["seed"] == 7
-    assert manifest["config"]["data_dir"] == "data/Amazon18" and manifest["config"]["output_dir"] == DATA
+    assert manifest["config"]["raw"] == "data/Amazon18" and manifest["config"]["output_dir"] == DATA
 
 
 def test_evaluation_asks_the_rows_of_the_test_file(repository, reach):

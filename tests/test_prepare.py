@@ -53,7 +53,7 @@ def test_from_raw_lines_to_everything_that_preprocessing_reads(config, tmp_path,
     )
     assert {f"toy.{kind}" for kind in wanted.split()} <= set(files(config))
     assert (config.output_dir / "toy" / "sid_report" / "sid_report.html").is_file()
-    preprocess(BuildConfig(data_dir=config.output_dir, category="toy", output_dir=tmp_path / "data"))
+    preprocess(BuildConfig(raw=config.output_dir, category="toy", output_dir=tmp_path / "data"))
     assert len(json.loads((tmp_path / "data" / "id2sid.json").read_text())) == len(THINGS)
 
 

@@ -37,7 +37,7 @@ mimigenrec prepare "$HERE/prepare.yaml"
 say "3/8 SmolLM2 as a Hugging Face folder"
 [ -f "$BASE/config.json" ] || python "$HERE/make_base.py" --output_dir "$BASE"
 say "4/8 preprocess, and SID tokens for SmolLM2 that start from the words of the titles"
-[ -f "$DATA/manifest.json" ] || mimigenrec preprocess --data_dir "$RAW" --category ml-100k --output_dir "$DATA" \
+[ -f "$DATA/manifest.json" ] || mimigenrec preprocess --raw "$RAW" --category ml-100k --output_dir "$DATA" \
   --tasks task1_sid_sft --max_history 5 --tokenizer "$BASE"
 [ -f "$BASE_SID/config.json" ] || mimigenrec add-sids --base "$BASE" --tokens "$DATA/new_tokens.json" \
   --output "$BASE_SID" --init text
@@ -48,7 +48,7 @@ MODEL_PATH=$SFT DATA_DIR=$DATA OUTPUT_DIR=$RL NUM_BEAMS=8 CONFIG=$HERE/grpo.yaml
   bash "$TOP/trl_trainer.sh" --max_steps "$RL_STEPS"
 say "7/8 evaluation on the first $LIMIT test rows: popularity, Markov, SFT, RL"
 for method in popularity markov; do
-  mimigenrec baseline --method $method --data_dir "$RAW" --category ml-100k --data "$DATA" \
+  mimigenrec baseline --method $method --raw "$RAW" --category ml-100k --data "$DATA" \
     --output "$RESULTS/$method" --limit "$LIMIT"
 done
 MODEL=$SFT DATA=$DATA OUTPUT=$RESULTS/sft bash "$TOP/evaluate.sh" --limit "$LIMIT"

@@ -31,7 +31,7 @@ for method in $METHODS; do
   fi
   mimigenrec sid-report --index "$index" --items "$raw/$CATEGORY.item.json" --embeddings "$VECTORS" \
     --train "$raw/$CATEGORY.train.inter" --test "$raw/$CATEGORY.test.inter" --output "$here/report"
-  mimigenrec preprocess --data_dir "$here/raw" --category "$CATEGORY" --output_dir "$here/data/$CATEGORY" \
+  mimigenrec preprocess --raw "$here/raw" --category "$CATEGORY" --output_dir "$here/data/$CATEGORY" \
     --tasks task1_sid_sft
   mimigenrec make-base --data "$here/data/$CATEGORY" --output_dir "$here/base" --hidden "$HIDDEN" \
     --seed "$SEED"

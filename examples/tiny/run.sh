@@ -19,7 +19,7 @@ say "1/7 raw lines of a toy shop -> sequences, item vectors, SIDs, a report on t
 (top=$PWD && cd "$ROOT" && mimigenrec prepare "$top/examples/tiny/prepare.yaml")
 [ -f "$RAW/toy/optimum.json" ] || python examples/tiny/optimum.py --data_dir "$RAW/toy"
 say "2/7 preprocess: interactions and SIDs -> SFT and RL rows"
-python preprocess_data_sft_rl.py --data_dir "$RAW" --category toy --output_dir "$DATA" --wording compact \
+python preprocess_data_sft_rl.py --raw "$RAW" --category toy --output_dir "$DATA" --wording compact \
   --sft_rows longest    # a model from scratch learns from every item of a row, not from sentences
 say "3/7 a random Qwen2 and its tokenizer, then its SID tokens"
 mimigenrec make-base --data "$DATA" --output_dir "$BASE" --chat_template short
@@ -31,7 +31,7 @@ say "5/7 GRPO by TRL inside the trie"
 MODEL_PATH=$SFT DATA_DIR=$DATA OUTPUT_DIR=$RL CONFIG=examples/tiny/grpo.yaml bash trl_trainer.sh ${rl_args[@]+"${rl_args[@]}"}
 say "6/7 evaluation: popularity, Markov, SFT, RL on the same test rows"
 for method in popularity markov; do
-  mimigenrec baseline --method $method --data_dir "$RAW" --category toy --data "$DATA" --output "$RESULTS/$method"
+  mimigenrec baseline --method $method --raw "$RAW" --category toy --data "$DATA" --output "$RESULTS/$method"
 done
 MODEL=$SFT DATA=$DATA OUTPUT=$RESULTS/sft bash evaluate.sh
 MODEL=$RL DATA=$DATA OUTPUT=$RESULTS/rl bash evaluate.sh

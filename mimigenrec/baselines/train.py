@@ -30,7 +30,7 @@ from mimigenrec.evaluation.result import write_result
 from mimigenrec.evaluation.rows import AskedRow, read_inter_rows, read_rows, result_row
 from mimigenrec.evaluation.table import one_result
 from mimigenrec.files import read_json, sha256, write_json
-from mimigenrec.interactions.inter_file import History, read_inter
+from mimigenrec.interactions.inter_file import History, raw_file, read_inter
 from mimigenrec.interactions.names import check_category
 from mimigenrec.lock import alone
 from mimigenrec.manifest import check_same_run, make_manifest
@@ -45,7 +45,7 @@ COUNTING = {  # method -> what its keys and train rows make of it: something wit
 }
 DEFAULTS = Network()
 OWN = {"back_off": ("markov",), "neighbours": ("itemknn",), "shrink": ("itemknn",)}
-FREE = ("data_dir", "data", "index", "output", "device", "overwrite")  # files are known by their content
+FREE = ("raw", "data_dir", "data", "index", "output", "device", "overwrite")  # files are known by their content
 TRAINING = ("training.pt", "training.jsonl")
 RESULTS = (
     *("metrics.json", "metrics.tsv", "metrics.md", "metrics.png", "final_result.json"),
@@ -63,7 +63,7 @@ class BaselineConfig:
     method: Literal[
         "popularity", "repeat_last", "history_popularity", "markov", "itemknn", "sasrec", "gru4rec", "caser", "tiger"
     ] = arg("what to fit")
-    data_dir: Path = arg("folder that holds C/C.train.inter, or C.train.inter itself; C is --category")
+    raw: Path = arg("folder of C/C.train.inter, or of C.train.inter itself; C is --category", aliases=["data_dir"])
     category: str = arg("name of the category, C")
     output: Path = arg("folder to write final_result.json, metrics.* and manifest.json to, and a network's training")
     data: Path | None = arg(
@@ -178,12 +178,12 @@ def check_train(config: BaselineConfig, catalog: Catalog, train: list[History]) 
     if not known:
         raise UserError(
             f"none of the {len(met)} items of {path} is among the {len(catalog.sids)} of {ranked}: they are of "
-            f"different sets; correct --data_dir, --category or --data"
+            f"different sets; correct --raw, --category or --data"
         )
     if 2 * len(known) < len(met):
         logger.warning(
             "only %d of the %d items of %s are among the %d of %s: the others count for nothing, and the figures are "
-            "those of a method that saw little. Correct --data_dir, --category or --data if that is not meant",
+            "those of a method that saw little. Correct --raw, --category or --data if that is not meant",
             len(known),
             len(met),
             path,
@@ -196,7 +196,7 @@ def check_train(config: BaselineConfig, catalog: Catalog, train: list[History]) 
         if theirs and sha256(path) not in theirs.values():
             raise UserError(
                 f"--data {config.data} was built from {next(iter(theirs))}, and {path} holds other rows; give the "
-                f"--data_dir and --category that it was built from, or build it again"
+                f"--raw and --category that it was built from, or build it again"
             )
 
 
@@ -299,8 +299,7 @@ def renamed(groups: list[Group], catalog: Catalog) -> list[Group]:
 
 
 def file_of(config: BaselineConfig, split: str) -> Path:
-    inner = config.data_dir / config.category
-    return (inner if inner.is_dir() else config.data_dir) / f"{config.category}.{split}.inter"
+    return raw_file(config.raw, config.category, f"{split}.inter")
 
 
 def index_files(config: BaselineConfig) -> list[Path]:
@@ -309,7 +308,7 @@ def index_files(config: BaselineConfig) -> list[Path]:
         return [config.data / "id2sid.json"]
     if config.sids == "none":
         return [file_of(config, "valid"), file_of(config, "test")]  # and train, which every method reads
-    return [file_of(config, "train").with_name(f"{config.category}.index.json")]
+    return [raw_file(config.raw, config.category, "index.json")]
 
 
 def read_catalog(config: BaselineConfig) -> Catalog:

@@ -25,6 +25,13 @@ class History(NamedTuple):
     target: str
 
 
+def raw_file(raw: str | Path, category: str, name: str) -> Path:
+    """A file of a data set C, "train.inter" or "item.json" for example: RAW/C/C.NAME, or RAW/C.NAME where RAW has no
+    folder C."""
+    inner = Path(raw) / category
+    return (inner if inner.is_dir() else Path(raw)) / f"{category}.{name}"
+
+
 def read_inter(path: str | Path) -> Iterator[History]:
     """Rows as they come, one in memory at a time.
 

@@ -26,7 +26,7 @@ from mimigenrec.evaluation.outputs import check_own
 from mimigenrec.evaluation.result import is_finite
 from mimigenrec.evaluation.slices import count_targets
 from mimigenrec.files import write_json, writing
-from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.interactions.inter_file import raw_file, read_inter
 from mimigenrec.manifest import make_manifest
 from mimigenrec.page import pictures_of, svg_file, to_html, to_markdown
 from mimigenrec.report.about import cautions, describe, method_facts, starts
@@ -53,7 +53,7 @@ class ReportConfig:
 
     methods: dict = arg("result folders: {name: folder, or a list with one folder per seed}")
     data: Path = arg("folder written by preprocessing: catalogue and titles")
-    data_dir: Path = arg("folder that holds C/C.train.inter, or C.train.inter itself; C is --category")
+    raw: Path = arg("folder of C/C.train.inter, or of C.train.inter itself; C is --category", aliases=["data_dir"])
     category: str = arg("name of the category, C")
     output: Path = arg("folder for report.html, report.md with its pictures, and report.json")
     models: list[str] = arg("methods that are tested against the others, their baselines", factory=list)
@@ -90,7 +90,7 @@ def build(config: ReportConfig) -> dict[str, Any]:
     folders, training = folders_of("methods", config.methods), folders_of("training", config.training)
     check(config, folders)
     catalog = load_catalog(config.data)
-    train = train_file(config)
+    train = raw_file(config.raw, config.category, "train.inter")
     counts = count_targets(read_inter(train))
     metrics = list(dict.fromkeys([*config.tested, *config.metrics]))
     vectors = item_vectors(catalog, config.vectors) if config.vectors else None
@@ -144,11 +144,6 @@ def check(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
     for name, cost in config.costs.items():
         if not isinstance(cost, dict) or not all(value is None or is_finite(value) for value in cost.values()):
             raise UserError(f"costs: {name!r} must be a map of numbers, as {{seconds: 1.0}}, found {cost!r}")
-
-
-def train_file(config: ReportConfig) -> Path:
-    inner = config.data_dir / config.category
-    return (inner if inner.is_dir() else config.data_dir) / f"{config.category}.train.inter"
 
 
 def curves_of(name: str, folders: Sequence[Path]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from mimigenrec.contract import Contract, proven_tokenizer
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json_rows
 from mimigenrec.hub import is_folder
-from mimigenrec.interactions.inter_file import read_inter
+from mimigenrec.interactions.inter_file import raw_file, read_inter
 from mimigenrec.interactions.names import check_category
 from mimigenrec.manifest import make_manifest
 from mimigenrec.rendering import check_rendering
@@ -45,7 +45,7 @@ SPLITS = ("train", "valid", "test")
 SFT_TASKS = (sid_history, item_text, next_title)
 RL_TASKS = (sid_history, title_history, describe_item)
 COMMAND = "preprocess"
-FREE = ("data_dir", "output_dir", "overwrite")  # the files in data_dir are compared
+FREE = ("raw", "data_dir", "output_dir", "overwrite")  # the files in the raw folder are compared
 LAST = ("rows/valid.json", "rows/test.json")  # written behind all others
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
 # special tokens of the chat models that people start from; those of --tokenizer come on top
@@ -60,7 +60,9 @@ TASKS = {task.NAME: task for task in (*SFT_TASKS, *RL_TASKS)}
 class BuildConfig:
     """Interactions and SIDs -> SFT and RL rows, in the words of one prompt contract."""
 
-    data_dir: Path = arg("folder that holds C/C.train.inter and the rest, or C.train.inter itself; C is --category")
+    raw: Path = arg(
+        "folder of C/C.train.inter and the rest, or of C.train.inter itself; C is --category", aliases=["data_dir"]
+    )
     category: str = arg("name of the data set, the first part of its file names")
     output_dir: Path = arg("folder to write; the folder above it gets the entries in dataset_info.json")
     # both defaults are MIMIGenRec's
@@ -102,7 +104,7 @@ class BuildConfig:
 
 def main(config: BuildConfig) -> None:
     check(config)
-    raw = find_raw(config.data_dir, config.category)
+    raw = find_raw(config.raw, config.category)
     out = Path(config.output_dir)
     now = manifest(config, raw)
     check_entries(out, config.category, config.overwrite)
@@ -178,24 +180,23 @@ def manifest(config: BuildConfig, raw: Mapping[str, Path]) -> dict[str, Any]:
     return make_manifest(config, read, config.seed, command=COMMAND)
 
 
-def find_raw(data_dir: str | Path, category: str) -> dict[str, Path]:
+def find_raw(raw: str | Path, category: str) -> dict[str, Path]:
     """{"train.inter": path, "item.json": path, ...}. Raises FileNotFoundError naming all that are missing."""
-    if not Path(data_dir).is_dir():
+    if not Path(raw).is_dir():
         raise FileNotFoundError(
-            f"--data_dir {data_dir} is not a folder; it must hold {category}/{category}.train.inter and the rest, as "
+            f"--raw {raw} is not a folder; it must hold {category}/{category}.train.inter and the rest, as "
             f"`mimigenrec prepare` or data/amazon18_data_process.sh writes them"
         )
-    inner = Path(data_dir) / category
-    folder = inner if inner.is_dir() else Path(data_dir)
     names = (*(f"{split}.inter" for split in SPLITS), "item.json", "index.json")
-    found = {name: folder / f"{category}.{name}" for name in names}
-    missing = [file.name for file in found.values() if not file.is_file()]
+    files = {name: raw_file(raw, category, name) for name in names}
+    missing = [file for file in files.values() if not file.is_file()]
     if missing:
+        first = missing[0].name
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}; --data_dir must be the folder that holds {category}/{missing[0]}, "
-            f"or {missing[0]} itself"
+            f"{missing[0].parent} lacks {', '.join(file.name for file in missing)}; --raw must be the folder that "
+            f"holds {category}/{first}, or {first} itself"
         )
-    return found
+    return files
 
 
 def check_columns(columns: Collection[str], items: Mapping[str, Mapping[str, Any]], path: Path) -> None:

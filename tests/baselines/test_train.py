@@ -34,7 +34,7 @@ def industrial(tmp_path_factory):
     """The real category under a raw folder, as the command wants it."""
     raw = tmp_path_factory.mktemp("raw")
     (raw / "Industrial_and_Scientific").symlink_to(shared("data", "amazon18-industrial-active"))
-    return {"data_dir": raw, "category": "Industrial_and_Scientific", "k": 10}
+    return {"raw": raw, "category": "Industrial_and_Scientific", "k": 10}
 
 
 @pytest.mark.parametrize(("method", "hr", "ndcg"), [("popularity", 0.0457, 0.0278), ("markov", 0.1134, 0.0813)])
@@ -60,7 +60,7 @@ def items_of(row):
 
 @pytest.mark.parametrize("method", sorted(COUNTING))
 def test_exclude_seen_leaves_out_exactly_the_history(method, raw_toy, tmp_path):
-    common = {"method": method, "data_dir": raw_toy, "category": "toy", "k": 7}
+    common = {"method": method, "raw": raw_toy, "category": "toy", "k": 7}
     plain, filtered = run(tmp_path / "a", **common), run(tmp_path / "b", **common, exclude_seen=True)
     for before, after in zip(plain.rows, filtered.rows, strict=True):
         assert items_of(after) == [item for item in items_of(before) if item not in before["history"]]
@@ -69,7 +69,7 @@ def test_exclude_seen_leaves_out_exactly_the_history(method, raw_toy, tmp_path):
 
 @pytest.mark.parametrize("method", NETWORKS)
 def test_a_network_gives_whole_lists_without_seen_items_and_its_training(method, raw_toy, tmp_path, toy):
-    fields = {"method": method, "data_dir": raw_toy, "category": "toy", "k": 5, "exclude_seen": True}
+    fields = {"method": method, "raw": raw_toy, "category": "toy", "k": 5, "exclude_seen": True}
     result = run(tmp_path, **fields)
     assert {file.name for file in tmp_path.iterdir()} >= {"final_result.json", "training.jsonl", "training.pt"}
     for row in result.rows:
@@ -87,7 +87,7 @@ def test_seconds_are_those_of_ranking_without_training(raw_toy, tmp_path, monkey
         return ([] for _ in histories)
 
     monkeypatch.setattr("mimigenrec.baselines.train.trained", trained)
-    assert run(tmp_path, method="sasrec", data_dir=raw_toy, category="toy", k=5).metrics["seconds"] < 0.5
+    assert run(tmp_path, method="sasrec", raw=raw_toy, category="toy", k=5).metrics["seconds"] < 0.5
 
 
 def test_a_set_without_sids_is_ranked_item_by_item(raw_toy, tmp_path):
@@ -95,7 +95,7 @@ def test_a_set_without_sids_is_ranked_item_by_item(raw_toy, tmp_path):
     bare.mkdir()
     for split in ("train", "valid", "test"):
         (bare / f"toy.{split}.inter").write_text((raw_toy / "toy" / f"toy.{split}.inter").read_text())
-    fields = {"data_dir": bare, "category": "toy", "k": 10}
+    fields = {"raw": bare, "category": "toy", "k": 10}
     result = run(tmp_path / "o", method="markov", sids="none", **fields)
     assert result.metrics["n_items"] == result.metrics["n_sids"] == 8
     assert result.metrics["sid"] != {} and result.metrics["rows_with_fewer_than_k"] == 8
@@ -116,7 +116,7 @@ def test_an_unknown_key_stops_the_command(capsys):
 
 
 def test_k_beyond_the_catalogue_returns_fewer_and_says_so(raw_toy, tmp_path, caplog):
-    result = run(tmp_path, method="popularity", data_dir=raw_toy, category="toy", k=50)
+    result = run(tmp_path, method="popularity", raw=raw_toy, category="toy", k=50)
     assert result.metrics["rows_with_fewer_than_k"] == len(result.rows) == 8
     assert "fewer than 50" in caplog.text
     assert result.metrics["sid"]["hr@50"]["mean"] == 1.0
@@ -128,7 +128,7 @@ def test_a_target_without_a_sid_stays_and_is_a_miss(raw_toy, tmp_path):
     for name in ("toy.train.inter", "toy.index.json"):
         (raw / name).write_text((raw_toy / "toy" / name).read_text())
     write_inter(raw / "toy.test.inter", [History(0, "u", ("1",), "404"), History(1, "u", (), "1")])
-    result = run(tmp_path / "o", method="popularity", data_dir=raw.parent, category="toy", k=10)
+    result = run(tmp_path / "o", method="popularity", raw=raw.parent, category="toy", k=10)
     assert result.metrics["n_rows"] == 2 and result.metrics["targets_without_sid"] == 1
     assert result.metrics["item"]["hr@10"]["mean"] == 0.5
 
@@ -136,7 +136,7 @@ def test_a_target_without_a_sid_stays_and_is_a_miss(raw_toy, tmp_path):
 @pytest.mark.parametrize("method", ["popularity", "sasrec", "tiger"])
 def test_rows_of_a_data_folder_are_asked_where_it_is_given(method, raw_toy, tmp_path, toy):
     data = data_folder(tmp_path / "data", toy)
-    fields = {"method": method, "data_dir": raw_toy, "category": "toy", "data": data}
+    fields = {"method": method, "raw": raw_toy, "category": "toy", "data": data}
     result = run(tmp_path / "o", **fields)
     row = result.rows[0]
     assert (row["user"], row["row"], row["target"], row["target_sid"]) == ("u9", 5, "1", "<a_0><b_0><c_1>")
@@ -164,11 +164,11 @@ def test_tiger_may_write_other_sids_than_its_lists_tell(raw_toy, tmp_path):
     bare.mkdir(parents=True)
     for split in ("train", "valid", "test"):
         (bare / f"toy.{split}.inter").write_text((raw_toy / "toy" / f"toy.{split}.inter").read_text())
-    items = read_catalog(BaselineConfig(output=tmp_path, data_dir=bare, sids="none", **common)).sids
+    items = read_catalog(BaselineConfig(output=tmp_path, raw=bare, sids="none", **common)).sids
     written = {item: (f"<a_{i % 3}>", f"<b_{i // 3}>") for i, item in enumerate(items)}
     write_index(bare / "toy.index.json", written)
-    told_so = run(tmp_path / "same", data_dir=bare, **common)
-    told_by_items = run(tmp_path / "other", data_dir=bare, sids="none", index=bare / "toy.index.json", **common)
+    told_so = run(tmp_path / "same", raw=bare, **common)
+    told_by_items = run(tmp_path / "other", raw=bare, sids="none", index=bare / "toy.index.json", **common)
     assert told_by_items.metrics["item"] == told_so.metrics["item"]
     for row, other in zip(told_so.rows, told_by_items.rows, strict=True):
         assert [(g["items"], g["score"]) for g in other["ranked"]] == [(g["items"], g["score"]) for g in row["ranked"]]
@@ -176,18 +176,18 @@ def test_tiger_may_write_other_sids_than_its_lists_tell(raw_toy, tmp_path):
     assert str(bare / "toy.index.json") in told_by_items.manifest["inputs"]
 
     with pytest.raises(ValueError, match="--index .* is for --method tiger"):
-        run(tmp_path / "p", data_dir=bare, index=bare / "toy.index.json", **{**common, "method": "markov"})
+        run(tmp_path / "p", raw=bare, index=bare / "toy.index.json", **{**common, "method": "markov"})
     with pytest.raises(ValueError, match="toy.index.json items '.' and '.' share one"):
-        run(tmp_path / "p", data_dir=bare, sids="none", index=raw_toy / "toy" / "toy.index.json", **common)
+        run(tmp_path / "p", raw=bare, sids="none", index=raw_toy / "toy" / "toy.index.json", **common)
     with pytest.raises(ValueError, match="in the data items '.' and '.' share one"):
-        run(tmp_path / "p", data_dir=raw_toy, index=bare / "toy.index.json", **common)
+        run(tmp_path / "p", raw=raw_toy, index=bare / "toy.index.json", **common)
     write_index(bare / "few.index.json", dict(list(written.items())[1:]))
     with pytest.raises(ValueError, match="no SID for 1 of the items"):
-        run(tmp_path / "p", data_dir=bare, sids="none", index=bare / "few.index.json", **common)
+        run(tmp_path / "p", raw=bare, sids="none", index=bare / "few.index.json", **common)
 
 
 def test_a_folder_that_is_the_category_itself_serves_too(raw_toy, tmp_path):
-    inside = {"method": "popularity", "data_dir": raw_toy / "toy", "category": "toy", "k": 7}
+    inside = {"method": "popularity", "raw": raw_toy / "toy", "category": "toy", "k": 7}
     assert len(run(tmp_path / "out", **inside).rows) == 8
 
 
@@ -202,7 +202,7 @@ def test_the_number_of_rows_is_never_counted_from_the_end(capsys):
 def test_train_rows_of_another_set_are_refused_and_mostly_unknown_ones_are_told(raw_toy, tmp_path, caplog):
     raw = tmp_path / "toy"
     shutil.copytree(raw_toy / "toy", raw)
-    fields = {"method": "popularity", "data_dir": tmp_path, "category": "toy", "k": 5}
+    fields = {"method": "popularity", "raw": tmp_path, "category": "toy", "k": 5}
     strange = [History(i, "u", ("x",), f"y{i}") for i in range(9)]
     write_inter(raw / "toy.train.inter", strange)
     with pytest.raises(
@@ -220,13 +220,13 @@ def test_data_built_from_other_train_rows_are_refused(raw_toy, tmp_path, toy):
     train = raw_toy / "toy" / "toy.train.inter"
     for hashed, refused in ((sha256(train), False), ("0" * 64, True)):
         write_json(data / "manifest.json", {"inputs": {"raw/toy/toy.train.inter": hashed}})
-        fields = {"method": "popularity", "data_dir": raw_toy, "category": "toy", "data": data}
+        fields = {"method": "popularity", "raw": raw_toy, "category": "toy", "data": data}
         with pytest.raises(UserError, match="was built from raw/toy/toy.train.inter") if refused else nullcontext():
             run(tmp_path / "o", **fields)
 
 
 def test_a_setting_that_the_method_does_not_read_is_told(raw_toy, tmp_path, caplog):
-    fields = {"data_dir": raw_toy, "category": "toy", "k": 5}
+    fields = {"raw": raw_toy, "category": "toy", "k": 5}
     run(tmp_path / "a", DEFAULTS, method="itemknn", shrink=3.0, **fields)
     assert "no effect" not in caplog.text
     run(tmp_path / "b", Network(width=8), method="markov", shrink=3.0, **fields)
@@ -243,17 +243,17 @@ def content_of(folder):
 @pytest.mark.parametrize("method", ["popularity", "sasrec", "tiger"])
 def test_a_finished_run_is_left_as_it_is(method, raw_toy, tmp_path, capsys):
     fields = {"method": method, "category": "toy", "k": 5}
-    run(tmp_path / "o", data_dir=raw_toy, **fields)
+    run(tmp_path / "o", raw=raw_toy, **fields)
     before = content_of(tmp_path / "o")
     shutil.copytree(raw_toy, tmp_path / "moved")
-    run(tmp_path / "o", data_dir=tmp_path / "moved", **fields)
+    run(tmp_path / "o", raw=tmp_path / "moved", **fields)
     assert content_of(tmp_path / "o") == before
     assert "o is finished: nothing to do; --overwrite" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["popularity", "sasrec", "tiger"])
 def test_a_run_of_other_settings_or_data_is_shown_and_replaced_only_on_demand(method, raw_toy, tmp_path):
-    fields = {"method": method, "data_dir": tmp_path, "category": "toy", "k": 5}
+    fields = {"method": method, "raw": tmp_path, "category": "toy", "k": 5}
     shutil.copytree(raw_toy / "toy", tmp_path / "toy")
     run(tmp_path / "o", **fields)
     before = content_of(tmp_path / "o")
@@ -271,7 +271,7 @@ def test_a_run_of_other_settings_or_data_is_shown_and_replaced_only_on_demand(me
 
 
 def test_overwriting_keeps_a_training_that_is_the_same_and_leaves_nothing_of_another(raw_toy, tmp_path, monkeypatch):
-    fields = {"data_dir": raw_toy, "category": "toy", "k": 5, "overwrite": True}
+    fields = {"raw": raw_toy, "category": "toy", "k": 5, "overwrite": True}
     run(tmp_path, method="sasrec", **fields)
     monkeypatch.setattr("mimigenrec.fit.epoch_losses", None)
     run(tmp_path, method="sasrec", **{**fields, "k": 3})
@@ -290,7 +290,7 @@ def test_overwriting_keeps_a_training_that_is_the_same_and_leaves_nothing_of_ano
 
 
 def test_more_epochs_train_a_finished_network_on_and_fewer_are_refused(raw_toy, tmp_path):
-    fields = {"method": "gru4rec", "data_dir": raw_toy, "category": "toy", "k": 5}
+    fields = {"method": "gru4rec", "raw": raw_toy, "category": "toy", "k": 5}
     longer = replace(QUICK, epochs=4)
     whole = run(tmp_path / "whole", longer, **fields)
     run(tmp_path / "parts", QUICK, **fields)
@@ -302,7 +302,7 @@ def test_more_epochs_train_a_finished_network_on_and_fewer_are_refused(raw_toy, 
 
 @pytest.mark.parametrize("method", ["markov", "caser"])
 def test_an_interrupted_run_goes_on_and_one_of_other_settings_does_not(method, raw_toy, tmp_path, monkeypatch):
-    fields = {"method": method, "data_dir": raw_toy, "category": "toy", "k": 5}
+    fields = {"method": method, "raw": raw_toy, "category": "toy", "k": 5}
     whole = run(tmp_path / "whole", **fields)
     monkeypatch.setattr("mimigenrec.evaluation.result.draw_bars", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -318,7 +318,7 @@ def killed(*_):
 
 
 def test_a_start_that_came_to_nothing_stands_in_nobodys_way(raw_toy, tmp_path):
-    fields = {"data_dir": raw_toy, "category": "toy", "k": 5}
+    fields = {"raw": raw_toy, "category": "toy", "k": 5}
     with pytest.raises(UserError, match="toaster"):
         run(tmp_path, replace(QUICK, device="toaster"), method="sasrec", **fields)
     run(tmp_path, method="markov", **fields)
@@ -332,15 +332,15 @@ def test_a_folder_of_something_else_is_never_written_to(manifest, overwrite, raw
         write_json(tmp_path / "manifest.json", manifest)
     before = content_of(tmp_path)
     with pytest.raises(UserError, match=r"holds (manifest.json, )?model.safetensors.*Take another folder"):
-        run(tmp_path, method="tiger", data_dir=raw_toy, category="toy", overwrite=overwrite)
+        run(tmp_path, method="tiger", raw=raw_toy, category="toy", overwrite=overwrite)
     assert content_of(tmp_path) == before
 
 
 def test_two_at_once_do_not_meet_in_one_folder(raw_toy, tmp_path):
     with alone(tmp_path / ".lock", "another"), pytest.raises(UserError, match="another baseline is at work in"):
-        run(tmp_path, method="markov", data_dir=raw_toy, category="toy")
+        run(tmp_path, method="markov", raw=raw_toy, category="toy")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        run(tmp_path, method="popularity", data_dir=tmp_path, category="nowhere")
+        run(tmp_path, method="popularity", raw=tmp_path, category="nowhere")

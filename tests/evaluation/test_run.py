@@ -250,7 +250,7 @@ def test_the_seen_item_filter_leaves_a_model_and_a_baseline_the_same_items(
     checkpoint, toy_data, raw_toy, tmp_path, exclude_seen
 ):
     ours = run(tmp_path / "model", model=checkpoint, data=toy_data, exclude_seen=exclude_seen, k=7)
-    fields = {"data_dir": raw_toy, "category": "toy", "data": toy_data, "exclude_seen": exclude_seen, "k": 7}
+    fields = {"raw": raw_toy, "category": "toy", "data": toy_data, "exclude_seen": exclude_seen, "k": 7}
     baseline.main(baseline.BaselineConfig(method="markov", output=tmp_path / "markov", **fields))
     for mine, theirs in zip(ours.rows, read_result(tmp_path / "markov").rows, strict=True):
         a, b = ({item for group in row["ranked"] for item in group["items"]} for row in (mine, theirs))

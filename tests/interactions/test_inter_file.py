@@ -1,6 +1,6 @@
 import pytest
 
-from mimigenrec.interactions.inter_file import HEADER, History, read_inter, write_inter
+from mimigenrec.interactions.inter_file import HEADER, History, raw_file, read_inter, write_inter
 
 
 def test_rows_come_back_as_written(tmp_path):
@@ -37,3 +37,9 @@ def test_an_empty_split_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone.inter is missing"):
         list(read_inter(tmp_path / "gone.inter"))
+
+
+def test_files_of_a_set_lie_in_its_folder_or_beside_each_other(tmp_path):
+    assert raw_file(tmp_path, "C", "train.inter") == tmp_path / "C.train.inter"
+    (tmp_path / "C").mkdir()
+    assert raw_file(str(tmp_path), "C", "item.json") == tmp_path / "C" / "C.item.json"

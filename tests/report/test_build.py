@@ -62,7 +62,7 @@ def config(case, toy_data, raw_toy, tmp_path):
         models=["sft", "rl"],
         training=dict(case[1]),
         data=toy_data,
-        data_dir=raw_toy,
+        raw=raw_toy,
         category="toy",
         output=tmp_path / "report",
         metrics=["ndcg@3", "hr@3", "hr@5"],

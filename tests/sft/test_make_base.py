@@ -26,7 +26,7 @@ TINY = {"hidden": 16, "heads": 2, "vocabulary": 300}
 def compact(raw_toy, tmp_path_factory):
     """A data folder of wording compact, all tasks."""
     out = tmp_path_factory.mktemp("compact") / "toy"
-    build(BuildConfig(data_dir=raw_toy, category="toy", output_dir=out, wording="compact"))
+    build(BuildConfig(raw=raw_toy, category="toy", output_dir=out, wording="compact"))
     return out
 
 

@@ -253,7 +253,7 @@ def test_sids_with_an_extra_level_pass_through_preprocessing_whole(raw_toy, toy,
     settings = {"sizes": [2, 2], "collisions": "extra", "seed": 0, "overwrite": True}  # the toy's own index
     sids, _ = run(folder / "toy.item.json", tmp_path / "v.npy", output=folder / "toy.index.json", **settings)
     assert list(sids) == items and {len(sid) for sid in sids.values()} == {3}
-    build(BuildConfig(data_dir=tmp_path, category="toy", output_dir=tmp_path / "out" / "toy"))
+    build(BuildConfig(raw=tmp_path, category="toy", output_dir=tmp_path / "out" / "toy"))
     written = {"".join(sid) for sid in sids.values()}
     assert read_index(tmp_path / "out" / "toy" / "id2sid.json") == sids
     for row in json.loads((tmp_path / "out" / "toy" / "sft" / "test.json").read_text()):

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from mimigenrec.cli import parse
 from mimigenrec.contract import Contract, read_contract
 from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History, read_inter, write_inter
@@ -30,7 +31,7 @@ LISTED = [
 
 
 def build(raw, out, **options):
-    main(BuildConfig(data_dir=raw, category="toy", output_dir=out, **options))
+    main(BuildConfig(raw=raw, category="toy", output_dir=out, **options))
     return out
 
 
@@ -340,7 +341,7 @@ def test_the_script_and_the_command_do_the_same(raw_toy, tmp_path, built):
 def test_the_real_catalogue_gives_the_published_counts(tmp_path):
     raw = shared("data", "amazon18-industrial-active")
     name = "Industrial_and_Scientific"
-    main(BuildConfig(data_dir=raw, category=name, output_dir=tmp_path / name))
+    main(BuildConfig(raw=raw, category=name, output_dir=tmp_path / name))
     out = tmp_path / name
     counts = load(out, "manifest.json")["counts"]
     assert [counts["rows"][split]["rows"] for split in ("train", "valid", "test")] == [13471, 1684, 1684]
@@ -392,6 +393,17 @@ def test_rows_that_are_finished_are_left_alone_and_others_are_replaced_if_asked(
         build(raw, out)
     assert contents(out) == before
     assert load(build(raw, out, wording="compact", overwrite=True), "prompt_contract.json")["wording"] == "compact"
+
+
+def test_raw_has_an_older_name_as_flag_and_in_folders_that_are_finished(raw, tmp_path, capsys):
+    flags = ["--category", "toy", "--output_dir", str(tmp_path / "data" / "toy")]
+    (config,), (older,) = (parse(BuildConfig, argv=[name, str(raw), *flags]) for name in ("--raw", "--data_dir"))
+    assert config == older and config.raw == raw
+    main(config)
+    manifest = tmp_path / "data" / "toy" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"raw":', '"data_dir":'))
+    main(config)
+    assert "is finished: nothing to do" in capsys.readouterr().out
 
 
 def test_a_killed_run_is_begun_again(raw, tmp_path, monkeypatch):

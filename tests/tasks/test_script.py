@@ -28,12 +28,12 @@ def flags(tmp_path):
 
 def test_bare_it_reads_and_writes_where_the_document_does(flags):
     name = "Industrial_and_Scientific"
-    assert flags({}) == ["--data_dir", "data/Amazon18", "--category", name, "--output_dir", f"data/{name}"]
+    assert flags({}) == ["--raw", "data/Amazon18", "--category", name, "--output_dir", f"data/{name}"]
 
 
 def test_the_five_variables_and_further_keys_reach_the_command(flags):
     variables = {"DATA_DIR": "my raw", "CATEGORY": "C", "OUTPUT_DIR": "o", "TASK4_SAMPLE": "-1", "SEED": "7"}
-    expected = ["--data_dir", "my raw", "--category", "C", "--output_dir", "o", "--seq_sample=-1", "--seed=7"]
+    expected = ["--raw", "my raw", "--category", "C", "--output_dir", "o", "--seq_sample=-1", "--seed=7"]
     assert flags(variables, "--wording", "classic") == [*expected, "--wording", "classic"]
 
 
