@@ -7,7 +7,7 @@ import pytest
 
 from mimigenrec.cli import parse
 from mimigenrec.decoding.model import MIMIGenRec
-from mimigenrec.evaluation.run import EvaluateConfig
+from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.evaluation.run import main as evaluate
 from mimigenrec.files import write_json
 from mimigenrec.grpo.config import RLConfig

@@ -17,7 +17,6 @@ import yaml
 from mimigenrec.benchmark.stage import Stage
 from mimigenrec.cli import parse
 from mimigenrec.errors import UserError
-from mimigenrec.sft import checks
 
 
 def check_options(stages: Iterable[Stage]) -> None:
@@ -52,6 +51,8 @@ def ask(stage: Stage, path: Path) -> None:
     """Lets the command's own parser read the options from a file, as it will. Raises what it raises."""
     module = importlib.import_module(stage.module)
     if stage.key == "sft":
+        from mimigenrec.sft import checks  # loads torch, as the module of every command that trains does
+
         _, args = module.read_arguments([str(path)])
         checks.check_keys(args, ours=[field.name for field in fields(module.SftConfig)])
         checks.check_extras(args)

@@ -13,26 +13,24 @@ Seeds are those of the list; a split's figures lie apart, so that choosing on va
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mimigenrec.baselines.train import COUNTING
+from mimigenrec.benchmark.config import BenchmarkConfig
 from mimigenrec.benchmark.options import Options, as_list, files_in, given, merged, reward_files
 from mimigenrec.benchmark.stage import Stage
 from mimigenrec.errors import UserError
-from mimigenrec.evaluation.run import EvaluateConfig
+from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.hub import is_folder
 from mimigenrec.report.build import ReportConfig
 from mimigenrec.report.methods import cut_off
 from mimigenrec.tasks.build import find_raw
 
-if TYPE_CHECKING:
-    from mimigenrec.benchmark.run import BenchmarkConfig
-
 MODELS = ("sft", "grpo")
 RESULT = "metrics.json"  # what a stage leaves that brings figures
 
 
-def plan(config: "BenchmarkConfig") -> list[Stage]:
+def plan(config: BenchmarkConfig) -> list[Stage]:
     """Raises UserError or FileNotFoundError naming the key that cannot be meant."""
     check(config)
     return [
@@ -42,7 +40,7 @@ def plan(config: "BenchmarkConfig") -> list[Stage]:
     ]
 
 
-def check(config: "BenchmarkConfig") -> None:
+def check(config: BenchmarkConfig) -> None:
     if not isinstance(config.baselines, dict):
         raise UserError(f"baselines: found {config.baselines!r}; it takes a map of names to options")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
@@ -71,7 +69,7 @@ def check(config: "BenchmarkConfig") -> None:
     check_report(config, k)
 
 
-def check_report(config: "BenchmarkConfig", k: Any) -> None:
+def check_report(config: BenchmarkConfig, k: Any) -> None:
     """Raises UserError if the report is to show what no list of k SIDs tells, or a method that is not run."""
     report = given("report", config.report)
     known = [*config.baselines, *(name for name in MODELS if getattr(config, name) is not None)]
@@ -87,14 +85,14 @@ def check_report(config: "BenchmarkConfig", k: Any) -> None:
                 )
 
 
-def preprocess_stage(config: "BenchmarkConfig") -> Stage:
+def preprocess_stage(config: BenchmarkConfig) -> Stage:
     ours = {"data_dir": config.data_dir, "category": config.category, "output_dir": data_of(config)}
     reads = tuple(find_raw(config.data_dir, config.category).values())
     return make("preprocess", "preprocess", "mimigenrec.tasks.build", config.preprocess, ours, data_of(config),
                 "manifest.json", after=(), reads=reads)  # fmt: skip
 
 
-def baseline_stages(config: "BenchmarkConfig", name: str) -> Iterator[Stage]:
+def baseline_stages(config: BenchmarkConfig, name: str) -> Iterator[Stage]:
     key, user, evaluate = f"baselines: {name}", config.baselines[name], given("evaluate", config.evaluate)
     method = given(key, user).get("method", name)
     reads = (find_raw(config.data_dir, config.category)["train.inter"],)
@@ -109,7 +107,7 @@ def baseline_stages(config: "BenchmarkConfig", name: str) -> Iterator[Stage]:
         yield stage._replace(options={"method": method} | stage.options)
 
 
-def model_stages(config: "BenchmarkConfig", seed: int) -> Iterator[Stage]:
+def model_stages(config: BenchmarkConfig, seed: int) -> Iterator[Stage]:
     """Base, SFT and RL of one seed, each checkpoint with its evaluation."""
     out, data, category = config.output_dir, data_of(config), config.category
     *base, prepared = base_stages(config, seed)
@@ -135,7 +133,7 @@ def model_stages(config: "BenchmarkConfig", seed: int) -> Iterator[Stage]:
         yield evaluate_stage(config, grpo)
 
 
-def base_stages(config: "BenchmarkConfig", seed: int) -> Iterator[Stage]:
+def base_stages(config: BenchmarkConfig, seed: int) -> Iterator[Stage]:
     """A base of the seed's own from scratch, with SIDs; or a named one, given SIDs once for all seeds."""
     out, module = config.output_dir, "mimigenrec.sft.add_sids"
     ours = {"tokens": data_of(config) / "new_tokens.json"}
@@ -154,7 +152,7 @@ def base_stages(config: "BenchmarkConfig", seed: int) -> Iterator[Stage]:
                    reads=reads, method="sft")  # fmt: skip
 
 
-def evaluate_stage(config: "BenchmarkConfig", trained: Stage) -> Stage:
+def evaluate_stage(config: BenchmarkConfig, trained: Stage) -> Stage:
     path = f"{config.split}/{trained.name}"
     ours = {"model": trained.folder, "data": data_of(config), "output": config.output_dir / "results" / path}
     ours |= {"split": config.split, "seed": trained.seed, "test_file": None, "index": None}
@@ -162,7 +160,7 @@ def evaluate_stage(config: "BenchmarkConfig", trained: Stage) -> Stage:
                 RESULT, ("preprocess", trained.name), (), trained.method, trained.seed)  # fmt: skip
 
 
-def report_stage(config: "BenchmarkConfig", found: Options) -> Stage:
+def report_stage(config: BenchmarkConfig, found: Options) -> Stage:
     """found: what the report is told of the stages before it."""
     ours = {"data": data_of(config), "data_dir": config.data_dir, "category": config.category}
     ours |= {"output": config.output_dir / "report" / config.split}
@@ -192,5 +190,5 @@ def make(
     return Stage(name, key, module, options, folder, last, after, (*reads, *named), method, seed)
 
 
-def data_of(config: "BenchmarkConfig") -> Path:
+def data_of(config: BenchmarkConfig) -> Path:
     return config.output_dir / "data"

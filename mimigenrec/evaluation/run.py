@@ -6,16 +6,16 @@ Writes predictions.jsonl while it runs (predict.py), then what result.py names.
 import logging
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from mimigenrec.catalog import Catalog, check_same_catalogue, load_catalog
 from mimigenrec.chat import prompt_ids
 from mimigenrec.checkpoint import is_adapter
-from mimigenrec.cli import arg, start
+from mimigenrec.cli import start
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
     Contract,
@@ -30,6 +30,7 @@ from mimigenrec.decoding.adapter import base_place
 from mimigenrec.decoding.model import MIMIGenRec, load_model
 from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
+from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.predict import begin, is_finished, merge, predict, processes, searched_beams
 from mimigenrec.evaluation.result import write_result
@@ -44,36 +45,6 @@ CHECKPOINT_FILES = ("*config.json", "tokenizer.json", "chat_template.jinja", "*.
 HOW = ("split", "k", "beams", "support", "exclude_seen", "limit", "dtype", "seed")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class EvaluateConfig:
-    """HR, NDCG and MRR of a checkpoint on the rows of one split, from one constrained search per row."""
-
-    model: Path = arg("checkpoint folder: whole, or a LoRA adapter, whose base is then needed too")
-    output: Path = arg("folder for the results; started again on the same folder, an interrupted run goes on")
-    overwrite: bool = arg("replace the result of other settings or data that the output holds", default=False)
-    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
-    data: Path | None = arg("folder written by preprocessing", default=None)
-    test_file: Path | None = arg("instead of --data: a classic sft/test.json as it stands", default=None)
-    index: Path | None = arg(
-        "id2sid.json of --test_file; that of the data folder if the file is sft/test.json in one", default=None
-    )
-    split: Literal["valid", "test"] = arg("rows of --data to ask", default="test")
-    k: int = arg("how many SIDs a list holds; metrics @K beyond it are not reported", default=50, least=1)
-    beams: int = arg("width of the search, at least k; memory never lowers it", default=50, least=1)
-    support: Literal["vocab", "trie"] | None = arg(
-        "scores over the vocabulary, or over the legal tokens only; default: as the checkpoint was trained to rank",
-        default=None,
-    )
-    batch_size: int = arg("prompts searched at once by each process", default=8, least=1)
-    exclude_seen: bool = arg("leave out items of the row's own history", default=False)
-    limit: int | None = arg("only the first so many rows", default=None, least=1)
-    seed: int = arg("random seed of the bootstrap", default=42, least=0, most=2**32 - 1)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = arg(
-        "numbers of the model; auto: as stored", default="auto"
-    )
-    device: str | None = arg("cpu, cuda, cuda:1; a GPU for each process where there is one", default=None)
 
 
 class Asked(NamedTuple):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mimigenrec.benchmark.run import BenchmarkConfig
+from mimigenrec.benchmark.config import BenchmarkConfig
 from mimigenrec.benchmark.stage import Stage
 
 COMMAND = """

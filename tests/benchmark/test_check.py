@@ -4,8 +4,8 @@ import pytest
 
 from mimigenrec.benchmark import check
 from mimigenrec.benchmark import plan as plan_module
+from mimigenrec.benchmark.config import BenchmarkConfig
 from mimigenrec.benchmark.plan import plan, report_stage
-from mimigenrec.benchmark.run import BenchmarkConfig
 from mimigenrec.cli import parse
 from mimigenrec.tasks.build import find_raw
 from tests.conftest import ROOT

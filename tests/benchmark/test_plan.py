@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from mimigenrec.benchmark.config import BenchmarkConfig
 from mimigenrec.benchmark.plan import plan, report_stage
-from mimigenrec.benchmark.run import BenchmarkConfig
 from mimigenrec.cli import parse
 
 SFT = {"finetuning_type": "full", "max_steps": 4}

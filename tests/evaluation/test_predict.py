@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.evaluation.predict import begin, merge
 from mimigenrec.evaluation.result import ROW_KEYS, read_result
-from mimigenrec.evaluation.run import EvaluateConfig, main
+from mimigenrec.evaluation.run import main
 from mimigenrec.logs import JsonlWriter
 from tests.conftest import ROOT
 
