@@ -2,7 +2,7 @@
 
 Sampling would draw the popular items over and over; beams are G different items in ranked order, as the ranking
 rewards and the evaluation see them. Everything else is TRL's: loss, advantages, buffering, optimisation, resume.
-All of TRL's private methods that this house overrides are in SEAMS; tests/test_seams.py watches them.
+TRL's private methods that it overrides are listed in training/seams.py, with the reason for each.
 """
 
 import time
@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import trl
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -28,7 +27,7 @@ from mimigenrec.decoding.logps import completion_logps, obstacle_to_sharing
 from mimigenrec.decoding.rollout import Rollout, check_sampling, roll_out
 from mimigenrec.decoding.search import Support, warn_once
 from mimigenrec.decoding.trie import SidTrie
-from mimigenrec.errors import MissingPackage, UserError
+from mimigenrec.errors import UserError
 from mimigenrec.grpo.callbacks import SaveBetweenGenerations
 from mimigenrec.grpo.checks import (
     check_arguments,
@@ -43,25 +42,10 @@ from mimigenrec.grpo.target_loss import Targets, appended, columns, cross_entrop
 from mimigenrec.grpo.validation import validate
 from mimigenrec.rewarding import answer_chats, ask_rewards, check_spread, checked, weighted_sums, without_signal
 from mimigenrec.sids.tokens import split_sid
+from mimigenrec.training.seams import check_trl
 from mimigenrec.training.stop import LookFirst, StopIfNotFinite, check_number, diverged
 
-if not trl.__version__.startswith("0.24."):
-    raise MissingPackage(
-        f"mimigenrec.grpo overrides private methods of TRL 0.24 and found TRL {trl.__version__}; "
-        f'run pip install "trl>=0.24.0,<0.25"'
-    )
-
-SEAMS = (
-    "_generate_and_score_completions",  # rollouts are made before, so that groups without signal can be changed
-    "_generate_single_turn",  # prompts -> completions: those that were made
-    "_calculate_rewards",  # rewards are told group_index and rank_in_group; groups without signal are counted
-    "_get_per_token_logps_and_entropies",  # each prompt computed once; support "trie": among the legal tokens only
-    "_prepare_inputs",  # the rows of a prompt stay together in a micro-batch
-    "_compute_loss",  # rows that cannot change the loss are not computed; cross-entropy on the targets is added
-    "_determine_best_metric",  # an evaluation that breaks the stop rule is never the best
-    "_maybe_log_save_evaluate",  # a norm of the gradient that is not finite ends the run
-    "_load_best_model",  # a best checkpoint that is not there is an error
-)
+check_trl()
 
 
 class BeamGRPOTrainer(GRPOTrainer):
