@@ -64,6 +64,7 @@ STAGES: dict[str, dict[str, Command]] = {  # as the data flow
         "make-base": ("mimigenrec.sft.make_base", "sft/train.json -> a small Qwen2 from scratch with its tokenizer"),
         "add-sids": ("mimigenrec.sft.add_sids", "base model + SID tokens -> prepared base"),
         "sft": ("mimigenrec.sft.train", "prepared base + SFT rows -> SFT checkpoint (LLaMA-Factory)"),
+        "merge": ("mimigenrec.training.merge", "LoRA adapter + its base -> a whole checkpoint"),
     },
     "RL": {
         "rewards-preview": ("mimigenrec.grpo.preview", "rewards and advantages of a few groups, before training"),

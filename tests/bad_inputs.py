@@ -340,6 +340,8 @@ ROWS = [
     Bad("add-sids: a folder that holds a model", f"{ADD_SIDS} --output sft", ("sft",)),
     Bad("add-sids: vectors at no scale", f"{ADD_SIDS} --init vectors --vectors {VECTORS} --vector_scale nan",
         ("vector_scale", "nan"), status=2),
+    Bad("merge: a whole model", "merge --model sft --output new", ("sft", "adapter_config.json")),
+    Bad("merge: a folder that is nowhere", "merge --model saves/none --output new", ("saves/none",)),
     Bad("add-sids: no vectors", f"{ADD_SIDS} --init vectors --data data/shop --vectors none.npy", ("none.npy",)),
 ]
 

@@ -7,6 +7,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mimigenrec.checkpoint import is_adapter
 from mimigenrec.decoding.weights import check_complete
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
@@ -26,10 +27,10 @@ def check_model(model: str) -> None:
     """Raises UserError unless RL can start from it: the folder of a whole model, as SFT writes it."""
     check_folder(model)
     folder = Path(model)
-    if (folder / "adapter_config.json").is_file():
+    if is_adapter(folder):
         raise UserError(
-            f"--model {model} is a LoRA adapter; RL starts from a whole model. Merge it first with llamafactory-cli "
-            f"export, copy id2sid.json, items.json and prompt_contract.json beside the result, and give that folder"
+            f"--model {model} is a LoRA adapter; RL starts from a whole model. Merge it first with mimigenrec merge "
+            f"--model {model} --output DIR, and give that folder"
         )
     check_complete(folder)
     config = read_json(folder / "config.json", made_by="mimigenrec sft", kind=dict)

@@ -249,7 +249,7 @@ def test_an_adapter_and_a_folder_that_is_not_there_are_refused_as_start(command,
         run(command("out", "model=owner/model"))
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="is a LoRA adapter.*llamafactory-cli export"):
+    with pytest.raises(ValueError, match="is a LoRA adapter.*mimigenrec merge --model"):
         run(command("out", f"model={tmp_path / 'adapter'}"))
 
 
