@@ -23,9 +23,8 @@ from mimigenrec.decoding.rollout import Rollout, roll_out
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.grpo.checks import check_group_size
-from mimigenrec.grpo.rows import data_folders, find_index, read_rows
+from mimigenrec.grpo.inputs import checked_contract, data_folders, find_index, read_rows
 from mimigenrec.grpo.start import check_folder
-from mimigenrec.grpo.train import checked_contract
 from mimigenrec.rewarding import (
     answer_chats,
     ask_rewards,

@@ -25,14 +25,22 @@ from transformers import set_seed
 from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.checkpoint import remove_unfinished
 from mimigenrec.cli import arg, start
-from mimigenrec.contract import Contract, check_same, check_template, choose_support, proven_tokenizer, read_contract
+from mimigenrec.contract import choose_support, proven_tokenizer, read_contract
 from mimigenrec.decoding.rollout import Rollout
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.decoding.weights import check_finite
 from mimigenrec.grpo.callbacks import SelfContained
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.rows import as_dataset, data_folders, find_index, latest, read_rows, row_files
+from mimigenrec.grpo.inputs import (
+    as_dataset,
+    checked_contract,
+    data_folders,
+    find_index,
+    latest,
+    read_rows,
+    row_files,
+)
 from mimigenrec.grpo.run import FREE, describe, finished, manifest_of, start_from, write_companions
 from mimigenrec.grpo.start import check_model, check_places, check_targets
 from mimigenrec.grpo.stop_rule import HR, breaks, stopped_at
@@ -138,24 +146,6 @@ def main(run: RunConfig, args: RLConfig) -> None:
         trainer.save_state()
     if args.should_save:
         print(summary(trainer.state.log_history, args))
-
-
-def checked_contract(folder: Path, model: str, tokenizer) -> Contract | None:
-    """The data's prompt contract; None, with a warning, where data or checkpoint have none.
-
-    Raises UserError if the two differ, or the tokenizer's chat template is another than theirs.
-    """
-    data, checkpoint = read_contract(folder), read_contract(model)
-    for contract, path in ((data, folder), (checkpoint, model)):
-        if contract is not None:
-            check_template(contract, tokenizer, path)
-    if data and checkpoint:
-        check_same(data, checkpoint, folder, model)
-    if not data or not checkpoint or data.wording == "classic":
-        missing = [str(where) for where, there in ((folder, data), (model, checkpoint)) if not there]
-        reason = f"no prompt_contract.json in {' and '.join(missing)}" if missing else "the classic wording"
-        log.warning("%s: nothing says that RL asks in the words of SFT and evaluation", reason)
-    return data
 
 
 def lora(run: RunConfig):

@@ -17,7 +17,7 @@ from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.rows import as_dataset, latest, read_rows
+from mimigenrec.grpo.inputs import as_dataset, latest, read_rows
 from mimigenrec.grpo.train import RunConfig
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index

@@ -1,10 +1,11 @@
-"""What RL reads of a data folder: rl/train.json and rl/valid.json, all rows usable, and the id2sid.json beside them.
+"""What RL reads of a data folder: rl/train.json and rl/valid.json, all rows usable; id2sid.json and contract beside.
 
     [{"prompt": [{"role", "content"}, ...], "reward_model": {"ground_truth": "<a_1><b_2>"}, ...}, ...]
 
 Other columns are the rewards'; extra_info, {"task", "index"}, is also that of latest_rows.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from datasets import Dataset
 from pyarrow.lib import ArrowException
 
 from mimigenrec.chat import prompt_ids
+from mimigenrec.contract import Contract, check_same, check_template, read_contract
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.rewarding import PASSED
 from mimigenrec.sids.tokens import join_sid, split_sid
+
+log = logging.getLogger(__name__)
 
 
 def data_folders(data: Path) -> tuple[Path, Path]:
@@ -29,6 +33,24 @@ def find_index(model: str, index: Path | None, folder: Path) -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(f"no SIDs: {' and '.join(map(str, places))} missing; name an id2sid.json with --index")
+
+
+def checked_contract(folder: Path, model: str, tokenizer) -> Contract | None:
+    """The data's prompt contract; None, with a warning, where data or checkpoint have none.
+
+    Raises UserError if the two differ, or the tokenizer's chat template is another than theirs.
+    """
+    data, checkpoint = read_contract(folder), read_contract(model)
+    for contract, path in ((data, folder), (checkpoint, model)):
+        if contract is not None:
+            check_template(contract, tokenizer, path)
+    if data and checkpoint:
+        check_same(data, checkpoint, folder, model)
+    if not data or not checkpoint or data.wording == "classic":
+        missing = [str(where) for where, there in ((folder, data), (model, checkpoint)) if not there]
+        reason = f"no prompt_contract.json in {' and '.join(missing)}" if missing else "the classic wording"
+        log.warning("%s: nothing says that RL asks in the words of SFT and evaluation", reason)
+    return data
 
 
 def row_files(rl: Path, args) -> list[Path]:
