@@ -104,6 +104,7 @@ def run(commit: str, work: Path, quick: bool) -> list[dict]:
         (shims / name).chmod(0o755)
     env = {**os.environ, "PYTHONPATH": str(house), "ROOT": str(root), "QUICK": str(int(quick)), "OMP_NUM_THREADS": "1"}
     env |= {"PATH": f"{shims}{os.pathsep}{os.environ['PATH']}", "TOKENIZERS_PARALLELISM": "false"}
+    env |= {"PYTHONHASHSEED": "0"}  # TRL writes the tags of a model card in the order of a set
     printed = work / f"{commit[:12]}.txt"
     (work / "users.jsonl").write_text(USERS)
     names = {"results": root / "results" / "tiny", "data": root / "data" / "toy", "raw": root / "data" / "toy_raw"}
