@@ -25,38 +25,23 @@ from mimigenrec.sft.data import SftData, read_rows, spread
 AT_ONCE = 32  # prompts searched together at most: each holds ten beams, so a batch that fits the loss may not fit here
 
 
-class Provenance(TrainerCallback):
-    """manifest.json in output_dir from the first step on and in every checkpoint, base.json beside every adapter."""
-
-    def __init__(self, manifest: dict[str, Any], adapter_of: str | None):
-        """adapter_of   the base, where the run trains a LoRA adapter"""
-        self.manifest, self.adapter_of = manifest, adapter_of
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.write(args, state, args.output_dir, ended=False)
-
-    def on_save(self, args, state, control, **kwargs):
-        self.write(args, state, Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.write(args, state, args.output_dir, ended=False)
-
-    def write(self, args, state, folder: str | Path, **facts: Any) -> None:
-        if state.is_world_process_zero:
-            if self.adapter_of:
-                write_base(folder, self.adapter_of, self.manifest["config"]["weights"])
-            write_json(Path(folder) / "manifest.json", {**self.manifest, "step": state.global_step, **facts})
-
-
 class CompleteCheckpoints(TrainerCallback):
-    """Puts catalogue, items and contract into every checkpoint, so that a folder is all one needs."""
+    """What makes a folder stand alone, in output_dir and in every checkpoint: manifest.json, base.json beside an
+    adapter, and the companions of data that preprocessing wrote."""
 
-    def __init__(self, data: SftData, support: Support):
-        self.data = data
-        self.support = support
-        self.prompts = [row_messages(row) for row in spread(read_rows(data.files[0]))]
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        adapter_of: str | None = None,
+        data: SftData | None = None,
+        support: Support | None = None,
+    ):
+        """adapter_of   the base, where the run trains a LoRA adapter"""
+        self.manifest, self.adapter_of, self.data, self.support = manifest, adapter_of, data, support
+        self.prompts = [row_messages(row) for row in spread(read_rows(data.files[0]))] if data else []
 
     def on_train_begin(self, args, state, control, processing_class=None, **kwargs):
+        self.describe(args.output_dir, state, ended=False)
         newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if newest.is_dir():  # a kill may have left it without them
             self.complete(newest, state, processing_class)
@@ -65,17 +50,22 @@ class CompleteCheckpoints(TrainerCallback):
         self.complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", state, processing_class)
 
     def on_train_end(self, args, state, control, processing_class=None, **kwargs):
-        self.complete(Path(args.output_dir), state, processing_class)
+        self.complete(args.output_dir, state, processing_class, ended=False)
 
-    def complete(self, folder: Path, state, tokenizer) -> None:
-        if not state.is_world_process_zero:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        copy_companions(self.data.folder, folder)
-        if self.data.contract is not None:
-            golden = tuple(zip(self.prompts, prompt_ids(tokenizer, self.prompts), strict=True))
-            template = chat_template(tokenizer)
-            replace(self.data.contract, chat_template=template, support=self.support, golden=golden).write(folder)
+    def complete(self, folder: str | Path, state, tokenizer, **facts: Any) -> None:
+        if self.data is not None and state.is_world_process_zero:
+            copy_companions(self.data.folder, folder)
+            if self.data.contract is not None:
+                golden = tuple(zip(self.prompts, prompt_ids(tokenizer, self.prompts), strict=True))
+                template = chat_template(tokenizer)
+                replace(self.data.contract, chat_template=template, support=self.support, golden=golden).write(folder)
+        self.describe(folder, state, **facts)
+
+    def describe(self, folder: str | Path, state, **facts: Any) -> None:
+        if state.is_world_process_zero:
+            if self.adapter_of:
+                write_base(folder, self.adapter_of, self.manifest["config"]["weights"])
+            write_json(Path(folder) / "manifest.json", {**self.manifest, "step": state.global_step, **facts})
 
 
 class RankingMetrics(TrainerCallback):

@@ -44,7 +44,6 @@ from mimigenrec.sft.callbacks import (
     CompleteCheckpoints,
     EmbeddingDropout,
     OnlySidRows,
-    Provenance,
     RankingMetrics,
 )
 from mimigenrec.sft.checks import (
@@ -110,6 +109,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     if config.length_groups:
         check_length_groups(args)
     callbacks += [CutLogBack(), SinceResume(), LookFirst(), StopIfNotFinite(), RowOrder(config.length_groups)]
+    support = None
     if data is None:
         if config.train_only == "sid_rows":
             raise UserError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
@@ -119,7 +119,6 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
         support = support_of(config, args, tokenizer)
         if is_main_process():
             check_data(data, tokenizer, args, args.get("cutoff_len", DataArguments.cutoff_len))
-        callbacks.append(CompleteCheckpoints(data, support))
         if config.eval_ranking:
             callbacks.append(ranking_metrics(config, data, tokenizer, args.get("seed", 42), support))
         if config.train_only == "sid_rows":
@@ -128,7 +127,7 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
         check_tokenized(args)
         callbacks.append(StampTokenized(args))
     adapter_of = args["model_name_or_path"] if args.get("finetuning_type", LORA) == LORA else None
-    callbacks.append(Provenance(going_on(args, facts), adapter_of))
+    callbacks.append(CompleteCheckpoints(going_on(args, facts), adapter_of, data, support))
     if args.get("early_stopping_steps"):  # or it would count anew when a run goes on
         args.setdefault("restore_callback_states_from_checkpoint", True)
     check_arguments(args)

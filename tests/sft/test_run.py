@@ -119,6 +119,7 @@ def test_killed_behind_its_last_checkpoint_it_ends_without_a_further_step(done):
     assert state["global_step"] == 5 and [e["step"] for e in state["log_history"]] == [e["step"] for e in history]
     assert read_json(out / "manifest.json", "test") == first | {"versions": first["versions"]}
     assert (out / "checkpoint-5" / "prompt_contract.json").is_file()
+    assert read_json(out / "checkpoint-5" / "manifest.json", "test")["config"] == first["config"]
     for told in (read_json(out / "train_results.json", "test"), state["log_history"][-1]):
         assert "train_loss" not in told and "train_runtime" in told
     assert "train_loss" in history[-1]  # of a run that was not interrupted it is right

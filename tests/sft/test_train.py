@@ -428,15 +428,18 @@ def test_what_llamafactory_refuses_is_one_message(ready):
         train(SftConfig(eval_ranking=0), {**ready, "do_predict": True})
 
 
-def test_other_data_than_ours_get_a_manifest_too(ready, data):
+def test_every_checkpoint_of_other_data_than_ours_gets_a_manifest_too(ready, data):
     (data / "id2sid.json").unlink()
-    train(SftConfig(eval_ranking=0), {**ready, "max_steps": 1})
-    told = read_json(Path(ready["output_dir"]) / "manifest.json", "test")
+    out = Path(ready["output_dir"])
+    train(SftConfig(eval_ranking=0), {**ready, "max_steps": 1, "eval_strategy": "no", "save_steps": 1})
+    told = read_json(out / "manifest.json", "test")
     assert told["ended"] and any(path.endswith("sft/train.json") for path in told["inputs"])
+    assert read_json(out / "checkpoint-1" / "manifest.json", "test") == {k: told[k] for k in told if k != "ended"}
+    assert not (out / "checkpoint-1" / "id2sid.json").exists() and told["contract"] is None
     rows = read_json(data / "sft" / "train.json", "test")
     (data / "sft" / "train.json").write_text(json.dumps(rows[1:]))
     with pytest.raises(UserError, match="sft/train.json: .* then"):
-        train(SftConfig(eval_ranking=0), {**ready, "max_steps": 1})
+        train(SftConfig(eval_ranking=0), {**ready, "max_steps": 1, "eval_strategy": "no", "save_steps": 1})
 
 
 @pytest.mark.slow
