@@ -2,7 +2,9 @@
 
     [{"role": "system", "content": "..."}, {"role": "user", "content": "..."}]
 
-is rendered by the tokenizer's own chat template with the generation prompt at the end.
+is rendered by the tokenizer's own chat template with the generation prompt at the end. A row that SFT trains on is
+alpaca, {"system", "instruction", "input", "output"}, or a chat, {"messages": [..., {"role": "assistant", "content"}]};
+its prompt is what stands before the (last) answer. `tasks.rows` reads and checks both.
 """
 
 import json
@@ -10,12 +12,18 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 
 TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece")  # how their names begin
 Messages = list[dict[str, str]]
+Row = Mapping[str, Any]
+Kind = Literal["alpaca", "messages"]  # of rows; LLaMA-Factory calls the second sharegpt
+# LLaMA-Factory's roles: in a chat, one of the first and one of the second take turns
+ASKING = ("user", "observation")
+ANSWERING = ("assistant", "function")
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +37,27 @@ def messages(system: str, user: str) -> Messages:
     return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
 
 
-def row_messages(row: Mapping[str, str]) -> Messages:
-    """The prompt of one SFT row ({"system", "instruction", "input"}) as messages.
+def kind_of(row: Row) -> Kind:
+    return "messages" if "messages" in row else "alpaca"
 
-    Raises UserError for a value that is no text; the caller knows the file.
-    """
-    for key in ("system", "instruction", "input"):
-        if not isinstance(row.get(key, ""), str):
-            raise UserError(f"{key} of a row must be text, found {row[key]!r}")
+
+def row_messages(row: Row) -> Messages:
+    """The prompt of one SFT row: all that stands before its last answer."""
+    if "messages" in row:
+        return row["messages"][:-1]
     return messages(row.get("system", ""), user_text(row.get("instruction", ""), row.get("input", "")))
+
+
+def row_answer(row: Row) -> str:
+    """The last answer of one SFT row."""
+    return row["messages"][-1]["content"] if "messages" in row else row["output"]
+
+
+def row_chat(row: Row) -> Messages:
+    """One SFT row as a whole chat, its answer included."""
+    if "messages" in row:
+        return row["messages"]
+    return [*row_messages(row), {"role": "assistant", "content": row["output"]}]
 
 
 def chat_template(tokenizer) -> str:

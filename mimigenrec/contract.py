@@ -22,11 +22,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from mimigenrec.chat import Messages, chat_template, ends_answers, load_tokenizer, prompt_ids
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
+from mimigenrec.schema import check, shown
 
 FILE = "prompt_contract.json"
 
@@ -125,14 +127,21 @@ class Contract:
     golden: tuple[tuple[Messages, list[int]], ...] = ()
 
     @classmethod
-    def of(cls, wording: str, tokenizer=None, max_history: int | None = None) -> "Contract":
-        """Raises UserError if the wording is not one of WORDINGS, or max_history is less than 1."""
-        if wording not in WORDINGS:
+    def of(cls, wording: str | Mapping[str, Any], tokenizer=None, max_history: int | None = None) -> "Contract":
+        """The contract of one of WORDINGS, by its name, or of a wording given as data: {"name": "control", "system",
+        "templates", ...}, what an entry of WORDINGS holds. The joining keys may be left out; they are then those of
+        wording "contract".
+
+        Raises UserError if there is no such wording, for data of another form, naming the key, or if max_history is
+        less than 1.
+        """
+        if isinstance(wording, str) and wording not in WORDINGS:
             raise UserError(f"wording {wording!r} is not known; choose one of {', '.join(WORDINGS)}")
         if max_history is not None and max_history < 1:
             raise UserError(f"max_history is {max_history}; at least one item of a history must be written")
         template = None if tokenizer is None else chat_template(tokenizer)
-        return cls(wording, **WORDINGS[wording], max_history=max_history, chat_template=template)
+        name, words = (wording, WORDINGS[wording]) if isinstance(wording, str) else checked_wording(wording)
+        return cls(name, **words, max_history=max_history, chat_template=template)
 
     def ask(self, template: str, split: str = "train", **values: str) -> tuple[str, str]:
         """(instruction, input) for a template of this wording, filled in. Braces in the values stay as they are."""
@@ -178,6 +187,41 @@ class Contract:
         if self.golden:
             content["golden"] = [{"prompt": prompt, "ids": ids} for prompt, ids in self.golden]
         write_json(Path(folder) / FILE, content)
+
+
+def checked_wording(wording: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(name, what an entry of WORDINGS holds) of a wording given as data. Raises UserError naming the key."""
+    usual = WORDINGS["contract"]
+    schema = {"name": str, "system": str, "templates": dict}
+    schema |= {f"{key}?": type(value) for key, value in usual.items() if key not in schema}
+    known = {key.removesuffix("?") for key in schema}
+    check(dict(wording), schema, "wording")
+    name = wording["name"]
+    if name in WORDINGS or not name:
+        raise UserError(f"wording: name must be one of its own, found {name!r}; {', '.join(WORDINGS)} are ours")
+    if strange := [key for key in wording if key not in known]:
+        raise UserError(f"wording {name!r}: there is no key {strange[0]!r}; it has {', '.join(sorted(known))}")
+    templates = {}
+    for template, pair in wording["templates"].items():
+        place = f"wording {name!r}, templates.{template}"
+        if not isinstance(pair, list | tuple) or [type(text) for text in pair] != [str, str]:
+            raise UserError(f"{place}: must be the two texts of instruction and input, found {shown(pair)}")
+        try:
+            placeholders(pair[1])
+        except ValueError as error:
+            raise UserError(f"{place}: {error}; write {{name}} for a value, and {{{{ }}}} for a brace") from error
+        templates[template] = tuple(pair)
+    return name, {**{key: wording.get(key, value) for key, value in usual.items()}, "templates": templates}
+
+
+def placeholders(text: str) -> list[str]:
+    """Names of the values that a template's input is filled in with. Raises ValueError if there is anything else in
+    its braces."""
+    fields = [field for _, field, _, _ in Formatter().parse(text) if field is not None]
+    for field in fields:
+        if not field.isidentifier():
+            raise ValueError(f"{{{field}}} is no name of a value")
+    return fields
 
 
 def read_contract(folder: str | Path) -> Contract | None:

@@ -120,6 +120,17 @@ def read_json(path: str | Path, made_by: str, kind: type | None = None, unique: 
     return content
 
 
+def read_json_lines(path: str | Path) -> list[Any]:
+    """The values of a JSON Lines file. Raises as read_text does; UserError naming a line that is not JSON."""
+    values = []
+    for number, line in read_lines(path):
+        try:
+            values.append(json.loads(line))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}); write it again") from error
+    return values
+
+
 def sha256(path: str | Path) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -7,61 +7,98 @@ always what the tokenizer itself renders: a reasoning template, for one, puts an
 
 import copy
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from mimigenrec.chat import ends_answers, prompt_ids, row_messages
-from mimigenrec.contract import Contract
+from mimigenrec.chat import ANSWERING, Kind, Row, ends_answers, kind_of, prompt_ids, row_chat
+from mimigenrec.contract import Contract, placeholders
 from mimigenrec.errors import UserError
 
-Row = Mapping[str, str]
+# How LLaMA-Factory is to read the rows. A role, once columns or tags are given, is unset where it is not named.
+FORMATS: dict[Kind, dict[str, Any]] = {
+    "alpaca": {"columns": {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}},
+    "messages": {
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages"},
+        "tags": {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "observation_tag": "observation",
+            "function_tag": "function",
+            "system_tag": "system",
+        },
+    },
+}
+IGNORED = -100  # a label that no loss counts: LLaMA-Factory's IGNORE_INDEX, and torch's
 
 # Values for trying out a contract without data: what a template may trim, escape, or join with its neighbours.
 PROBES = ("<a_1><b_2>", "It's a 1/2\" tube, {new} & 100% sealed", "- Ünï, 日本語 🙂 ...")
 
 
 def check_rendering(
-    tokenizer, contract: Contract, template: str | None = None, rows: Iterable[Row] | None = None
+    tokenizer,
+    contract: Contract | None,
+    template: str | None = None,
+    rows: Iterable[Row] | None = None,
+    mask_history: bool = False,
 ) -> None:
     """Raises UserError, showing both renderings, unless LLaMA-Factory trains on the ids that RL and evaluation see.
 
-    template   a name of LLaMA-Factory's (`template:` in its YAML); None: the parsed chat template of the tokenizer
-    rows       SFT rows to compare; None: rows made up from the contract
+    template       a name of LLaMA-Factory's (`template:` in its YAML); None: the parsed chat template of the tokenizer
+    rows           SFT rows to compare, alpaca or chats; None: rows made up from the contract
+    mask_history   LLaMA-Factory's key: of a chat only the last answer is trained
 
-    Of the answer the beginning is compared: its own ids, then EOS, as the trie will ask for them, unless the chat
-    template leaves answers open. What LLaMA-Factory trains after EOS (a line feed, mostly) is never generated.
+    Of every answer that is trained two things are compared: its prompt, which is all that stands before it, and the
+    beginning of what is trained: its own ids, then EOS, as the trie will ask for them, unless the chat template leaves
+    answers open. What LLaMA-Factory trains after EOS (a line feed, mostly) is never generated; it must be the same
+    after each answer of a chat, so that no part of a question is trained.
     """
-    render = _renderer(tokenizer, template)
+    encode = lf_encoder(tokenizer, template, mask_history)
     end = [tokenizer.eos_token_id] if ends_answers(tokenizer) else []
     for row in _probe_rows(contract) if rows is None else rows:
-        prompt, answer = render(row)
-        ours = prompt_ids(tokenizer, [row_messages(row)])[0]
-        if prompt != ours:
-            raise _difference(tokenizer, template, "prompt", prompt, ours)
-        wanted = [*tokenizer.encode(row["output"], add_special_tokens=False), *end]
-        if answer[: len(wanted)] != wanted:
-            raise _difference(tokenizer, template, "answer", answer, wanted)
+        chat = row_chat(row)
+        turns = [i for i, message in enumerate(chat) if message["role"] in ANSWERING][-1 if mask_history else 0 :]
+        prompts = prompt_ids(tokenizer, [chat[:turn] for turn in turns])
+        answers = [[*tokenizer.encode(chat[turn]["content"], add_special_tokens=False), *end] for turn in turns]
+        ids, labels = encode(row)
+        spans = trained_spans(labels)
+        spans += [(len(ids), len(ids))] * (len(turns) - len(spans))  # an open answer may be empty
+        start, stop = spans[-1]
+        beyond = labels[start:stop][len(answers[-1]) :]
+        for prompt, answer, (start, stop) in zip(prompts, answers, spans, strict=False):
+            if ids[:start] != prompt:
+                raise _difference(tokenizer, template, "prompt", ids[:start], prompt)
+            trained = labels[start:stop]
+            if trained[: len(answer)] != answer or trained[len(answer) :] != beyond:
+                raise _difference(tokenizer, template, "answer", trained, answer)
+        if len(spans) > len(turns):
+            raise _difference(tokenizer, template, "end", labels[slice(*spans[len(turns)])], [])
 
 
-def lf_ids(tokenizer, row: Row, template: str | None = None) -> tuple[list[int], list[int]]:
-    """(prompt ids, answer ids) of one SFT row as LLaMA-Factory trains on it, EOS and what follows included.
+def trained_spans(labels: list[int]) -> list[tuple[int, int]]:
+    """(start, stop) of each run of labels that the loss counts."""
+    counts = [False, *(label != IGNORED for label in labels), False]
+    edges = [i for i in range(len(labels) + 1) if counts[i] != counts[i + 1]]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def lf_encoder(
+    tokenizer, template: str | None = None, mask_history: bool = False
+) -> Callable[[Row], tuple[list[int], list[int]]]:
+    """LLaMA-Factory's own path from an SFT row to ids and labels: converter, template, supervised processor (0.9.5).
 
     Raises UserError if LLaMA-Factory has no such template. The tokenizer is left as it was.
     """
-    return _renderer(tokenizer, template)(row)
-
-
-def _renderer(tokenizer, template: str | None) -> Callable[[Row], tuple[list[int], list[int]]]:
-    """LLaMA-Factory's own path from a row to ids: converter, template, supervised processor (0.9.5)."""
-    from llamafactory.data.converter import AlpacaDatasetConverter
+    from llamafactory.data.converter import AlpacaDatasetConverter, SharegptDatasetConverter
     from llamafactory.data.parser import DatasetAttr
     from llamafactory.data.processor import SupervisedDatasetProcessor
     from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
-    from llamafactory.extras.constants import IGNORE_INDEX
     from llamafactory.hparams import DataArguments
 
     tokenizer = copy.deepcopy(tokenizer)  # LLaMA-Factory may replace its EOS and its chat template
-    arguments = DataArguments(template=template, cutoff_len=1 << 30)
-    convert = AlpacaDatasetConverter(DatasetAttr("file", "rows", system="system"), arguments)
+    arguments = DataArguments(template=template, cutoff_len=1 << 30, mask_history=mask_history)
     if template is not None and template not in TEMPLATES:
         near = difflib.get_close_matches(template, TEMPLATES, n=1)
         raise UserError(
@@ -72,22 +109,27 @@ def _renderer(tokenizer, template: str | None) -> Callable[[Row], tuple[list[int
     fixed = get_template_and_fix_tokenizer(tokenizer, arguments)
     processor = SupervisedDatasetProcessor(fixed, tokenizer, None, arguments)
 
-    def render(row: Row) -> tuple[list[int], list[int]]:
-        example = convert(dict(row))
-        ids, labels = processor._encode_data_example(
+    def converter(kind: Kind):
+        read_as = DatasetAttr("file", "rows")
+        read_as.join(FORMATS[kind])
+        return {"alpaca": AlpacaDatasetConverter, "messages": SharegptDatasetConverter}[kind](read_as, arguments)
+
+    convert = {kind: converter(kind) for kind in FORMATS}
+
+    def encode(row: Row) -> tuple[list[int], list[int]]:
+        example = convert[kind_of(row)]({"system": "", "instruction": "", "input": "", **row})
+        return processor._encode_data_example(
             example["_prompt"], example["_response"], example["_system"], example["_tools"], [], [], []
         )
-        answer = [label for label in labels if label != IGNORE_INDEX]
-        return ids[: len(ids) - len(answer)], answer
 
-    return render
+    return encode
 
 
 def _probe_rows(contract: Contract) -> Iterable[Row]:
-    names = {"sids": PROBES[0], "sid": PROBES[0], "titles": contract.write_titles(PROBES[1:])}
+    values = {"sids": PROBES[0], "sid": PROBES[0], "titles": contract.write_titles(PROBES[1:])}
     for name, (instruction, question) in contract.templates.items():
         for text in PROBES[1:]:
-            asked = question.format(**names, title=text, description=text)
+            asked = question.format(**{field: values.get(field, text) for field in placeholders(question)})
             answer = text if name in ("sid_to_title", "next_title") else PROBES[0]
             yield {"system": contract.system, "instruction": instruction, "input": asked, "output": answer}
 

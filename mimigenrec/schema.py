@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json
+from mimigenrec.files import read_json, read_json_lines
 
 Schema = type | list | dict | tuple | None
 WORDS = {  # of one value, of several
@@ -29,8 +29,11 @@ LONGEST = 80  # characters of a value that an error shows
 
 
 def read_rows(path: str | Path, schema: dict[str, Schema], made_by: str) -> list[dict[str, Any]]:
-    """The rows of a JSON list, at least one, each of them a map of this schema. Raises as read_json and check do."""
-    rows = read_json(path, made_by, kind=list)
+    """The rows of a JSON list, or of a .jsonl, at least one, each of them a map of this schema.
+
+    Raises as read_json and check do.
+    """
+    rows = read_json_lines(path) if str(path).endswith(".jsonl") else read_json(path, made_by, kind=list)
     if not rows:
         raise UserError(f"{path} must hold at least one row, found none; it comes from {made_by}")
     for i, row in enumerate(rows):
@@ -58,13 +61,12 @@ def check(value: Any, schema: Schema, place: str, key: str = "") -> None:
             if name.removesuffix("?") in value:
                 check(value[name.removesuffix("?")], inner, place, inside.removesuffix("?"))
             elif not name.endswith("?"):
-                raise UserError(f"{place}: {inside!r} is missing, which must be {words(inner)}; found {shown(value)}")
+                raise UserError(f"{place}: {inside} is missing, which must be {words(inner)}; found {shown(value)}")
     elif isinstance(schema, list) and isinstance(value, list):
         for i, one in enumerate(value):
             check(one, schema[0], place, f"{key}[{i}]")
     elif not fits(value, schema):
-        name = f"{key!r} " if key else ""
-        raise UserError(f"{place}: {name}must be {words(schema)}, found {shown(value)}")
+        raise UserError(f"{place}: {key}{' ' if key else ''}must be {words(schema)}, found {shown(value)}")
 
 
 def fits(value: Any, schema: Schema) -> bool:

@@ -69,6 +69,15 @@ def make_tokenizer(extra_texts=(), sid_tokens=(), chat_template: str = CHATML, s
     return tokenizer
 
 
+def lf_ids(tokenizer, row, template: str | None = None) -> tuple[list[int], list[int]]:
+    """(prompt ids, answer ids) of one SFT row as LLaMA-Factory trains on it, EOS and what follows included."""
+    from mimigenrec.rendering import IGNORED, lf_encoder
+
+    ids, labels = lf_encoder(tokenizer, template)(row)
+    answer = [label for label in labels if label != IGNORED]
+    return ids[: len(ids) - len(answer)], answer
+
+
 def split_as_before(tokenizer):
     """The tokenizer with the pre-tokenizer that make-base gave its folders until it took Qwen2's."""
     from tokenizers.pre_tokenizers import ByteLevel

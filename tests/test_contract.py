@@ -7,7 +7,8 @@ import pytest
 from mimigenrec import contract as contracts
 from mimigenrec.chat import prompt_ids, row_messages, user_text
 from mimigenrec.contract import Contract, check_same, check_template, proven_tokenizer, read_contract
-from mimigenrec.tasks.sample import Sample, to_rl_row, to_sft_row
+from mimigenrec.tasks.rows import to_rl_row, to_sft_row
+from mimigenrec.tasks.sample import Sample
 from tests.conftest import make_tokenizer, split_as_before
 
 SYSTEM = (
@@ -241,3 +242,54 @@ def test_a_tokenizer_with_another_chat_template_than_its_contract_is_refused(tok
 def test_an_unknown_wording_names_those_there_are():
     with pytest.raises(ValueError, match="choose one of contract, compact, classic"):
         Contract.of("modern")
+
+
+WORDING = {
+    "name": "shop",
+    "system": "You sell.",
+    "templates": {"more": ("More of this", "{category} after {sids}, {{sic}}")},
+}
+
+
+def test_a_wording_may_be_handed_in_as_data(tmp_path, tokenizer):
+    contract = Contract.of(WORDING, tokenizer, max_history=3)
+    assert contract.ask("more", category="{tools}", sids="<a_1>") == ("More of this", "{tools} after <a_1>, {sic}")
+    assert contract.write_titles(["x", "y"]) == "x\ny" and contract.write_sids([("<a>",), ("<b>",)]) == "<a><b>"
+    contract.write(tmp_path)
+    assert read_contract(tmp_path) == contract and contract.wording == "shop"
+    joined = Contract.of(WORDING | {"between_sids": ", ", "quote_titles": True})
+    assert joined.write_sids([("<a>",), ("<b>",)]) == "<a>, <b>" and joined.write_titles(["x"]) == '"x"'
+    assert joined.hash != Contract.of(WORDING).hash
+    check_same(joined, joined, "data", "ckpt")
+    with pytest.raises(ValueError, match="differ in their wording"):
+        check_same(Contract.of(WORDING), joined, "data", "ckpt")
+
+
+def test_a_wording_of_ours_is_the_same_as_data():
+    for name, entry in contracts.WORDINGS.items():
+        own, ours = Contract.of({"name": "own", **entry}), Contract.of(name)
+        assert replace(own, wording=name) == ours and replace(own, wording=name).hash == ours.hash
+
+
+BAD_WORDINGS = [
+    ({"system": None}, "wording: system must be a text, found None"),
+    ({"templates": []}, "wording: templates must be a map"),
+    ({"between_sids": 5}, "wording: between_sids must be a text, found 5"),
+    ({"quote_titles": "no"}, "wording: quote_titles must be true or false, found 'no'"),
+    ({"name": "classic"}, "name must be one of its own, found 'classic'"),
+    ({"name": ""}, "name must be one of its own, found ''"),
+    ({"tempaltes": {}}, "wording 'shop': there is no key 'tempaltes'"),
+    ({"templates": {"more": "one text"}}, "templates.more: must be the two texts"),
+    ({"templates": {"more": ("one", 2)}}, "templates.more: must be the two texts"),
+    ({"templates": {"more": ("", "{")}}, "templates.more: .*'{'"),
+    ({"templates": {"more": ("", "{} and {}")}}, "templates.more: {} is no name of a value"),
+    ({"templates": {"more": ("", "{sids.__class__}")}}, "templates.more: {sids.__class__} is no name"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_WORDINGS)
+def test_a_wording_of_another_form_names_its_key(change, message):
+    with pytest.raises(ValueError, match=message):
+        Contract.of(WORDING | change)
+    with pytest.raises(ValueError, match="wording: system is missing"):
+        Contract.of({"name": "shop", "templates": {}})

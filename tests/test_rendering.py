@@ -4,9 +4,10 @@ import pytest
 
 from mimigenrec.chat import prompt_ids, row_messages
 from mimigenrec.contract import Contract
-from mimigenrec.rendering import check_rendering, lf_ids
-from mimigenrec.tasks.sample import Sample, to_rl_row, to_sft_row
-from tests.conftest import TOY_SIDS, make_tokenizer, shared
+from mimigenrec.rendering import IGNORED, check_rendering, lf_encoder, trained_spans
+from mimigenrec.tasks.rows import to_chat_row, to_rl_row, to_sft_row
+from mimigenrec.tasks.sample import Sample
+from tests.conftest import TOY_SIDS, lf_ids, make_tokenizer, shared
 
 # Shapes of the published templates, written for these tests.
 LLAMA3 = (
@@ -16,8 +17,9 @@ LLAMA3 = (
     "{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
-QWEN3 = (  # an answer gets an empty thought, a question does not
-    "{% for message in messages %}{% set thought = '<think>\n\n</think>\n\n' if message.role == 'assistant' else '' %}"
+QWEN3 = (  # the last answer gets an empty thought; a question and an earlier answer do not
+    "{% for message in messages %}"
+    "{% set thought = '<think>\n\n</think>\n\n' if message.role == 'assistant' and loop.last else '' %}"
     "{{ '<|im_start|>' + message.role + '\n' + thought + message.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
     "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
@@ -154,3 +156,120 @@ def test_rows_are_compared_too():
 def test_a_template_that_is_not_one_is_named():
     with pytest.raises(ValueError, match="no-such"):
         check_rendering(make_tokenizer(), Contract.of("contract"), "no-such")
+
+
+TEXT = "It's 1/2\" tape, {new}: 日本語 🙂"
+CHATS = {  # name -> (system text, questions and answers)
+    "one turn": ("You help.", ("What next?\n<a_0><b_0><c_1>", "<a_1><b_2>")),
+    "two turns": ("You help.", ("Which one?\n<a_0><b_0>", TEXT, "And then?", "<a_1><b_2>")),
+    "no system": ("", ("<a_0><b_0><c_1>", "<a_0><b_1><c_0>", "another", "<a_1><b_2>")),
+    "three turns": ("Short.\nVery.", ("One?", "<a_1><b_2>", TEXT, "No.", "Again: - a thing?", "<a_0><b_1><c_0>")),
+    "four turns": ("S", ("1?", "2", "3?", "4", "5?", "<a_1><b_2>", "7?", "8, the end.")),
+    "an answer of nothing": ("S", ("Which?", "", "Which?", "<a_1><b_2>")),
+}
+
+
+def chat_of(name):
+    system, turns = CHATS[name]
+    roles = ("user", "assistant") * (len(turns) // 2)
+    said = [{"role": role, "content": text} for role, text in zip(roles, turns, strict=True)]
+    return {"messages": ([{"role": "system", "content": system}] if system else []) + said}
+
+
+def by_hand(tokenizer, messages, only_last=False):
+    """(ids, labels) of a chat, turn by turn: an answer's text and its EOS are trained, what is between them is not."""
+    ids, labels = [], []
+    turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+    for turn in turns:
+        asked = prompt_ids(tokenizer, [messages[:turn]])[0]
+        answer = tokenizer.encode(messages[turn]["content"], add_special_tokens=False) + [tokenizer.eos_token_id]
+        labels += [IGNORED] * (len(asked) - len(ids))
+        ids = asked + answer
+        labels += answer if turn == turns[-1] or not only_last else [IGNORED] * len(answer)
+    return ids, labels
+
+
+@pytest.mark.parametrize("mask_history", [False, True])
+def test_of_a_chat_every_answer_is_trained_behind_the_prompt_that_evaluation_asks_with(model, mask_history):
+    tokenizer, template = model
+    check_rendering(tokenizer, None, template, map(chat_of, CHATS), mask_history)
+    encode = lf_encoder(tokenizer, template, mask_history)
+    for row in map(chat_of, CHATS):
+        ids, labels = encode(row)
+        expected_ids, expected_labels = by_hand(tokenizer, row["messages"], mask_history)
+        assert ids[: len(expected_ids)] == expected_ids
+        assert tokenizer.decode(ids[len(expected_ids) :]).strip() == ""  # a line feed, for some
+        differ = [i for i, label in enumerate(expected_labels) if labels[i] != label]
+        assert {tokenizer.decode([ids[i]]) for i in differ} <= {"\n"}  # trained behind an EOS, and never generated
+        assert all(ids[i - 1] == tokenizer.eos_token_id for i in differ)
+
+
+def test_a_chat_of_one_turn_is_trained_as_the_alpaca_row_is(model):
+    tokenizer, template = model
+    encode = lf_encoder(tokenizer, template)
+    for sample in SAMPLES:
+        row = to_sft_row(sample, Contract.of("contract"), "train")
+        assert encode(to_chat_row(row)) == encode(row)
+
+
+REMEMBERING = (  # an answer is written otherwise once another question follows
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' }}"
+    "{{ message.content | upper if message.role == 'assistant' and not loop.last else message.content }}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_a_template_that_rewrites_earlier_answers_is_refused_for_chats_alone():
+    tokenizer = make_tokenizer(sid_tokens=SID_TOKENS, chat_template=REMEMBERING)
+    check_rendering(tokenizer, Contract.of("contract"))
+    check_rendering(tokenizer, None, rows=[chat_of("one turn")])
+    with pytest.raises(ValueError, match="write the prompt differently from token"):
+        check_rendering(tokenizer, None, rows=[chat_of("four turns"), chat_of("two turns")])
+
+
+def test_a_question_that_is_trained_too_is_refused(monkeypatch):
+    from llamafactory.data.processor import SupervisedDatasetProcessor
+
+    encode = SupervisedDatasetProcessor._encode_data_example
+
+    def with_the_question(*args, **kwargs):
+        ids, labels = encode(*args, **kwargs)
+        end = trained_spans(labels)[0][1]
+        return ids, [*labels[:end], ids[end], *labels[end + 1 :]]
+
+    monkeypatch.setattr(SupervisedDatasetProcessor, "_encode_data_example", with_the_question)
+    with pytest.raises(ValueError, match="write the answer differently from token"):
+        check_rendering(make_tokenizer(), None, rows=[chat_of("two turns")])
+
+
+def test_an_answer_that_is_not_trained_is_refused():
+    """As under mask_history, where nobody said that this key is set."""
+    tokenizer, row = make_tokenizer(), chat_of("two turns")
+    encode = lf_encoder(tokenizer, mask_history=True)
+    assert len(trained_spans(encode(row)[1])) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mimigenrec.rendering.lf_encoder", lambda *args: encode)
+        with pytest.raises(ValueError, match="write the prompt differently"):
+            check_rendering(tokenizer, None, rows=[row])
+
+
+def test_the_roles_of_tools_are_trained_as_their_converter_reads_them():
+    """A call of a function is an answer, what it gave a question; the made-up template knows both roles."""
+    row = chat_of("two turns")
+    row["messages"][2]["role"], row["messages"][3]["role"] = "assistant", "observation"
+    tokenizer = make_tokenizer()
+    _, labels = lf_encoder(tokenizer)(row)
+    assert len(trained_spans(labels)) == 2
+    with pytest.raises(ValueError, match="write the prompt differently.*user.*observation"):
+        check_rendering(tokenizer, None, rows=[row])  # ChatML names the role; LLaMA-Factory's parsed template does not
+
+
+def test_a_wing_s_own_wording_is_tried_out_with_its_own_values():
+    contract = Contract.of({"name": "w", "system": "S", "templates": {"more": ("More of {it}?", "{intent}, {sids}")}})
+    check_rendering(make_tokenizer(sid_tokens=SID_TOKENS), contract)
+
+
+def test_spans_of_what_is_trained():
+    assert trained_spans([IGNORED, 1, 2, IGNORED, 3]) == [(1, 3), (4, 5)]
+    assert trained_spans([1, IGNORED]) == [(0, 1)] and trained_spans([IGNORED]) == trained_spans([]) == []

@@ -1,8 +1,5 @@
-"""What RL reads of a data folder: rl/train.json and rl/valid.json, all rows usable; id2sid.json and contract beside.
-
-    [{"prompt": [{"role", "content"}, ...], "reward_model": {"ground_truth": "<a_1><b_2>"}, ...}, ...]
-
-Other columns are the rewards'; extra_info, {"task", "index"}, is also that of latest_rows.
+"""What RL reads of a data folder: rl/train.json and rl/valid.json (tasks/rows.py), all rows usable; id2sid.json and
+contract beside. extra_info of the rows, {"task", "index"}, is that of latest_rows.
 """
 
 import logging
@@ -15,9 +12,9 @@ from pyarrow.lib import ArrowException
 from mimigenrec.chat import prompt_ids
 from mimigenrec.contract import Contract, check_same, check_template, read_contract
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json
 from mimigenrec.rewarding import PASSED
 from mimigenrec.sids.tokens import join_sid, split_sid
+from mimigenrec.tasks.rows import read_rl_rows
 
 log = logging.getLogger(__name__)
 
@@ -65,21 +62,11 @@ def row_files(rl: Path, args) -> list[Path]:
 def read_rows(path: Path, targets: set[str], index: Path, tokenizer, max_length: int | None) -> list[dict[str, Any]]:
     """RL rows, all of them usable.
 
-    Raises UserError naming file and row: no rows, a row without prompt messages or target, of other columns than the
-    first or with a column that the trainer fills in itself, a target that is no SID of the catalogue, a prompt of more
-    than max_length tokens.
+    Raises UserError naming file and row: as tasks.rows.read_rl_rows does, and for a column that the trainer fills in
+    itself, a target that is no SID of the catalogue, a prompt of more than max_length tokens.
     """
-    rows = read_json(path, made_by="preprocess_data_sft_rl.py", kind=list)
-    if not rows:
-        raise UserError(f"{path} must be a list of rows and hold at least one")
+    rows = read_rl_rows(path)
     for i, row in enumerate(rows):
-        if not is_row(row):
-            raise UserError(
-                f"{path}, row {i}: needs 'prompt', a list of messages with role and content, and 'reward_model' with "
-                f"the text 'ground_truth'; found {str(row)[:200]}"
-            )
-        if row.keys() != rows[0].keys():
-            raise UserError(f"{path}, row {i}: has the columns {sorted(row)}, row 0 has {sorted(rows[0])}")
         target = row["reward_model"]["ground_truth"]
         if join_sid(split_sid(target)) not in targets:
             raise UserError(
@@ -93,17 +80,6 @@ def read_rows(path: Path, targets: set[str], index: Path, tokenizer, max_length:
     except UserError as error:
         raise UserError(f"{path}: {error} (--max_prompt_length)") from error
     return rows
-
-
-def is_row(row: Any) -> bool:
-    """Whether it has prompt messages and a target."""
-    if not isinstance(row, dict):
-        return False
-    prompt, target = row.get("prompt"), row.get("reward_model")
-    asked = isinstance(prompt, list) and prompt and all(isinstance(message, dict) for message in prompt)
-    texts = asked and [message.get(key) for message in prompt for key in ("role", "content")]
-    told = isinstance(target, dict) and isinstance(target.get("ground_truth"), str)
-    return bool(asked and told and all(isinstance(text, str) for text in texts))
 
 
 def as_dataset(rows: list[dict[str, Any]], path: Path) -> Dataset:

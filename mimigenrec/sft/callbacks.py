@@ -20,7 +20,8 @@ from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import write_json
-from mimigenrec.sft.data import SftData, read_rows, spread
+from mimigenrec.sft.data import SftData, spread
+from mimigenrec.tasks.rows import read_sft_rows
 
 AT_ONCE = 32  # prompts searched together at most: each holds ten beams, so a batch that fits the loss may not fit here
 
@@ -38,7 +39,7 @@ class CompleteCheckpoints(TrainerCallback):
     ):
         """adapter_of   the base, where the run trains a LoRA adapter"""
         self.manifest, self.adapter_of, self.data, self.support = manifest, adapter_of, data, support
-        self.prompts = [row_messages(row) for row in spread(read_rows(data.files[0]))] if data else []
+        self.prompts = [row_messages(row) for row in spread(read_sft_rows(data.files[0]))] if data else []
 
     def on_train_begin(self, args, state, control, processing_class=None, **kwargs):
         self.describe(args.output_dir, state, ended=False)

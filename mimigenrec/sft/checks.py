@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mimigenrec.chat import row_messages
+from mimigenrec.chat import Row, row_chat
 from mimigenrec.cli import check_range
 from mimigenrec.contract import check_same, check_template, read_contract
 from mimigenrec.errors import UsageError, UserError
@@ -17,12 +17,14 @@ from mimigenrec.files import read_json
 from mimigenrec.flags import add_fields
 from mimigenrec.rendering import check_rendering
 from mimigenrec.sft.add_sids import COMMAND as ADD_SIDS
-from mimigenrec.sft.data import Row, SftData, names, read_rows
+from mimigenrec.sft.data import SftData, names, spread
 from mimigenrec.sids.tokens import distinct_tokens
+from mimigenrec.tasks.rows import read_sft_rows
 from mimigenrec.training.settings import RANGES as RANGES_IN_TRAINING
 
 log = logging.getLogger(__name__)
 CHUNK = 2000  # rows tokenised at a time
+CHATS = 200  # rows of a file of chats that are compared with LLaMA-Factory's rendering
 LORA = "lora"  # LLaMA-Factory's default finetuning_type
 # Keys that grow the vocabulary, whose rows LoRA then trains.
 GROWING = ("add_tokens", "add_special_tokens", "new_special_tokens_config", "resize_vocab")
@@ -180,8 +182,12 @@ def check_data(data: SftData, tokenizer, args: Mapping[str, Any], cutoff_len: in
         check_base_contract(data, base)
         check_template(data.contract, tokenizer, data.folder)
         check_rendering(tokenizer, data.contract, args.get("template"))
-    for path in data.files:
-        check_lengths(tokenizer, read_rows(path), path, cutoff_len)
+    for path, kind in zip(data.files, data.kinds, strict=True):
+        rows = read_sft_rows(path, kind)
+        check_lengths(tokenizer, rows, path, cutoff_len)
+        if kind == "messages":  # no wording of a contract says how its turns follow each other
+            mask_history = bool(args.get("mask_history"))
+            check_rendering(tokenizer, data.contract, args.get("template"), spread(rows, CHATS), mask_history)
 
 
 def check_tokens(data: SftData, tokenizer, base: str) -> None:
@@ -219,9 +225,6 @@ def check_lengths(tokenizer, rows: Sequence[Row], path: Path, cutoff_len: int) -
 def row_lengths(tokenizer, rows: Sequence[Row]) -> Iterator[int]:
     """Tokens of each row as a chat, answer and what closes it included."""
     for first in range(0, len(rows), CHUNK):
-        chats = [
-            [*row_messages(row), {"role": "assistant", "content": row["output"]}]
-            for row in rows[first : first + CHUNK]
-        ]
+        chats = [row_chat(row) for row in rows[first : first + CHUNK]]
         texts = tokenizer.apply_chat_template(chats, tokenize=False)
         yield from map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])

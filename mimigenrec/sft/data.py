@@ -5,7 +5,6 @@ id2sid.json are ours: they are checked, and the folder's catalogue and contract 
 (general chat mixed in, say) pass through as they are.
 """
 
-import difflib
 import hashlib
 import json
 import random
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from mimigenrec.catalog import Catalog, load_catalog
+from mimigenrec.chat import Kind, Row, row_answer
 from mimigenrec.contract import Contract, read_contract
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json, sha256
+from mimigenrec.files import sha256
+from mimigenrec.rendering import FORMATS
 from mimigenrec.sids.tokens import join_sid
-from mimigenrec.tasks.register import COLUMNS
-
-Row = dict[str, str]
-ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+from mimigenrec.tasks.register import FILE, entry_kind, read_entry, read_info
+from mimigenrec.tasks.rows import read_sft_rows
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class SftData:
 
     folder: Path
     files: tuple[Path, ...]
+    kinds: tuple[Kind, ...]  # of the rows of each file, as dataset_info.json tells
     catalog: Catalog
     contract: Contract | None  # None for files of the original MIMIGenRec, which have none
 
@@ -41,30 +41,25 @@ def find_data(args: Mapping[str, Any]) -> SftData | None:
     args     LLaMA-Factory's keys
     raises   as data_sets does; UserError for columns that would drop part of a row, or data of two catalogues
     """
-    found: dict[Path, list[Path]] = {}
+    found: dict[Path, dict[Path, Kind]] = {}
     info_file = info_of(args)
     for name, (entry, path) in data_sets(args).items():
         folder = path.parent.parent if path else None
         if path is None or not (folder / "id2sid.json").is_file() or path.parent.name != "sft":
             continue
-        if entry.get("columns") != COLUMNS:
-            raise UserError(
-                f"{info_file}: the columns of {name!r} are {entry.get('columns')}; LLaMA-Factory would leave out the "
-                f"others, so write {COLUMNS}"
-            )
-        found.setdefault(folder, []).append(path)
+        found.setdefault(folder, {})[path] = entry_kind(info_file, name, entry)
     if len(found) > 1:
         raise UserError(
             f"the data sets come from {len(found)} folders ({', '.join(map(str, found))}); a checkpoint holds one "
             f"catalogue, so preprocess them together or train them one after another"
         )
     for folder, files in found.items():
-        return SftData(folder, tuple(dict.fromkeys(files)), load_catalog(folder), read_contract(folder))
+        return SftData(folder, tuple(files), tuple(files.values()), load_catalog(folder), read_contract(folder))
     return None
 
 
 def info_of(args: Mapping[str, Any]) -> Path:
-    return Path(args.get("dataset_dir") or "data") / "dataset_info.json"
+    return Path(args.get("dataset_dir") or "data") / FILE
 
 
 def data_sets(args: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], Path | None]]:
@@ -79,29 +74,8 @@ def data_sets(args: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], Path |
     if str(args.get("dataset_dir")).startswith(("ONLINE", "REMOTE:")):
         return {}
     info_file = info_of(args)
-    info = read_json(info_file, made_by="mimigenrec preprocess", kind=dict)
-    found = {}
-    for name in asked:
-        if name not in info:
-            near = difflib.get_close_matches(name, info, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{info_file} has no data set {name!r}{hint}")
-        entry = info[name]
-        if not isinstance(entry, dict):
-            raise UserError(f"{info_file}: {name!r} must be a map with 'file_name', found {str(entry)[:80]!r}")
-        if any(key in entry for key in ELSEWHERE):
-            found[name] = entry, None
-            continue
-        file_name = entry.get("file_name")
-        if not isinstance(file_name, str) or not file_name:
-            raise UserError(f"{info_file}: 'file_name' of {name!r} must be a text, found {str(file_name)[:80]!r}")
-        path = info_file.parent / file_name
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path}, data set {name!r} of {info_file}, is missing; mimigenrec preprocess writes such files"
-            )
-        found[name] = entry, path
-    return found
+    info = read_info(info_file)
+    return {name: read_entry(info_file, info, name) for name in asked}
 
 
 def hashes(args: Mapping[str, Any]) -> dict[str, str]:
@@ -111,8 +85,9 @@ def hashes(args: Mapping[str, Any]) -> dict[str, str]:
     for name, (entry, path) in data_sets(args).items():
         files = [] if path is None else [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         found |= {str(file): sha256(file) for file in files}
-        if told := {key: value for key, value in entry.items() if key != "file_name" and value != COLUMNS}:
-            text = json.dumps(told, sort_keys=True).encode()
+        usual = FORMATS["alpaca"]
+        if read_as := {key: value for key, value in entry.items() if key != "file_name" and value != usual.get(key)}:
+            text = json.dumps(read_as, sort_keys=True).encode()
             found[f"{name} in dataset_info.json"] = hashlib.sha256(text).hexdigest()
     return found
 
@@ -121,20 +96,6 @@ def names(value: str | list[str] | None) -> list[str]:
     """LLaMA-Factory's list of data sets: "a, b"."""
     parts = value.split(",") if isinstance(value, str) else value or []
     return [str(part).strip() for part in parts]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Raises UserError naming the row for a file without rows, a row without an output, or a text that is none."""
-    rows = read_json(path, made_by="mimigenrec preprocess")
-    if not isinstance(rows, list) or not rows:
-        raise UserError(f"{path} has no rows; an empty split cannot be trained or validated on")
-    for i, row in enumerate(rows):
-        if not isinstance(row, dict) or not isinstance(row.get("output"), str):
-            raise UserError(f"{path}, row {i}: no text under 'output', found {str(row)[:80]!r}")
-        for key in ("system", "instruction", "input"):
-            if not isinstance(row.get(key, ""), str):
-                raise UserError(f"{path}, row {i}: {key!r} must be a text, found {str(row[key])[:80]!r}")
-    return rows
 
 
 def spread(rows: list[Row], count: int = 20) -> list[Row]:
@@ -146,7 +107,7 @@ def spread(rows: list[Row], count: int = 20) -> list[Row]:
 def validation_sample(data: SftData, count: int, rng: random.Random) -> list[Row]:
     """Up to `count` rows of the folder's sft/valid.json that ask for a SID of the catalogue, in file order."""
     sids = {join_sid(sid) for sid in data.catalog.sids.values()}
-    rows = [row for row in read_rows(data.folder / "sft" / "valid.json") if row["output"] in sids]
+    rows = [row for row in read_sft_rows(data.folder / "sft" / "valid.json") if row_answer(row) in sids]
     if not rows:
         raise UserError(f"{data.folder / 'sft' / 'valid.json'} has no row that asks for a SID of id2sid.json")
     chosen = sorted(rng.sample(range(len(rows)), min(count, len(rows))))

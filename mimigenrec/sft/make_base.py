@@ -2,9 +2,10 @@
 
     mimigenrec make-base --data data/toy --output_dir saves/tiny/base
 
-The tokenizer is byte-level BPE over the questions and answers of sft/train.json, with the pipeline and the special
-tokens of Qwen2 and a chat template; SID tokens are not in it, `mimigenrec add-sids` brings them. For a real model
-start from an instruct checkpoint instead; everything after this step is the same.
+The tokenizer is byte-level BPE over the questions and answers of sft/train.json, or of registered data sets
+(--data data --dataset toy_train,chat_train), with the pipeline and the special tokens of Qwen2 and a chat template;
+SID tokens are not in it, `mimigenrec add-sids` brings them. For a real model start from an instruct checkpoint
+instead; everything after this step is the same.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mimigenrec.chat import Row
 from mimigenrec.claim import claim_folder, replace_folder, temporary_of
 from mimigenrec.cli import arg, check_ranges, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json
 from mimigenrec.manifest import make_manifest
-from mimigenrec.sft.data import Row, read_rows
+from mimigenrec.sft.data import names
 from mimigenrec.sids.tokens import TOKEN
+from mimigenrec.tasks.register import FILE, read_registered
+from mimigenrec.tasks.rows import read_sft_rows
 
 COMMAND = "make-base"
 FREE = ("output_dir", "overwrite", "data")  # of data, the rows are compared
@@ -50,8 +54,16 @@ CHAT_TEMPLATES = {
 class BaseConfig:
     """Writes a random Qwen2 and its tokenizer as a Hugging Face folder."""
 
-    data: Path = arg("data folder, as preprocess_data_sft_rl.py writes it; its texts train the tokenizer")
+    data: Path = arg(
+        "data folder, as preprocess_data_sft_rl.py writes it; its texts train the tokenizer. With --dataset, the "
+        "folder of dataset_info.json"
+    )
     output_dir: Path = arg("folder for model and tokenizer")
+    dataset: str | None = arg(
+        "names in dataset_info.json of --data, separated by commas, whose texts train the tokenizer: rows with an "
+        "instruction, or chats",
+        default=None,
+    )
     hidden: int = arg("hidden size", default=64, least=1)
     layers: int = arg("number of layers", default=2, least=1)
     heads: int = arg("attention heads; half as many key-value heads", default=4, least=1)
@@ -81,9 +93,20 @@ def key_value_heads(config: BaseConfig) -> int:
     return max(1, config.heads // 2)
 
 
+def rows_to_read(config: BaseConfig) -> tuple[list[Path], list[Row]]:
+    """The files whose texts train the tokenizer, and their rows."""
+    if config.dataset is None:
+        path = config.data / "sft" / "train.json"
+        return [path], read_sft_rows(path)
+    registered = [read_registered(config.data / FILE, name) for name in names(config.dataset)]
+    return [path for path, _ in registered], [row for _, rows in registered for row in rows]
+
+
 def texts(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
-        yield TOKEN.sub("", "\n".join(row.get(key, "") for key in ("system", "instruction", "input", "output")))
+        chat = [turn["content"] for turn in row.get("messages", ())]
+        alpaca = [row.get(key, "") for key in ("system", "instruction", "input", "output")]
+        yield TOKEN.sub("", "\n".join(chat or alpaca))
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, chat_template: str, special: Sequence[str] = SPECIAL):
@@ -125,8 +148,8 @@ def main(config: BaseConfig) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     check(config)
-    rows = read_rows(config.data / "sft" / "train.json")
-    now = make_manifest(config, [config.data / "sft" / "train.json"], config.seed, command=COMMAND)
+    files, rows = rows_to_read(config)
+    now = make_manifest(config, files, config.seed, command=COMMAND)
     if not claim_folder(config.output_dir, now, ("config.json", "tokenizer.json"), FREE, config.overwrite):
         return
     tokenizer = train_tokenizer(texts(rows), config.vocabulary, CHAT_TEMPLATES[config.chat_template])

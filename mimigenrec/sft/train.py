@@ -26,7 +26,7 @@ if __name__ == "__main__":
 
 from filelock import FileLock
 
-from mimigenrec.chat import ends_answers, prompt_ids, row_messages
+from mimigenrec.chat import ends_answers, prompt_ids, row_answer, row_messages
 from mimigenrec.checkpoint import check_files
 from mimigenrec.cli import one_message
 from mimigenrec.contract import check_support, proven_tokenizer
@@ -242,7 +242,7 @@ def ranking_metrics(config: SftConfig, data: SftData, tokenizer, seed: int, supp
     rows = validation_sample(data, config.eval_ranking, random.Random(seed))
     prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
     trie = SidTrie.from_sids(data.catalog.sids, tokenizer)
-    return RankingMetrics(trie, prompts, [row["output"] for row in rows], support)
+    return RankingMetrics(trie, prompts, [row_answer(row) for row in rows], support)
 
 
 if __name__ == "__main__":

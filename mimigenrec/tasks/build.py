@@ -2,9 +2,7 @@
 
     D/C/C.{train,valid,test}.inter  C.item.json  C.index.json     (or the same files in D itself)
     -> O/new_tokens.json id2sid.json items.json prompt_contract.json manifest.json
-       O/sft/{train,valid,test}.json    {"system", "instruction", "input", "output"}
-       O/rl/{train,valid,test}.json     {"data_source", "prompt", "ability", "reward_model", "extra_info"}
-       O/rows/{valid,test}.json         {"user", "row", "history", "target"}, row for row beside sft/<split>.json
+       O/sft/{train,valid,test}.json  O/rl/{train,valid,test}.json  O/rows/{valid,test}.json    (see tasks/rows.py)
        and <C>_train, <C>_valid, <C>_test in dataset_info.json of the folder above O
 
 Rows of train and valid whose target has no SID, or whose history holds no item with a SID, are left out and counted.
@@ -21,6 +19,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from mimigenrec.catalog import Catalog, add_fields, write_items
+from mimigenrec.chat import Kind
 from mimigenrec.claim import begin_folder, claim_folder, finish_folder
 from mimigenrec.cli import arg, check_ranges, start
 from mimigenrec.contract import Contract, proven_tokenizer
@@ -36,8 +35,8 @@ from mimigenrec.tasks import describe_item, item_text, next_title, sid_history, 
 from mimigenrec.tasks.clean import read_texts
 from mimigenrec.tasks.lengths import Lengths
 from mimigenrec.tasks.longest import longest
-from mimigenrec.tasks.register import check_entries, register
-from mimigenrec.tasks.sample import to_rl_row, to_sft_row
+from mimigenrec.tasks.register import check_entries, register, split_files
+from mimigenrec.tasks.rows import to_chat_row, to_rl_row, to_sft_row, to_user_row
 from mimigenrec.tasks.shuffle import subsample, write_shuffled
 from mimigenrec.tasks.usable import survey, usable
 
@@ -89,6 +88,11 @@ class BuildConfig:
         "original MIMIGenRec sentences",
         default="contract",
     )
+    row_format: Kind | None = arg(
+        "how SFT rows are written: alpaca, with instruction, input and output, if not given; or messages, as chats, "
+        "which LLaMA-Factory calls sharegpt and other trainers take as they are",
+        default=None,
+    )
     tokenizer: str | None = arg(
         "folder or name of a tokenizer: measures the rows and checks that LLaMA-Factory renders them the same",
         default=None,
@@ -107,14 +111,14 @@ def main(config: BuildConfig) -> None:
     raw = find_raw(config.raw, config.category)
     out = Path(config.output_dir)
     now = manifest(config, raw)
-    check_entries(out, config.category, config.overwrite)
+    check_entries(out, split_files(config.category), config.overwrite)
     if not claim_folder(out, now, LAST, FREE, config.overwrite):
         if read_index(out / "id2sid.json") != read_index(raw["index.json"]):
             raise UserError(
                 f"{out / 'id2sid.json'} is not {raw['index.json']} any more (sid-assign changes it): the rows of the "
                 f"folder belong to the latter; --overwrite writes the folder anew"
             )
-        register(out, config.category)
+        register(out, split_files(config.category), config.row_format or "alpaca")
         return
     sids = read_index(raw["index.json"])
     items, titles, descriptions, text_counts = read_texts(raw["item.json"], config.max_text_chars)
@@ -139,18 +143,22 @@ def main(config: BuildConfig) -> None:
     write_items(out / "items.json", catalog)
     contract.write(out)
     sample_counts = {}
+    as_written = to_chat_row if config.row_format == "messages" else dict
     for file, rows, counts in sample_files(config, raw, catalog, contract):
         rows = lengths.measured(file, rows) if lengths else rows
+        if file.startswith("sft/"):
+            rows = map(as_written, rows)
         if file.endswith("train.json"):
             write_shuffled(out / file, rows, random.Random(f"{config.seed} {file}"))
         else:
             write_json_rows(out / file, rows)
         sample_counts[file] = counts
     for split in ("valid", "test"):
-        write_json_rows(out / f"rows/{split}.json", user_rows(raw[f"{split}.inter"], split, catalog))
+        histories = usable(raw[f"{split}.inter"], split, catalog)
+        write_json_rows(out / f"rows/{split}.json", map(to_user_row, histories))
     if lengths:
-        check_rendering(tokenizer, contract, config.template, lengths.sft_rows)
-    info_file = register(out, config.category)
+        check_rendering(tokenizer, contract, config.template, map(as_written, lengths.sft_rows))
+    info_file = register(out, split_files(config.category), config.row_format or "alpaca")
     facts = {
         "counts": {"rows": row_counts, "texts": text_counts, "samples": sample_counts},
         "contract_hash": contract.hash,
@@ -277,11 +285,6 @@ def rl_rows(config: BuildConfig, path: Path, split: str, catalog: Catalog, contr
         for index, sample in enumerate(samples):
             counts[task.NAME] += 1
             yield to_rl_row(sample, contract, split, task.NAME, task.ABILITY, source, index)
-
-
-def user_rows(path: Path, split: str, catalog: Catalog) -> Iterator[dict[str, Any]]:
-    for history in usable(path, split, catalog):
-        yield {"user": history.user, "row": history.row, "history": history.items, "target": history.target}
 
 
 def report(out: Path, info_file: Path, row_counts: dict, sample_counts: dict, lengths: Lengths | None) -> None:

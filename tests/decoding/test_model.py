@@ -12,7 +12,8 @@ from mimigenrec.checkpoint import COMPANIONS
 from mimigenrec.contract import FILE, Contract
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import recommend
-from mimigenrec.tasks.sample import Sample, to_sft_row
+from mimigenrec.tasks.rows import to_sft_row
+from mimigenrec.tasks.sample import Sample
 from tests.conftest import make_model, make_tokenizer
 
 

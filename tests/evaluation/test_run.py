@@ -20,6 +20,7 @@ from mimigenrec.evaluation.result import read_result
 from mimigenrec.evaluation.run import EvaluateConfig, main
 from mimigenrec.sft.make_base import CHAT_TEMPLATES
 from mimigenrec.sids.tokens import write_index
+from mimigenrec.tasks.rows import read_sft_rows, to_chat_row
 from tests.conftest import TOY_SIDS
 
 
@@ -97,6 +98,30 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_result(plain, checkpo
     monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", counted)
     assert run(output, model=checkpoint, data=toy_data, batch_size=3).rows == whole.rows
     assert sum(searched) == 5  # the batch that was cut through, and the last
+
+
+def test_chats_are_asked_and_measured_as_the_same_alpaca_rows_are(plain, checkpoint, toy_data, tmp_path):
+    data = copied(toy_data, tmp_path / "chats")
+    rows = [to_chat_row(row) for row in read_sft_rows(toy_data / "sft" / "test.json")]
+    (data / "sft" / "test.json").write_text(json.dumps(rows))
+    result = run(tmp_path / "out", model=checkpoint, data=data)
+    files = [folder / "final_result.json" for folder in (result.folder, plain.folder)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_chat_of_several_turns_is_asked_for_its_last_answer(checkpoint, toy_data, tmp_path):
+    data = copied(toy_data, tmp_path / "chats")
+    rows = [to_chat_row(row) for row in read_sft_rows(toy_data / "sft" / "test.json")]
+    for row in rows:
+        row["messages"][1:1] = to_chat_row({"input": "Hello?", "output": "<a_0>, hello."})["messages"]
+    (data / "sft" / "test.json").write_text(json.dumps(rows))
+    result = run(tmp_path / "out", model=checkpoint, data=data)
+    ours = MIMIGenRec.from_pretrained(checkpoint)
+    prompts = prompt_ids(ours.tokenizer, [row["messages"][:4] for row in rows])
+    found = search_sids(ours.model, ours.tokenizer, ours.trie, prompts, beams=7)
+    for row, ranked in zip(result.rows, found, strict=True):
+        sids = ["".join(ours.tokenizer.convert_ids_to_tokens(list(ids))) for ids, _ in ranked[:5]]
+        assert [group["sid"] for group in row["ranked"]] == sids
 
 
 def states(folder):
@@ -397,12 +422,12 @@ def test_numbers_out_of_range_are_errors_of_the_command_line(flag, capsys):
     ("name", "key", "value", "message"),
     [
         ("rows", "history", "1 2 3", "row 2: history must be a list of texts, found '1 2 3'"),
-        ("rows", "history", [1, 2], "row 2: history must be a list of texts"),
-        ("rows", "target", 5, "row 2: target must be text, found '5'"),
+        ("rows", "history", [1, 2], "row 2: history[0] must be a text, found 1"),
+        ("rows", "target", 5, "row 2: target must be a text, found 5"),
         ("rows", "row", "2", "row 2: row must be a whole number"),
-        ("sft", "output", None, "row 2: output must be text, found 'None'"),
-        ("sft", "input", 5, "row 2: input must be text"),
-        ("sft", "system", ["a"], "row 2: system must be text"),
+        ("sft", "output", None, "row 2: output must be a text, found None"),
+        ("sft", "input", 5, "row 2: input must be a text"),
+        ("sft", "system", ["a"], "row 2: system must be a text"),
     ],
 )
 def test_a_value_of_another_kind_in_a_row_is_named(checkpoint, toy_data, tmp_path, name, key, value, message):
@@ -410,13 +435,13 @@ def test_a_value_of_another_kind_in_a_row_is_named(checkpoint, toy_data, tmp_pat
     rows = json.loads((data / name / "test.json").read_text())
     rows[2][key] = value
     (data / name / "test.json").write_text(json.dumps(rows))
-    with pytest.raises(ValueError, match=rf"{name}/test.json: {re.escape(message)}"):
+    with pytest.raises(ValueError, match=rf"{name}/test.json, {re.escape(message)}"):
         run(tmp_path / "out", model=checkpoint, data=data)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[]", "no row; an empty split"), ("{", "is not JSON"), ('[{"input": "x"}]', "row 0 has no output")],
+    [("[]", "must hold at least one row"), ("{", "is not JSON"), ('[{"input": "x"}]', "row 0: output is missing")],
 )
 def test_a_bad_test_file_is_named(checkpoint, toy_data, tmp_path, content, message):
     data = copied(toy_data, tmp_path / "data")

@@ -6,8 +6,9 @@ from mimigenrec.catalog import write_items
 from mimigenrec.contract import Contract
 from mimigenrec.files import write_json
 from mimigenrec.sids.tokens import write_index, write_new_tokens
-from mimigenrec.tasks.register import register
-from mimigenrec.tasks.sample import Sample, to_sft_row
+from mimigenrec.tasks.register import register, split_files
+from mimigenrec.tasks.rows import to_sft_row
+from mimigenrec.tasks.sample import Sample
 from tests.conftest import make_model, make_tokenizer
 
 
@@ -25,7 +26,7 @@ def save_data(folder, toy, rows: int = 48, wording: str = "contract"):
     write_index(data / "id2sid.json", toy.sids)
     write_items(data / "items.json", toy)
     contract.write(data)
-    register(data, "toy")
+    register(data, split_files("toy"))
     return data
 
 

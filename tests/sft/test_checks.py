@@ -15,8 +15,10 @@ from mimigenrec.sft.checks import (
     embedding_names,
     row_lengths,
 )
-from mimigenrec.sft.data import find_data, read_rows
+from mimigenrec.sft.data import find_data
 from mimigenrec.sids.tokens import distinct_tokens
+from mimigenrec.tasks.rows import read_sft_rows
+from tests.conftest import lf_ids
 from tests.sft.conftest import save_base
 
 
@@ -106,7 +108,7 @@ def test_a_template_that_renders_otherwise_is_refused(known):
 
 def test_a_row_longer_than_cutoff_len_is_refused_instead_of_cut(known):
     args, data, tokenizer = known
-    longest = max(row_lengths(tokenizer, read_rows(data.files[0])))
+    longest = max(row_lengths(tokenizer, read_sft_rows(data.files[0])))
     check_data(data, tokenizer, args, cutoff_len=longest)
     with pytest.raises(
         ValueError, match=rf"train.json, row \d+: {longest} tokens, more than cutoff_len={longest - 1}"
@@ -115,10 +117,8 @@ def test_a_row_longer_than_cutoff_len_is_refused_instead_of_cut(known):
 
 
 def test_lengths_are_those_of_llamafactory(known):
-    from mimigenrec.rendering import lf_ids
-
     _, data, tokenizer = known
-    rows = read_rows(data.files[0])[:5]
+    rows = read_sft_rows(data.files[0])[:5]
     assert list(row_lengths(tokenizer, rows)) == [sum(map(len, lf_ids(tokenizer, row))) for row in rows]
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
-from mimigenrec.sft.data import data_sets, find_data, hashes, names, read_rows, validation_sample
+from mimigenrec.sft.data import data_sets, find_data, hashes, names, validation_sample
+from mimigenrec.tasks.rows import read_sft_rows
 from tests.sft.conftest import save_data
 
 
@@ -59,14 +60,14 @@ def test_two_catalogues_in_one_run_are_refused(tmp_path, data, toy):
 
 def test_an_empty_split_is_refused(data):
     write_json(data / "sft" / "valid.json", [])
-    with pytest.raises(ValueError, match="valid.json has no rows"):
-        read_rows(data / "sft" / "valid.json")
+    with pytest.raises(ValueError, match="valid.json must hold at least one row"):
+        read_sft_rows(data / "sft" / "valid.json")
 
 
 def test_a_row_without_output_is_named(data):
     write_json(data / "sft" / "valid.json", [{"output": "a"}, {"input": "b"}])
-    with pytest.raises(ValueError, match="row 1: no text under 'output'"):
-        read_rows(data / "sft" / "valid.json")
+    with pytest.raises(ValueError, match="row 1: output is missing, which must be a text"):
+        read_sft_rows(data / "sft" / "valid.json")
 
 
 def test_the_validation_sample_holds_only_questions_for_a_sid(tmp_path, data):

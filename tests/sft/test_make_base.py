@@ -11,13 +11,13 @@ from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
-from mimigenrec.rendering import check_rendering, lf_ids
+from mimigenrec.rendering import check_rendering
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.make_base import BaseConfig, main
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as build
-from tests.conftest import make_model
+from tests.conftest import lf_ids, make_model
 
 TINY = {"hidden": 16, "heads": 2, "vocabulary": 300}
 
@@ -177,7 +177,7 @@ def test_data_that_are_missing_or_empty_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="train.json is missing"):
         make(tmp_path, tmp_path / "base")
     write_json(tmp_path / "sft" / "train.json", [])
-    with pytest.raises(ValueError, match="train.json has no rows"):
+    with pytest.raises(ValueError, match="train.json must hold at least one row"):
         make(tmp_path, tmp_path / "base")
 
 

@@ -21,19 +21,18 @@ from mimigenrec.errors import UsageError, UserError
 from mimigenrec.evaluation.quick import constrained_metrics
 from mimigenrec.files import read_json
 from mimigenrec.logs import read_jsonl
-from mimigenrec.rendering import lf_ids
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.arguments import SftConfig, overrides, read_arguments
 from mimigenrec.sft.callbacks import EmbeddingDropout
-from mimigenrec.sft.data import read_rows
 from mimigenrec.sft.make_base import CHAT_TEMPLATES, BaseConfig
 from mimigenrec.sft.make_base import main as make_base
 from mimigenrec.sft.train import main, prepared_base, support_of, train
 from mimigenrec.sids.tokens import distinct_tokens
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as build
+from mimigenrec.tasks.rows import read_sft_rows
 from mimigenrec.training.launch import torchrun_command
-from tests.conftest import make_model, make_tokenizer
+from tests.conftest import lf_ids, make_model, make_tokenizer
 
 BIN = Path(sys.executable).parent
 
@@ -82,7 +81,7 @@ def test_every_checkpoint_is_complete(ready, data):
 
 def test_a_checkpoint_remembers_the_token_ids_of_twenty_prompts(ready, data):
     train(SftConfig(eval_ranking=4), ready)
-    rows = read_rows(data / "sft" / "train.json")
+    rows = read_sft_rows(data / "sft" / "train.json")
     contract, tokenizer = read_contract(ready["output_dir"]), AutoTokenizer.from_pretrained(ready["output_dir"])
     assert (
         len(contract.golden) == 20
@@ -112,7 +111,7 @@ def test_ranking_is_reported_and_picks_the_best_checkpoint(ready):
 
 
 def test_a_large_evaluation_batch_is_searched_in_parts_and_reports_the_same(ready, monkeypatch, data):
-    rows = read_rows(data / "sft" / "valid.json") * 6  # 72
+    rows = read_sft_rows(data / "sft" / "valid.json") * 6  # 72
     (data / "sft" / "valid.json").write_text(json.dumps(rows))
     sizes, reported = [], []
 
@@ -132,7 +131,7 @@ def test_the_reported_ranking_is_that_of_the_saved_checkpoint(ready, data, toy):
     train(SftConfig(), ready)
     out = Path(ready["output_dir"])
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
-    rows = read_rows(data / "sft" / "valid.json")
+    rows = read_sft_rows(data / "sft" / "valid.json")
     prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
     found = search_sids(model, tokenizer, SidTrie.from_sids(toy.sids, tokenizer), prompts, beams=7)
     gain = 0.0
@@ -204,7 +203,7 @@ def test_the_reported_ranking_is_scored_by_eval_support(ready, data, toy, suppor
 def searched(folder, data, toy, support):
     """What a saved checkpoint finds on all validation rows."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    rows = read_rows(data / "sft" / "valid.json")
+    rows = read_sft_rows(data / "sft" / "valid.json")
     prompts, trie = prompt_ids(tokenizer, [row_messages(row) for row in rows]), SidTrie.from_sids(toy.sids, tokenizer)
     return constrained_metrics(model, tokenizer, trie, prompts, [row["output"] for row in rows], (10,), 8, support)
 
@@ -267,7 +266,7 @@ def test_lora_with_trained_sid_rows_survives_the_export(args, data, tmp_path, to
         assert told["base"] == str(Path(base).resolve()) and told["weights"] == identity(base)
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    rows = read_rows(data / "sft" / "valid.json")
+    rows = read_sft_rows(data / "sft" / "valid.json")
     prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
     answers = [tokenizer(row["output"], add_special_tokens=False)["input_ids"] for row in rows]
     trie = SidTrie.from_sids(toy.sids, tokenizer)
@@ -401,7 +400,7 @@ def test_the_recipe_from_scratch_teaches_every_token_of_its_rows(raw_toy, tmp_pa
     model, tokenizer = load_model(tmp_path / "sid").eval(), AutoTokenizer.from_pretrained(tmp_path / "sid")
     rows = [
         tokenizer.encode(f"<|im_start|>{row['input']}{row['output']}<|im_end|>", add_special_tokens=False)
-        for row in read_rows(data / "sft" / "train.json")
+        for row in read_sft_rows(data / "sft" / "train.json")
     ]
     assert 1 < len(rows) <= 64  # one batch
     with torch.no_grad():
