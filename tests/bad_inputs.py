@@ -166,7 +166,7 @@ EVALUATE = "evaluate --model sft --data data/shop --output new --k 5 --beams 5 -
 BASELINE = "baseline --raw raw --category shop --data data/shop --k 5 --limit 12 --output new"
 COUNT = f"{BASELINE} --method popularity"
 NETWORK = "--method sasrec --width 8 --epochs 1 --max_history 5"
-BENCHMARK = "benchmark --data_dir raw --category shop --output_dir new"
+BENCHMARK = "benchmark --raw raw --category shop --output_dir new"
 REPORT = "report report.yaml"
 RECOMMEND = "recommend --model sft --k 3 --beams 3"
 
@@ -469,9 +469,9 @@ MEASURING = [
     Bad("baseline: a result of another command there", f"{COUNT} --output results/sft",
         ("results/sft", "Take another")),
     Bad("benchmark: an unknown key", "benchmark x.yaml", ("x.yaml", "baselins", "did you mean 'baselines'?"),
-        (write("x.yaml", "data_dir: raw\ncategory: shop\noutput_dir: new\nbaselins: {}\n"),), status=2),
+        (write("x.yaml", "raw: raw\ncategory: shop\noutput_dir: new\nbaselins: {}\n"),), status=2),
     Bad("benchmark: a list of baselines", "benchmark x.yaml", ("x.yaml", "baselines"),
-        (write("x.yaml", "data_dir: raw\ncategory: shop\noutput_dir: new\nbaselines: [popularity]\n"),), status=2),
+        (write("x.yaml", "raw: raw\ncategory: shop\noutput_dir: new\nbaselines: [popularity]\n"),), status=2),
     Bad("benchmark: nothing to compare", BENCHMARK, ("baselines", "nothing to compare")),
     Bad("benchmark: a seed twice", f"{BENCHMARK} --seeds 1 1", ("seeds", "[1, 1]")),
     Bad("benchmark: a name with a path", f"{BENCHMARK} --baselines '{{\"a/b\": {{}}}}'", ("baselines", "'a/b'")),

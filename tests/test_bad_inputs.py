@@ -213,7 +213,7 @@ def test_a_fault_of_ours_keeps_its_traceback_and_says_what_to_report(warm, shop)
 
 
 LAUNCH = "python -m mimigenrec.training.launch torch.distributed.run --standalone --nproc_per_node 2 -m"
-BENCHMARK = "mimigenrec benchmark --data_dir raw --category shop --output_dir new --baselines"
+BENCHMARK = "mimigenrec benchmark --raw raw --category shop --output_dir new --baselines"
 COLD = {  # name -> (a line for the shell, status, what the message names)
     "the console script, no such command": ("mimigenrec evalute", 2, "did you mean 'evaluate'?"),
     "a module": ("python -m mimigenrec.interactions.build none.yaml", 2, "none.yaml is missing"),

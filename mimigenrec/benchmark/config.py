@@ -15,7 +15,9 @@ OPTIONS = "a map, or {config: x.yaml, key: value}, where config may list several
 class BenchmarkConfig:
     """Trains and evaluates every chosen method on the same rows, then writes one report."""
 
-    data_dir: Path = arg("folder that holds C/C.train.inter and the rest, or C.train.inter itself; C is --category")
+    raw: Path = arg(
+        "folder of C/C.train.inter and the rest, or of C.train.inter itself; C is --category", aliases=["data_dir"]
+    )
     category: str = arg("name of the data set, the first part of its file names")
     output_dir: Path = arg("folder for all that the stages write")
     seeds: list[int] = arg(

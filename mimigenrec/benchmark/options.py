@@ -19,7 +19,8 @@ from mimigenrec.errors import UserError
 from mimigenrec.rewarding import reward_folders
 
 WHY = {  # a key that the benchmark sets -> where it is told instead
-    "data_dir": "it is given once, at the top",
+    "raw": "it is given once, at the top",
+    "data_dir": "it is given once, at the top, as raw",
     "category": "it is given once, at the top",
     "split": "it is given once, at the top",
     "seed": "seeds, at the top, lists them",

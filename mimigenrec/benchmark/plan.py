@@ -86,8 +86,8 @@ def check_report(config: BenchmarkConfig, k: Any) -> None:
 
 
 def preprocess_stage(config: BenchmarkConfig) -> Stage:
-    ours = {"data_dir": config.data_dir, "category": config.category, "output_dir": data_of(config)}
-    reads = tuple(find_raw(config.data_dir, config.category).values())
+    ours = raw_of(config) | {"output_dir": data_of(config)}
+    reads = tuple(find_raw(config.raw, config.category).values())
     return make("preprocess", "preprocess", "mimigenrec.tasks.build", config.preprocess, ours, data_of(config),
                 "manifest.json", after=(), reads=reads)  # fmt: skip
 
@@ -95,11 +95,11 @@ def preprocess_stage(config: BenchmarkConfig) -> Stage:
 def baseline_stages(config: BenchmarkConfig, name: str) -> Iterator[Stage]:
     key, user, evaluate = f"baselines: {name}", config.baselines[name], given("evaluate", config.evaluate)
     method = given(key, user).get("method", name)
-    reads = (find_raw(config.data_dir, config.category)["train.inter"],)
+    reads = (find_raw(config.raw, config.category)["train.inter"],)
     for seed in [None] if method in COUNTING else config.seeds:
         path = "/".join(str(part) for part in (config.split, name, seed) if part is not None)
         folder = config.output_dir / "results" / path
-        ours = {"data_dir": config.data_dir, "category": config.category, "data": data_of(config), "output": folder}
+        ours = raw_of(config) | {"data": data_of(config), "output": folder}
         ours |= {"split": config.split, "k": evaluate.get("k"), "limit": evaluate.get("limit")}
         ours |= {"seed": seed, "sids": None}
         stage = make(f"baseline/{path}", key, "mimigenrec.baselines.train", user, ours, folder, RESULT,
@@ -162,7 +162,7 @@ def evaluate_stage(config: BenchmarkConfig, trained: Stage) -> Stage:
 
 def report_stage(config: BenchmarkConfig, found: Options) -> Stage:
     """found: what the report is told of the stages before it."""
-    ours = {"data": data_of(config), "data_dir": config.data_dir, "category": config.category}
+    ours = {"data": data_of(config)} | raw_of(config)
     ours |= {"output": config.output_dir / "report" / config.split}
     ours |= {name: found.get(name, {}) for name in ("methods", "training", "failed", "costs")}
     stage = make(f"report/{config.split}", "report", "mimigenrec.report.build", config.report, ours,
@@ -192,3 +192,8 @@ def make(
 
 def data_of(config: BenchmarkConfig) -> Path:
     return config.output_dir / "data"
+
+
+def raw_of(config: BenchmarkConfig) -> Options:
+    """--raw under its older name, by which the stages of earlier benchmarks are remembered."""
+    return {"data_dir": config.raw, "raw": None, "category": config.category}

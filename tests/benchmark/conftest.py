@@ -56,7 +56,7 @@ def toy_config(raw_toy, tmp_path):
     def make(**fields):
         network = {"width": 8, "layers": 1, "max_history": 4, "epochs": 2, "device": "cpu"}
         common = {
-            "data_dir": raw_toy,
+            "raw": raw_toy,
             "category": "toy",
             "output_dir": tmp_path / "out",
             "seeds": [1, 2],

@@ -29,7 +29,7 @@ LOOK = "\nprint('heavy:', *sorted(sys.modules.keys() & {'torch', 'transformers',
 @pytest.mark.parametrize("code", [PLAN, HELP], ids=["plan", "help"])
 def test_neither_a_plan_nor_the_help_loads_torch(code, raw_toy, tmp_path):
     options = {
-        "data_dir": str(raw_toy),
+        "raw": str(raw_toy),
         "category": "toy",
         "output_dir": str(tmp_path / "out"),
         "baselines": {"popularity": None, "sasrec": {"epochs": 2}},

@@ -8,6 +8,7 @@ import yaml
 from mimigenrec.benchmark.config import BenchmarkConfig
 from mimigenrec.benchmark.plan import plan, report_stage
 from mimigenrec.cli import parse
+from mimigenrec.errors import UserError
 
 SFT = {"finetuning_type": "full", "max_steps": 4}
 GRPO = {"rewards": "ranking_reward.rule_reward", "max_steps": 2}
@@ -80,9 +81,19 @@ def test_the_other_split_trains_the_model_no_second_time(toy_config):
 def test_a_yaml_gives_the_same_as_the_fields(toy_config, tmp_path):
     config = toy_config(base={"hidden": 32}, sft=SFT)
     fields = {name: value for name, value in vars(config).items() if value is not None}
-    fields |= {"data_dir": str(config.data_dir), "output_dir": str(config.output_dir)}
+    fields |= {"raw": str(config.raw), "output_dir": str(config.output_dir)}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(fields))
     assert parse(BenchmarkConfig, argv=[str(tmp_path / "x.yaml")]) == (config,)
+
+
+@pytest.mark.parametrize("name", ["raw", "data_dir"])
+def test_the_raw_folder_of_a_methods_file_gives_way_under_either_name(name, toy_config, tmp_path):
+    (tmp_path / "markov.yaml").write_text(f"{name}: elsewhere\n")
+    config = toy_config(baselines={"markov": str(tmp_path / "markov.yaml")})
+    options = next(stage.options for stage in plan(config) if stage.method == "markov")
+    assert {key: options.get(key) for key in ("raw", "data_dir")} == {"raw": None, "data_dir": str(config.raw)}
+    with pytest.raises(UserError, match=f"'{name}' is set by the benchmark .it is given once"):
+        plan(toy_config(baselines={"markov": {name: "elsewhere"}}))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ def test_what_cannot_be_meant_is_refused_by_name(toy_config, fields, told):
 
 def test_missing_raw_files_are_told_before_anything_runs(toy_config, tmp_path):
     with pytest.raises(FileNotFoundError, match="toy.train.inter"):
-        plan(toy_config(data_dir=tmp_path))
+        plan(toy_config(raw=tmp_path))
 
 
 def test_the_report_may_be_told_which_methods_are_models(toy_config):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -183,7 +184,7 @@ def test_every_method_is_measured_and_a_seed_that_fails_is_shown(toy_config, tmp
 )
 def test_a_slip_in_the_benchmarks_own_settings_is_refused(changes, named, capsys):
     with pytest.raises(SystemExit) as stopped:
-        parse(BenchmarkConfig, argv=["--data_dir", "d", "--category", "c", "--output_dir", "o", *changes])
+        parse(BenchmarkConfig, argv=["--raw", "d", "--category", "c", "--output_dir", "o", *changes])
     assert stopped.value.code == 2 and named in capsys.readouterr().err
 
 
@@ -196,7 +197,7 @@ def test_a_slip_costs_no_stage(toy_config, tmp_path):
 def command(config, tmp_path, name, **changes):
     """The command line of a benchmark, its YAML written."""
     fields = {key: value for key, value in vars(config).items() if value is not None} | changes
-    fields = {key: str(value) if key.endswith("_dir") else value for key, value in fields.items()}
+    fields = {key: str(value) if isinstance(value, Path) else value for key, value in fields.items()}
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(fields))
     return [sys.executable, "-m", "mimigenrec.cli", "benchmark", "--config", str(tmp_path / f"{name}.yaml")]
 
