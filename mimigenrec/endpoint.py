@@ -196,7 +196,8 @@ class Endpoint:
         raises        UserError for messages of another form; EndpointError; BudgetSpent
         """
         _check_messages(messages)
-        given = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, "n": n, **settings}
+        given = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, **settings}
+        given |= {"n": n} if n > 1 else {}  # a server may not know it
         given = {name: value for name, value in given.items() if value is not None}
         what = {"kind": "chat", "messages": [dict(message) for message in messages], "settings": given, "draw": draw}
 

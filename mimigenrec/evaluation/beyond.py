@@ -14,6 +14,7 @@ import numpy as np
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import Group, coverage
 from mimigenrec.evaluation.result import Row
+from mimigenrec.sid_report.structure import gini
 from mimigenrec.sids.tokens import split_sid
 
 
@@ -67,12 +68,6 @@ def beyond_accuracy(
         "novelty": _mean(novelty),
         "diversity": _mean(diversity),
     }
-
-
-def gini(shown: np.ndarray) -> float:
-    """(I,) counts >= 0, not all 0 -> sum over pairs |x_i - x_j| / (2 I^2 mean), in [0, 1 - 1/I]."""
-    ordered, n = np.sort(shown), len(shown)
-    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * ordered.sum()))
 
 
 def entropy(shown: np.ndarray) -> float:

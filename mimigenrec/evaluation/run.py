@@ -32,12 +32,13 @@ from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.evaluation.metrics import KS
-from mimigenrec.evaluation.predict import begin, is_finished, merge, predict, processes, searched_beams
+from mimigenrec.evaluation.predict import begin, is_finished, merge, predict, searched_beams
 from mimigenrec.evaluation.result import write_result
 from mimigenrec.evaluation.rows import AskedRow, read_rows
 from mimigenrec.evaluation.table import one_result
 from mimigenrec.lock import alone
 from mimigenrec.manifest import make_manifest
+from mimigenrec.sharded import processes
 from mimigenrec.sids.tokens import join_sid, read_index
 
 CHECKPOINT_FILES = ("*config.json", "tokenizer.json", "chat_template.jinja", "*.safetensors", "*model*.bin")

@@ -84,7 +84,7 @@ def level_figures(codes: np.ndarray, sizes: Sequence[int] = ()) -> list[dict[str
 
 
 def gini(counts: Sequence[int] | np.ndarray) -> float:
-    """0 if all counts are equal, towards 1 if one has all; mean absolute difference over twice the mean."""
+    """(I,) counts >= 0, not all 0 -> sum over pairs |x_i - x_j| / (2 I^2 mean), in [0, 1 - 1/I]; 0: all are equal."""
     counts = np.sort(np.asarray(counts, dtype=np.float64))
     n = len(counts)
     return float((2 * np.arange(1, n + 1) - n - 1) @ counts / (n * counts.sum()))

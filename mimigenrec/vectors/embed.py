@@ -15,7 +15,6 @@ catalogue's run left beside its vectors (C.emb-tfidf.encoder.safetensors).
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -23,13 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.items import TEMPLATE, read_item_texts
-from mimigenrec.manifest import check_same_run, differences, make_manifest
+from mimigenrec.manifest import make_manifest
+from mimigenrec.sharded import ALONE, Process, begin, is_begun, processes, write_arrays
 from mimigenrec.vectors.encoders import Encode, Encoder, load
 from mimigenrec.vectors.store import (
     check_output,
@@ -87,15 +85,17 @@ def main(config: EmbedConfig) -> None:
     texts = read_item_texts(config.items, config.template)
     read = [config.fitted] if config.fitted else encoder_of(config).files
     manifest = make_manifest(config, [config.items, *read], config.seed)
-    if is_finished(config.output, manifest, FREE, config.overwrite):
-        if _processes()[0] == 0:
-            print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
-        return
-    folder, learnt = Path(f"{config.output}.partial"), config.output.with_suffix(".encoder.safetensors")
-    check_learnt(config, folder, learnt)
-    model, encode, tfidf = load_encoder(config, list(texts.values()))
-    run = {**manifest, "config": {**manifest["config"], "space": model}}  # a library may make another of the same data
-    vectors = in_chunks(encode, texts, folder, run, config)
+    with processes() as process:
+        if is_finished(config.output, manifest, FREE, config.overwrite):
+            if process.rank == 0:
+                print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
+            return
+        folder, learnt = Path(f"{config.output}.partial"), config.output.with_suffix(".encoder.safetensors")
+        check_learnt(config, folder, learnt)
+        model, encode, tfidf = load_encoder(config, list(texts.values()))
+        # a library may make another space of the same data
+        run = {**manifest, "config": {**manifest["config"], "space": model}}
+        vectors = in_chunks(encode, texts, folder, run, config, process)
     if vectors is None:
         return  # another process writes
     if config.normalise:
@@ -156,7 +156,12 @@ def load_encoder(config: EmbedConfig, texts: Sequence[str]) -> tuple[str, Encode
 
 
 def in_chunks(
-    encode: Encode, texts: Mapping[str, str], folder: Path, run: Mapping[str, Any], config: EmbedConfig
+    encode: Encode,
+    texts: Mapping[str, str],
+    folder: Path,
+    run: Mapping[str, Any],
+    config: EmbedConfig,
+    process: Process = ALONE,
 ) -> np.ndarray | None:
     """All texts (by item), chunk by chunk through files in `folder`; chunks already there are not made again.
 
@@ -164,21 +169,21 @@ def in_chunks(
     Every process makes its share. The first gets (items, dim) float32 once all have finished, the others None.
     Raises UserError naming the item whose vector is not finite, before its chunk is kept.
     """
-    rank, processes, wait = _processes()
     items, name = list(texts), f"what encoder {config.encoder} gave"
-    if rank == 0:
-        _check_chunks(folder, run, config.overwrite)
-    wait()
+    if process.rank == 0 and not is_begun(folder, run, "run of mimigenrec embed", FREE, config.overwrite):
+        begin(folder, run, ["*.npy"])
+    process.wait()
     starts = range(0, len(items), CHUNK)
-    for first in tqdm(starts[rank::processes], desc="chunks", disable=None if rank == 0 else True):
-        path, some = folder / f"{first}.npy", items[first : first + CHUNK]
-        if not path.is_file():
-            vectors = np.asarray(encode([texts[item] for item in some]))
-            check_vectors(vectors, some, name, first)
-            with writing(path, "wb") as out:
-                np.save(out, vectors.astype(np.float32, copy=False), allow_pickle=False)
-    wait()
-    if rank > 0:
+
+    def work(first: int) -> np.ndarray:
+        some = items[first : first + CHUNK]
+        vectors = np.asarray(encode([texts[item] for item in some]))
+        check_vectors(vectors, some, name, first)
+        return vectors.astype(np.float32, copy=False)
+
+    write_arrays(folder, starts, work, process)
+    process.wait()
+    if process.rank > 0:
         return None
     chunks = [read_array(folder / f"{start}.npy") for start in starts]
     widths = list(dict.fromkeys(chunk.shape[1] for chunk in chunks))
@@ -188,29 +193,6 @@ def in_chunks(
             f"--overwrite to make all vectors again"
         )
     return np.concatenate(chunks)
-
-
-def _check_chunks(folder: Path, run: Mapping[str, Any], overwrite: bool) -> None:
-    """Makes the folder ready: empty for a new run, as it is for one that goes on."""
-    key = folder / "run.json"
-    if key.is_file():
-        before = read_json(key, made_by="mimigenrec embed", kind=dict)
-        if not differences(before, run, FREE):
-            return
-        if not overwrite:
-            check_same_run(folder, before, run, FREE, "--overwrite")
-    shutil.rmtree(folder, ignore_errors=True)
-    write_json(key, run)
-
-
-def _processes():
-    """Rank, number of processes and a barrier: accelerate's if it launched us, else those of one process."""
-    if "LOCAL_RANK" not in os.environ:
-        return 0, 1, lambda: None
-    from accelerate import PartialState
-
-    state = PartialState()
-    return state.process_index, state.num_processes, state.wait_for_everyone
 
 
 if __name__ == "__main__":

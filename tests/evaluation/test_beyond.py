@@ -8,7 +8,8 @@ import pytest
 import scipy.spatial.distance
 import scipy.stats
 
-from mimigenrec.evaluation.beyond import beyond_accuracy, entropy, gini
+from mimigenrec.evaluation.beyond import beyond_accuracy, entropy
+from mimigenrec.sid_report.structure import gini
 
 A, B, C = "<a_0><b_0>", "<a_0><b_1>", "<a_1><b_0>"
 

@@ -109,7 +109,7 @@ def test_a_missing_row_and_a_row_with_two_lists_fail_the_merge(tmp_path):
     assert len(merge(tmp_path, 4)) == 4  # row 2 came twice, with one list
     with JsonlWriter(tmp_path / "predictions.rank1.jsonl") as out:
         out.write({"place": 2, **dict.fromkeys(ROW_KEYS), "ranked": [{}]})
-    with pytest.raises(ValueError, match="row 2 is predicted twice"):
+    with pytest.raises(ValueError, match="row 2 of predictions is there twice"):
         merge(tmp_path, 4)
 
 
