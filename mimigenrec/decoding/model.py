@@ -76,7 +76,7 @@ class MIMIGenRec:
 
     def _take_up(self, catalog: Catalog) -> None:
         trie = SidTrie.from_catalog(catalog, self.tokenizer)
-        trie.check_vocabulary(self.model.get_input_embeddings().num_embeddings)
+        trie.check_vocabulary(len(self.model.get_input_embeddings().weight))
         self.catalog, self.trie = catalog, trie.to(self.model.device)
 
     def recommend(

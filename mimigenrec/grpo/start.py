@@ -1,11 +1,8 @@
 """Where RL may start from and write to: a whole model in a folder, and no folder that it reads."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from mimigenrec.checkpoint import is_adapter
 from mimigenrec.decoding.weights import check_complete
@@ -40,17 +37,6 @@ def check_model(model: str) -> None:
             f"{folder / 'config.json'}: architectures is {kinds}; it must name a class of transformers, as "
             f'["Qwen2ForCausalLM"] does'
         )
-
-
-def check_targets(model: str, names: Sequence[str]) -> None:
-    """Raises UserError for a lora_target that is no module of the model; peft would say so below a traceback."""
-    with torch.device("meta"):
-        shape = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
-    modules = {name.rpartition(".")[2] for name, _ in shape.named_modules() if name}
-    for name in names:
-        if name not in modules and names != ["all-linear"]:
-            known = sorted(module for module in modules if not module.isdigit())
-            raise UserError(f"--lora_target {name!r} is no module of the model; choose from {', '.join(known)}")
 
 
 def check_places(output_dir: str, model: str, *data: Path) -> None:

@@ -42,7 +42,7 @@ from mimigenrec.grpo.inputs import (
     row_files,
 )
 from mimigenrec.grpo.run import FREE, describe, finished, manifest_of, start_from, write_companions
-from mimigenrec.grpo.start import check_model, check_places, check_targets
+from mimigenrec.grpo.start import check_model, check_places
 from mimigenrec.grpo.stop_rule import HR, breaks, stopped_at
 from mimigenrec.grpo.trainer import BeamGRPOTrainer
 from mimigenrec.lock import alone
@@ -50,6 +50,7 @@ from mimigenrec.rewarding import check_weights, load_rewards
 from mimigenrec.sids.tokens import join_sid, read_index
 from mimigenrec.training.launch import check_launch
 from mimigenrec.training.log import RunLog, SinceResume
+from mimigenrec.training.peft import check_targets, lora_config
 from mimigenrec.training.run import OVERWRITE, check_run, remove_run
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def main(run: RunConfig, args: RLConfig) -> None:
         processing_class=tokenizer,
         train_dataset=as_dataset(train, rl / "train.json"),
         eval_dataset=as_dataset(valid, rl / "valid.json") if valid else None,
-        peft_config=lora(run),
+        peft_config=lora_config(run.lora_r, run.lora_alpha, run.lora_dropout, run.lora_target),
         callbacks=[SinceResume(), RunLog(), SelfContained(base)],
     )
     check_finite(trainer.model, run.model)
@@ -146,22 +147,6 @@ def main(run: RunConfig, args: RLConfig) -> None:
         trainer.save_state()
     if args.should_save:
         print(summary(trainer.state.log_history, args))
-
-
-def lora(run: RunConfig):
-    """LoRA's settings, or None. The embeddings stay as SFT left them: they hold the SIDs already."""
-    if not run.lora_r:
-        return None
-    from peft import LoraConfig
-
-    target = "all-linear" if run.lora_target == ["all-linear"] else run.lora_target
-    return LoraConfig(
-        r=run.lora_r,
-        lora_alpha=run.lora_alpha,
-        lora_dropout=run.lora_dropout,
-        target_modules=target,
-        task_type="CAUSAL_LM",
-    )
 
 
 def summary(history: list[dict], args) -> str:

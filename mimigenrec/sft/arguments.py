@@ -34,6 +34,10 @@ class SftConfig:
     sid_untie: bool = arg("give the head its own weights, as in mimigenrec add-sids --untie", default=False)
     base_cache: Path = arg("where bases prepared here are kept, by content", default=Path("saves/base"))
     train_only: Literal["all", "sid_rows"] = arg("sid_rows freezes all but the rows of the SIDs", default="all")
+    lora_sid_rows: bool = arg(
+        "with finetuning_type lora, train the rows of the SIDs too, and no other row; the base may be tied or untied",
+        default=False,
+    )
     embedding_dropout: float = arg(
         "share of the embeddings' numbers that training leaves out at random, which keeps a model from scratch from "
         "learning its rows by heart",

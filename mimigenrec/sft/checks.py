@@ -128,29 +128,20 @@ def check_lora(args: Mapping[str, Any]) -> None:
         return
     from transformers import AutoConfig
 
+    from mimigenrec.training.peft import embedding_names, without_weights
+
     base = args["model_name_or_path"]
-    targets = {*names(args.get("additional_target")), *names(args.get("lora_target"))} & embedding_names(base)
-    causes = [*sorted(targets), *(key for key in GROWING if args.get(key))]
+    whole = {*names(args.get("additional_target")), *names(args.get("lora_target"))}
+    causes = [*sorted(whole & set(embedding_names(without_weights(base)))), *(key for key in GROWING if args.get(key))]
     if not causes:
-        log.warning("LoRA without additional_target: the SID rows stay as add-sids set them")
+        log.warning("LoRA without lora_sid_rows and additional_target: the SID rows stay as add-sids set them")
     elif AutoConfig.from_pretrained(base).tie_word_embeddings:
         raise UserError(
             f"LoRA would train the embeddings of {base} ({', '.join(causes)}), which are tied to its head: the "
-            f"exported model would silently lose what they learnt. Give the head weights of its own first, "
-            f"`mimigenrec add-sids --untie` (or sid_untie: true beside add_tokens_list), and train both with "
-            f"additional_target: embed_tokens,lm_head"
+            f"exported model would silently lose what they learnt. Train the rows of the SIDs alone with "
+            f"lora_sid_rows: true; or give the head weights of its own, `mimigenrec add-sids --untie` (or sid_untie: "
+            f"true beside add_tokens_list), and train both with additional_target: embed_tokens,lm_head"
         )
-
-
-def embedding_names(base: str) -> set[str]:
-    """Last parts of the module names of input embeddings and head: {"embed_tokens", "lm_head"} for most models."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    return {name.rpartition(".")[2] for name, module in model.named_modules() if any(module is end for end in ends)}
 
 
 def check_ranking(args: Mapping[str, Any], eval_ranking: int, data: SftData | None) -> None:

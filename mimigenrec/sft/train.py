@@ -57,6 +57,7 @@ from mimigenrec.sft.checks import (
     check_row_training,
 )
 from mimigenrec.sft.data import SftData, find_data, hashes, validation_sample
+from mimigenrec.sft.lora_rows import check_lora_rows, check_whole_targets, start_adapter
 from mimigenrec.sft.row_order import RowOrder
 from mimigenrec.sft.run import COMMAND, SECRET, clear, going_on, is_to_run
 from mimigenrec.sft.tokenized import StampTokenized, check_tokenized
@@ -97,13 +98,18 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     check_extras(args)
     if config.train_only == "sid_rows":
         check_row_training(args)
+    if config.lora_sid_rows:
+        check_lora_rows(args)
     facts = manifest(config, args)  # prepares the base
     if ASKED not in os.environ and not is_to_run(args, facts):
         return
     data = find_data(args)
     if is_main_process():
         check_weights(args["model_name_or_path"], whole=data is not None)
-    check_lora(args)
+    if config.lora_sid_rows:
+        check_whole_targets(args)
+    else:
+        check_lora(args)
     check_ranking(args, config.eval_ranking, data)
     callbacks = [EmbeddingDropout(config.embedding_dropout)] if config.embedding_dropout else []
     if config.length_groups:
@@ -111,8 +117,9 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
     callbacks += [CutLogBack(), SinceResume(), LookFirst(), StopIfNotFinite(), RowOrder(config.length_groups)]
     support = None
     if data is None:
-        if config.train_only == "sid_rows":
-            raise UserError("train_only: sid_rows needs a data set that lies beside an id2sid.json")
+        for key, given in (("train_only: sid_rows", config.train_only), ("lora_sid_rows: true", config.lora_sid_rows)):
+            if given not in ("all", False):
+                raise UserError(f"{key} needs a data set that lies beside an id2sid.json")
         log.warning("no data set of this run lies beside an id2sid.json: prompts and lengths are not checked")
     else:
         tokenizer = proven_tokenizer(args["model_name_or_path"])
@@ -123,6 +130,9 @@ def train(config: SftConfig, args: dict[str, Any]) -> None:
             callbacks.append(ranking_metrics(config, data, tokenizer, args.get("seed", 42), support))
         if config.train_only == "sid_rows":
             callbacks.append(OnlySidRows(tokenizer.convert_tokens_to_ids(distinct_tokens(data.catalog.sids))))
+        if config.lora_sid_rows:
+            rows = tokenizer.convert_tokens_to_ids(distinct_tokens(data.catalog.sids))
+            args["adapter_name_or_path"] = start_adapter(args, rows, config.base_cache)
     if args.get("tokenized_path") and is_main_process():
         check_tokenized(args)
         callbacks.append(StampTokenized(args))
@@ -220,6 +230,8 @@ def manifest(config: SftConfig, args: dict[str, Any]) -> dict[str, Any]:
         return {}
     told = {key: value for key, value in args.items() if key not in SECRET}
     settings = {**told, **asdict(config)}
+    if not config.lora_sid_rows:  # as in a manifest from before there was this key, whose run may go on
+        del settings["lora_sid_rows"]
     settings["weights"] = identity(args["model_name_or_path"])
     settings["processes"] = processes(bool(args.get("deepspeed")))  # each takes its rows
     now = make_manifest(settings, [], args.get("seed", 42), command=COMMAND, base=plain_base)

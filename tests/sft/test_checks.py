@@ -12,7 +12,6 @@ from mimigenrec.sft.checks import (
     check_lora,
     check_ranking,
     check_row_training,
-    embedding_names,
     row_lengths,
 )
 from mimigenrec.sft.data import find_data
@@ -147,10 +146,6 @@ def test_lora_on_a_head_of_its_own_passes(args, tmp_path):
 def test_lora_that_leaves_the_sid_rows_alone_is_told(args, caplog):
     check_lora({**args, "finetuning_type": "lora"})
     assert "SID rows stay" in caplog.text
-
-
-def test_embedding_names_are_read_off_the_model(args):
-    assert embedding_names(args["model_name_or_path"]) == {"embed_tokens", "lm_head"}
 
 
 @pytest.mark.parametrize("keys", [{"weight_decay": 0.1}, {"finetuning_type": "lora"}])
