@@ -11,22 +11,17 @@ Where flags or files have changed it stops and shows what; with --overwrite it r
 read what they write.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mimigenrec.cli import arg, parse, start
-from mimigenrec.errors import UserError
+from mimigenrec.errors import UsageError, UserError
 from mimigenrec.files import read_json, sha256, write_json
-from mimigenrec.interactions import build as interactions
 from mimigenrec.interactions.names import check_category
-from mimigenrec.interactions.table import Columns
 from mimigenrec.manifest import check_same_run
-from mimigenrec.sid_report import build as sid_report
-from mimigenrec.sids import quantise
-from mimigenrec.sids.training import Training
-from mimigenrec.vectors import embed
+from mimigenrec.stages import Facts, Stage, refusals, standing
 
 
 @dataclass
@@ -42,43 +37,50 @@ class PrepareConfig:
     overwrite: bool = arg("run stages whose flags or files have changed anew, over what they wrote", default=False)
 
 
-class Stage(NamedTuple):
-    name: str
-    main: Callable
-    configs: tuple[type, ...]
-    flags: dict[str, Any]
-    reads: list[str]
-    writes: list[str]
-
-
 def main(config: PrepareConfig) -> None:
     check_category(config.category)
     stages = plan(config)
-    parsed = [parse(*stage.configs, argv=argv_of(stage, config)) for stage in stages]  # all, before the first one runs
+    if problems := refusals(stages, lambda stage: parse(*stage.configs, argv=argv_of(stage, config))):
+        raise UsageError("\n".join(["nothing was run; correct in the YAML:", *problems]))
     memory = config.output_dir / config.category / f"{config.category}.prepare.json"
     done = read_memory(memory)
-    for stage, configs in zip(stages, parsed, strict=True):
-        about = {"flags": stage.flags, "reads": {path: sha256(path) for path in stage.reads if Path(path).is_file()}}
-        before, written = done.get(stage.name), all(Path(path).is_file() for path in stage.writes)
-        wrote = (before or {}).get("wrote", {})
-        changed = [path for path, hashed in wrote.items() if Path(path).is_file() and sha256(path) != hashed]
-        if changed and stage.name != "sid_report" and not config.overwrite:
-            raise UserError(
-                f"{changed[0]} is not as stage {stage.name} wrote it; put it back, choose another output_dir, or "
-                f"--overwrite to make it anew"
-            )
-        same = before is not None and {part: before[part] for part in about} == about
-        if same and written and not changed:
+    for stage in stages:
+        facts, before = facts_of(stage), done.get(stage.name)
+        touched = [path for path, hashed in (before or {}).get("wrote", {}).items() if is_other(path, hashed)]
+        if standing(stage, facts, before).word == "done" and not touched:
             print(f"{stage.name}: nothing has changed since it was run")
             continue
-        replaces = before and written and not same and stage.name != "sid_report"  # with a new report nothing is lost
-        if replaces and not config.overwrite:
-            check_same_run(f"{memory}, stage {stage.name},", as_run(before), as_run(about), (), "--overwrite")
-        print(f"{stage.name}: {' '.join(to_argv(stage.flags))}")
+        if stage.name != "sid_report" and not config.overwrite:  # with a new report nothing is lost
+            check_kept(stage, facts, before, touched, memory)
+        print(f"{stage.name}: {' '.join(to_argv(stage.options))}")
         done.pop(stage.name, None)
-        stage.main(*configs)
-        done[stage.name] = about | {"wrote": {path: sha256(path) for path in stage.writes}}
+        stage.command.main(*parse(*stage.configs, argv=argv_of(stage, config)))
+        done[stage.name] = facts | {"wrote": {str(path): sha256(path) for path in stage.writes}}
         write_json(memory, done)
+
+
+def facts_of(stage: Stage) -> Facts:
+    """What the stage's result depends on, once the stages before it have written what it reads."""
+    return {"flags": stage.options, "reads": {str(path): sha256(path) for path in stage.reads if path.is_file()}}
+
+
+def is_other(path: str, hashed: str) -> bool:
+    return Path(path).is_file() and sha256(path) != hashed
+
+
+def check_kept(stage: Stage, facts: Facts, before: Facts | None, touched: list[str], memory: Path) -> None:
+    """Raises UserError if something would be lost: a file that others have changed, or what other flags or files gave.
+
+    A stage of which a file is missing has no result.
+    """
+    if touched:
+        raise UserError(
+            f"{touched[0]} is not as stage {stage.name} wrote it; put it back, choose another output_dir, or "
+            f"--overwrite to make it anew"
+        )
+    if before and all(path.is_file() for path in stage.writes):
+        then, now = ({"config": run["flags"], "inputs": run["reads"]} for run in (before, facts))
+        check_same_run(f"{memory}, stage {stage.name},", then, now, (), "--overwrite")
 
 
 def read_memory(path: Path) -> dict[str, dict[str, dict]]:
@@ -92,50 +94,43 @@ def read_memory(path: Path) -> dict[str, dict[str, dict]]:
     return done
 
 
-def as_run(about: Mapping[str, dict]) -> dict[str, dict]:
-    return {"config": about["flags"], "inputs": about["reads"]}
-
-
-def argv_of(stage: Stage, config: PrepareConfig) -> list[str]:
-    """The stage's flags, and --overwrite where its command has it and it is given."""
-    takes = any(one.name == "overwrite" for of_stage in stage.configs for one in fields(of_stage))
-    return to_argv(stage.flags | ({"overwrite": "true"} if takes and config.overwrite else {}))
-
-
 def plan(config: PrepareConfig) -> list[Stage]:
     """The stages with all their flags. Paths that a stage has from the one before can be overruled by its flags."""
     folder = config.output_dir / config.category
     stem = f"{folder}/{config.category}"
     items, index, train, test = (f"{stem}.{end}" for end in ("item.json", "index.json", "train.inter", "test.inter"))
 
-    first = as_text(config.interactions | {"category": config.category, "output_dir": config.output_dir})
-    sources = [path for key in ("interactions", "items") for path in as_list(first.get(key, []))]
+    flags = config.interactions | {"category": config.category, "output_dir": config.output_dir}
+    raw = [path for key in ("interactions", "items") for path in as_list(as_text(flags).get(key, []))]
     outputs = ["item2id", "user2id", "item.json", "review.json", "inter.json", "interactions.json"]
     outputs += [f"{split}.inter" for split in ("train", "valid", "test")]
-    stages = [
-        Stage("interactions", interactions.main, (interactions.InteractionsConfig, Columns), first, sources,
-              [f"{stem}.{end}" for end in outputs])
-    ]  # fmt: skip
+    stages = [stage_of("interactions", "interactions.build", flags, raw, [f"{stem}.{end}" for end in outputs])]
 
     vectors = f"{stem}.emb-{config.embed.get('encoder', 'tfidf')}.npy"
     if "vectors" not in config.quantise:
-        second = as_text({"items": items, "output": vectors} | config.embed)
-        vectors = second["output"]
-        stages.append(Stage("embed", embed.main, (embed.EmbedConfig,), second, [items], [vectors]))
+        flags = {"items": items, "output": vectors} | config.embed
+        vectors = as_text(flags)["output"]
+        stages.append(stage_of("embed", "vectors.embed", flags, [items], [vectors]))
 
-    third = as_text({"items": items, "vectors": vectors, "output": index} | config.quantise)
-    vectors, index = third["vectors"], third["output"]
-    stages.append(
-        Stage("quantise", quantise.main, (quantise.QuantiseConfig, Training), third, [items, vectors], [index])
-    )
+    flags = {"items": items, "vectors": vectors, "output": index} | config.quantise
+    vectors, index = (as_text(flags)[key] for key in ("vectors", "output"))
+    stages.append(stage_of("quantise", "sids.quantise", flags, [items, vectors], [index]))
 
     seen = {"index": index, "items": items, "embeddings": vectors, "train": train, "test": test}
-    fourth = as_text(seen | {"output": f"{folder}/sid_report"} | config.sid_report)
-    pages = [f"{fourth['output']}/sid_report.{end}" for end in ("json", "md", "html")]
-    stages.append(
-        Stage("sid_report", sid_report.main, (sid_report.SidReportConfig,), fourth, list(seen.values()), pages)
-    )
+    flags = seen | {"output": f"{folder}/sid_report"} | config.sid_report
+    pages = [f"{as_text(flags)['output']}/sid_report.{end}" for end in ("json", "md", "html")]
+    stages.append(stage_of("sid_report", "sid_report.build", flags, [*seen.values()], pages))
     return stages
+
+
+def stage_of(name: str, module: str, flags: Mapping[str, Any], reads: list[str], writes: list[str]) -> Stage:
+    return Stage(name, name, f"mimigenrec.{module}", as_text(flags), tuple(map(Path, writes)), tuple(map(Path, reads)))
+
+
+def argv_of(stage: Stage, config: PrepareConfig) -> list[str]:
+    """The stage's flags, and --overwrite where its command has it and it is given."""
+    takes = any(field.name == "overwrite" for options in stage.configs for field in fields(options))
+    return to_argv(stage.options | ({"overwrite": "true"} if takes and config.overwrite else {}))
 
 
 def to_argv(flags: Mapping[str, Any]) -> list[str]:

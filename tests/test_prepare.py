@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 
 from mimigenrec.cli import parse
-from mimigenrec.errors import UserError
+from mimigenrec.errors import UsageError, UserError
 from mimigenrec.interactions import build
-from mimigenrec.prepare import PrepareConfig, main, plan, to_argv
+from mimigenrec.interactions.table import Columns
+from mimigenrec.prepare import PrepareConfig, argv_of, main, plan
+from mimigenrec.sids.training import Training
 from tests.conftest import ROOT
 
 THINGS = ["red lamp", "blue lamp", "green lamp", "oak chair", "pine chair", "old chair", "big desk", "small desk"]
@@ -60,7 +62,11 @@ def test_from_raw_lines_to_everything_that_preprocessing_reads(config, tmp_path,
 def test_a_second_run_passes_over_what_has_not_changed(config, capsys, monkeypatch):
     main(config)
     before = files(config)
-    monkeypatch.setattr(build, "main", lambda *_: pytest.fail("was run again"))
+
+    def fail(config: build.InteractionsConfig, columns: Columns):
+        pytest.fail("was run again")
+
+    monkeypatch.setattr(build, "main", fail)
     main(config)
     assert capsys.readouterr().out.count("nothing has changed") == 4
     assert files(config) == before
@@ -115,8 +121,11 @@ def test_a_memory_that_is_no_memory_is_refused(config, content):
 def test_a_stage_that_fails_is_run_again_and_the_ones_before_are_not(config, capsys, monkeypatch):
     from mimigenrec.sids import quantise
 
+    def fail(config: quantise.QuantiseConfig, training: Training):
+        raise ZeroDivisionError
+
     with monkeypatch.context() as broken:
-        broken.setattr(quantise, "main", lambda *_: 1 / 0)
+        broken.setattr(quantise, "main", fail)
         with pytest.raises(ZeroDivisionError):
             main(config)
     capsys.readouterr()
@@ -128,15 +137,23 @@ def test_a_stage_that_fails_is_run_again_and_the_ones_before_are_not(config, cap
 @pytest.mark.parametrize("stage", ["interactions", "embed", "quantise", "sid_report"])
 def test_a_wrong_flag_of_any_stage_stops_before_the_first(config, stage, capsys):
     getattr(config, stage)["colour"] = "red"
-    with pytest.raises(SystemExit):
+    with pytest.raises(UsageError, match=rf"nothing was run; .*YAML:\n{stage}: unknown argument '--colour"):
         main(config)
-    assert "colour" in capsys.readouterr().err
-    assert not config.output_dir.exists()
+    assert capsys.readouterr() == ("", "") and not config.output_dir.exists()
+
+
+def test_wrong_flags_of_several_stages_are_told_at_once(config):
+    config.embed["encodr"], config.quantise["sizes"] = "tfidf", ["two"]
+    with pytest.raises(UsageError) as refused:
+        main(config)
+    first, second = str(refused.value).splitlines()[1:]
+    assert first == "embed: unknown argument '--encodr=tfidf'; did you mean --encoder?"
+    assert second.startswith("quantise: ") and "two" in second
 
 
 def test_vectors_of_ones_own_take_the_place_of_embed(config):
     config.quantise["vectors"] = "mine.npy"
-    stages = {stage.name: stage.flags for stage in plan(config)}
+    stages = {stage.name: stage.options for stage in plan(config)}
     assert list(stages) == ["interactions", "quantise", "sid_report"]
     assert stages["quantise"]["vectors"] == stages["sid_report"]["embeddings"] == "mine.npy"
 
@@ -148,7 +165,7 @@ RECIPES = sorted([*(ROOT / "examples/prepare").glob("*.yaml"), *(ROOT / "example
 def test_every_example_names_flags_that_there_are(path):
     (config,) = parse(PrepareConfig, argv=[str(path)])
     for stage in plan(config):
-        parse(*stage.configs, argv=to_argv(stage.flags))
+        parse(*stage.configs, argv=argv_of(stage, config))
 
 
 def test_a_file_that_others_changed_is_told_and_made_anew_when_asked(config, tmp_path, capsys):

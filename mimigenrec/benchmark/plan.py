@@ -18,12 +18,12 @@ from typing import Any
 from mimigenrec.baselines.train import COUNTING
 from mimigenrec.benchmark.config import BenchmarkConfig
 from mimigenrec.benchmark.options import Options, as_list, files_in, given, merged, reward_files
-from mimigenrec.benchmark.stage import Stage
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.hub import is_folder
 from mimigenrec.report.build import ReportConfig
 from mimigenrec.report.methods import cut_off
+from mimigenrec.stages import Stage
 from mimigenrec.tasks.build import find_raw
 
 MODELS = ("sft", "grpo")
@@ -86,108 +86,180 @@ def check_report(config: BenchmarkConfig, k: Any) -> None:
 
 
 def preprocess_stage(config: BenchmarkConfig) -> Stage:
-    ours = raw_of(config) | {"output_dir": data_of(config)}
-    reads = tuple(find_raw(config.raw, config.category).values())
-    return make("preprocess", "preprocess", "mimigenrec.tasks.build", config.preprocess, ours, data_of(config),
-                "manifest.json", after=(), reads=reads)  # fmt: skip
+    folder = data_of(config)
+    stage = Stage(
+        name="preprocess",
+        key="preprocess",
+        module="mimigenrec.tasks.build",
+        options=raw_of(config) | {"output_dir": folder},
+        writes=(folder / "manifest.json",),
+        reads=tuple(find_raw(config.raw, config.category).values()),
+    )
+    return completed(stage, config.preprocess)
 
 
 def baseline_stages(config: BenchmarkConfig, name: str) -> Iterator[Stage]:
     key, user, evaluate = f"baselines: {name}", config.baselines[name], given("evaluate", config.evaluate)
     method = given(key, user).get("method", name)
-    reads = (find_raw(config.raw, config.category)["train.inter"],)
     for seed in [None] if method in COUNTING else config.seeds:
         path = "/".join(str(part) for part in (config.split, name, seed) if part is not None)
         folder = config.output_dir / "results" / path
         ours = raw_of(config) | {"data": data_of(config), "output": folder}
         ours |= {"split": config.split, "k": evaluate.get("k"), "limit": evaluate.get("limit")}
         ours |= {"seed": seed, "sids": None}
-        stage = make(f"baseline/{path}", key, "mimigenrec.baselines.train", user, ours, folder, RESULT,
-                     ("preprocess",), reads, name, seed)  # fmt: skip
+        stage = Stage(
+            name=f"baseline/{path}",
+            key=key,
+            module="mimigenrec.baselines.train",
+            options=ours,
+            writes=(folder / RESULT,),
+            reads=(find_raw(config.raw, config.category)["train.inter"],),
+            after=("preprocess",),
+            method=name,
+            seed=seed,
+        )
+        stage = completed(stage, user)
         yield stage._replace(options={"method": method} | stage.options)
 
 
 def model_stages(config: BenchmarkConfig, seed: int) -> Iterator[Stage]:
     """Base, SFT and RL of one seed, each checkpoint with its evaluation."""
-    out, data, category = config.output_dir, data_of(config), config.category
     *base, prepared = base_stages(config, seed)
     yield from base
     if prepared.seed is not None or seed == config.seeds[0]:
         yield prepared
-
-    ours = {"model_name_or_path": prepared.folder, "add_tokens_list": None, "dataset_dir": out}
-    ours |= {"dataset": f"{category}_train", "eval_dataset": f"{category}_valid"}
-    ours |= {"output_dir": out / "sft" / str(seed), "overwrite_output_dir": False, "seed": seed}
-    sft = make(f"sft/{seed}", "sft", "mimigenrec.sft.train", config.sft, ours, ours["output_dir"],
-               "trainer_state.json", ("preprocess", prepared.name), (), "sft", seed)  # fmt: skip
-    yield sft._replace(options={"stage": "sft", "do_train": True, "report_to": "none"} | sft.options)
+    sft = sft_stage(config, prepared, seed)
+    yield sft
     yield evaluate_stage(config, sft)
-
     if config.grpo is not None:
-        ours = {"model": sft.folder, "data": data, "index": None, "output_dir": out / "grpo" / str(seed), "seed": seed}
-        ours |= {"overwrite_output_dir": None, "resume_from_checkpoint": None}
-        rewards = tuple(reward_files(as_list(given("grpo", config.grpo).get("rewards", []))))
-        grpo = make(f"grpo/{seed}", "grpo", "mimigenrec.grpo.train", config.grpo, ours, ours["output_dir"],
-                    "trainer_state.json", ("preprocess", sft.name), rewards, "grpo", seed)  # fmt: skip
+        grpo = grpo_stage(config, sft, seed)
         yield grpo
         yield evaluate_stage(config, grpo)
 
 
 def base_stages(config: BenchmarkConfig, seed: int) -> Iterator[Stage]:
     """A base of the seed's own from scratch, with SIDs; or a named one, given SIDs once for all seeds."""
-    out, module = config.output_dir, "mimigenrec.sft.add_sids"
-    ours = {"tokens": data_of(config) / "new_tokens.json"}
+    out, data = config.output_dir, data_of(config)
+    add_sids = Stage(
+        name="add_sids/shared",
+        key="add_sids",
+        module="mimigenrec.sft.add_sids",
+        options={"tokens": data / "new_tokens.json"},
+        writes=(out / "base_sid" / "shared" / "manifest.json",),
+        after=("preprocess",),
+        method="sft",
+    )
     if isinstance(config.base, dict):
-        told = {"data": data_of(config), "output_dir": out / "base" / str(seed), "seed": seed}
-        base = make(f"base/{seed}", "base", "mimigenrec.sft.make_base", config.base, told, told["output_dir"],
-                    "tokenizer.json", method="sft", seed=seed)  # fmt: skip
-        yield base
-        ours |= {"base": base.folder, "output": out / "base_sid" / str(seed), "seed": seed}
-        yield make(f"add_sids/{seed}", "add_sids", module, config.add_sids, ours, ours["output"], "manifest.json",
-                   ("preprocess", base.name), method="sft", seed=seed)  # fmt: skip
+        folder = out / "base" / str(seed)
+        base = Stage(
+            name=f"base/{seed}",
+            key="base",
+            module="mimigenrec.sft.make_base",
+            options={"data": data, "output_dir": folder, "seed": seed},
+            writes=(folder / "tokenizer.json",),
+            after=("preprocess",),
+            method="sft",
+            seed=seed,
+        )
+        yield completed(base, config.base)
+        add_sids = add_sids._replace(
+            name=f"add_sids/{seed}",
+            options={**add_sids.options, "base": folder, "seed": seed},
+            writes=(out / "base_sid" / str(seed) / "manifest.json",),
+            after=("preprocess", base.name),
+            seed=seed,
+        )
     else:
-        ours |= {"base": config.base, "output": out / "base_sid" / "shared"}
-        reads = tuple(sorted(path for path in Path(config.base).glob("*") if path.is_file()))
-        yield make("add_sids/shared", "add_sids", module, config.add_sids, ours, ours["output"], "manifest.json",
-                   reads=reads, method="sft")  # fmt: skip
+        add_sids = add_sids._replace(
+            options={**add_sids.options, "base": config.base},
+            reads=tuple(sorted(path for path in Path(config.base).glob("*") if path.is_file())),
+        )
+    add_sids = add_sids._replace(options={**add_sids.options, "output": add_sids.folder})
+    yield completed(add_sids, config.add_sids)
+
+
+def sft_stage(config: BenchmarkConfig, prepared: Stage, seed: int) -> Stage:
+    folder = config.output_dir / "sft" / str(seed)
+    ours = {"model_name_or_path": prepared.folder, "add_tokens_list": None, "dataset_dir": config.output_dir}
+    ours |= {"dataset": f"{config.category}_train", "eval_dataset": f"{config.category}_valid"}
+    ours |= {"output_dir": folder, "overwrite_output_dir": False, "seed": seed}
+    stage = Stage(
+        name=f"sft/{seed}",
+        key="sft",
+        module="mimigenrec.sft.train",
+        options=ours,
+        writes=(folder / "trainer_state.json",),
+        after=("preprocess", prepared.name),
+        method="sft",
+        seed=seed,
+    )
+    stage = completed(stage, config.sft)
+    return stage._replace(options={"stage": "sft", "do_train": True, "report_to": "none"} | stage.options)
+
+
+def grpo_stage(config: BenchmarkConfig, sft: Stage, seed: int) -> Stage:
+    folder = config.output_dir / "grpo" / str(seed)
+    ours = {"model": sft.folder, "data": data_of(config), "index": None, "output_dir": folder, "seed": seed}
+    ours |= {"overwrite_output_dir": None, "resume_from_checkpoint": None}
+    stage = Stage(
+        name=f"grpo/{seed}",
+        key="grpo",
+        module="mimigenrec.grpo.train",
+        options=ours,
+        writes=(folder / "trainer_state.json",),
+        reads=tuple(reward_files(as_list(given("grpo", config.grpo).get("rewards", [])))),
+        after=("preprocess", sft.name),
+        method="grpo",
+        seed=seed,
+    )
+    return completed(stage, config.grpo)
 
 
 def evaluate_stage(config: BenchmarkConfig, trained: Stage) -> Stage:
     path = f"{config.split}/{trained.name}"
-    ours = {"model": trained.folder, "data": data_of(config), "output": config.output_dir / "results" / path}
+    folder = config.output_dir / "results" / path
+    ours = {"model": trained.folder, "data": data_of(config), "output": folder}
     ours |= {"split": config.split, "seed": trained.seed, "test_file": None, "index": None}
-    return make(f"evaluate/{path}", "evaluate", "mimigenrec.evaluation.run", config.evaluate, ours, ours["output"],
-                RESULT, ("preprocess", trained.name), (), trained.method, trained.seed)  # fmt: skip
+    stage = Stage(
+        name=f"evaluate/{path}",
+        key="evaluate",
+        module="mimigenrec.evaluation.run",
+        options=ours,
+        writes=(folder / RESULT,),
+        after=("preprocess", trained.name),
+        method=trained.method,
+        seed=trained.seed,
+    )
+    return completed(stage, config.evaluate)
 
 
-def report_stage(config: BenchmarkConfig, found: Options) -> Stage:
-    """found: what the report is told of the stages before it."""
-    ours = {"data": data_of(config)} | raw_of(config)
-    ours |= {"output": config.output_dir / "report" / config.split}
-    ours |= {name: found.get(name, {}) for name in ("methods", "training", "failed", "costs")}
-    stage = make(f"report/{config.split}", "report", "mimigenrec.report.build", config.report, ours,
-                 ours["output"], "report.html", after=())  # fmt: skip
-    models = [name for name in as_list(stage.options.pop("models", [*MODELS])) if name in ours["methods"]]
-    return stage._replace(options={**stage.options, **({"models": models} if models else {})})
+def report_stage(config: BenchmarkConfig, results: Options) -> Stage:
+    """results: what the report is told of the stages before it, its options of these names."""
+    folder = config.output_dir / "report" / config.split
+    ours = {"data": data_of(config)} | raw_of(config) | {"output": folder}
+    ours |= {name: results.get(name, {}) for name in ("methods", "training", "failed", "costs")}
+    stage = Stage(
+        name=f"report/{config.split}",
+        key="report",
+        module="mimigenrec.report.build",
+        options=ours,
+        writes=(folder / "report.html",),
+    )
+    stage = completed(stage, config.report)
+    options = {name: value for name, value in stage.options.items() if name != "models"}
+    models = [name for name in as_list(stage.options.get("models", [*MODELS])) if name in ours["methods"]]
+    return stage._replace(options={**options, **({"models": models} if models else {})})
 
 
-def make(
-    name: str,
-    key: str,
-    module: str,
-    user: Any,
-    ours: Options,
-    folder: Path,
-    last: str,
-    after: tuple[str, ...] = ("preprocess",),
-    reads: tuple[Path, ...] = (),
-    method: str | None = None,
-    seed: int | None = None,
-) -> Stage:
-    """The stage with its options merged; files that the user's options name are read too."""
-    options = merged(key, user, ours)
-    named = files_in({option: value for option, value in options.items() if option not in ours})
-    return Stage(name, key, module, options, folder, last, after, (*reads, *named), method, seed)
+def completed(stage: Stage, user: Options | str | None) -> Stage:
+    """The stage with the user's options under its own; files that the user's options name are read too."""
+    options = merged(stage.key, user, stage.options)
+    named = files_in({option: value for option, value in options.items() if option not in stage.options})
+    return stage._replace(options=options, reads=(*stage.reads, *named))
+
+
+def brings_figures(stage: Stage) -> bool:
+    return stage.writes[0].name == RESULT
 
 
 def data_of(config: BenchmarkConfig) -> Path:

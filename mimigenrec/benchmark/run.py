@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from mimigenrec.benchmark.check import check_options
 from mimigenrec.benchmark.config import BenchmarkConfig
-from mimigenrec.benchmark.plan import RESULT, plan, report_stage
-from mimigenrec.benchmark.stage import Facts, Stage, Standing, cost_of, facts_of, reason_of, run, shown, standing
+from mimigenrec.benchmark.plan import brings_figures, plan, report_stage
+from mimigenrec.benchmark.process import cost_of, facts_of, reason_of, remembered, run, shown
 from mimigenrec.cli import start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import LOGS
 from mimigenrec.interactions.names import check_category
 from mimigenrec.lock import alone
+from mimigenrec.stages import Facts, Stage, Standing, standing
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -43,7 +44,8 @@ def main(config: BenchmarkConfig) -> None:
 
 
 def standings(stages: Sequence[Stage], facts: Mapping[str, Facts], memory: Path) -> dict[str, Standing]:
-    return {stage.name: standing(stage, facts[stage.name], memory) for stage in stages}
+    before = {stage.name: remembered(stage, facts[stage.name], memory) for stage in stages}
+    return {stage.name: standing(stage, facts[stage.name], before[stage.name]) for stage in stages}
 
 
 def describe(there: Mapping[str, Standing]) -> Iterator[str]:
@@ -91,20 +93,20 @@ def make_report(
 ) -> dict[str, str]:
     """Makes the report anew, of what there is; returns {"report": reason} if that fails."""
     done = [stage for stage in stages if stage.method and stage.name not in failed]
-    methods = folders_by_method(stage for stage in done if stage.last == RESULT)
+    methods = folders_by_method(stage for stage in done if brings_figures(stage))
     if not methods:
         return {"report": "no method came to an end, so there is nothing to report"}
     found = {
         "methods": methods,
         "training": folders_by_method(s for s in done if any((s.folder / log).is_file() for log in LOGS)),
-        "failed": lost_of([stage for stage in stages if stage.last == RESULT], failed),
+        "failed": lost_of([stage for stage in stages if brings_figures(stage)], failed),
         "costs": costs_of(stages, memory),
     }
     stage = report_stage(config, found)
     fresh = (memory / stage.name / "stage.json").is_file()
     if code := run(stage, facts_of([stage])[stage.name], memory, fresh, lock):
         return {stage.name: reason_of(code, memory / stage.name / "log.txt")}
-    print(f"report: {stage.folder / stage.last}")
+    print(f"report: {stage.writes[0]}")
     return {}
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mimigenrec.benchmark.config import BenchmarkConfig
-from mimigenrec.benchmark.stage import Stage
+from mimigenrec.stages import Stage
 
 COMMAND = """
 import os, signal, sys, time, pathlib, yaml
@@ -44,7 +44,7 @@ def make_stage(tmp_path, monkeypatch):
     def make(name, after=(), reads=(), method=None, seed=None, **options):
         folder = tmp_path / "out" / name
         options = {"output": str(folder), "word": name} | options
-        return Stage(name, name, "fake_command", options, folder, "metrics.json", after, reads, method, seed)
+        return Stage(name, name, "fake_command", options, (folder / "metrics.json",), reads, after, method, seed)
 
     return make
 

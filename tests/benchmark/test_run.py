@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from mimigenrec.benchmark import run
+from mimigenrec.benchmark.process import facts_of
 from mimigenrec.benchmark.run import (
     BenchmarkConfig,
     check_unchanged,
@@ -24,7 +25,6 @@ from mimigenrec.benchmark.run import (
     standings,
     tell_failures,
 )
-from mimigenrec.benchmark.stage import facts_of
 from mimigenrec.cli import parse
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.result import read_result

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from mimigenrec.benchmark.stage import cost_of, facts_of, log_tail, reason_of, run, standing
+from mimigenrec.benchmark.process import cost_of, facts_of, log_tail, reason_of, remembered, run
 from mimigenrec.errors import UserError
+from mimigenrec.stages import standing
 
 
 def go(stage, memory, fresh=False):
@@ -19,7 +20,8 @@ def go(stage, memory, fresh=False):
 
 
 def standing_of(stage, memory):
-    return standing(stage, facts_of([stage])[stage.name], memory)
+    facts = facts_of([stage])[stage.name]
+    return standing(stage, facts, remembered(stage, facts, memory))
 
 
 @pytest.fixture
@@ -83,8 +85,9 @@ def test_other_options_files_or_stages_before_are_named(make_stage, memory, tmp_
     file.write_text("2")
     second.options["width"] = 16
     now = facts_of([first, second])
-    assert standing(first, now["data"], memory) == ("changed", ["c/train.inter has changed or is new"])
-    assert standing(second, now["sft"], memory) == ("changed", ["width was 8, is 16", "it comes after data"])
+    then = {stage.name: remembered(stage, now[stage.name], memory) for stage in (first, second)}
+    assert standing(first, now["data"], then["data"]) == ("changed", ["c/train.inter has changed or is new"])
+    assert standing(second, now["sft"], then["sft"]) == ("changed", ["width was 8, is 16", "it comes after data"])
 
 
 def test_the_order_of_options_and_the_place_of_files_do_not_matter(make_stage, memory, tmp_path):

@@ -1,13 +1,11 @@
-"""A stage of a benchmark: one command in a process of its own, remembered so that it is not run twice.
+"""A stage of a benchmark in a process of its own: what it said, what it cost, how it ended.
 
-    stages/<name>/config.yaml   what the command is told; `python -m MODULE config.yaml` runs it by hand
-                  log.txt       what it said, start after start
-                  stage.json    {"module", "options", "inputs", "after", "state", "exit"}: what its result depends on,
-                                and how it ended
-                  cost.json     {"seconds", "cpu_seconds", "peak_memory_gb", "starts", "measured"}: sums over those of
-                                its starts whose end was seen; a start killed together with the benchmark was not
-
-A stage depends on its options, on the content of the user's files that it reads, and on the stages it comes after.
+stages/<name>/config.yaml   what the command is told; `python -m MODULE config.yaml` runs it by hand
+              log.txt       what it said, start after start
+              stage.json    {"module", "options", "inputs", "after", "state", "exit"}: what its result depends on,
+                            and how it ended
+              cost.json     {"seconds", "cpu_seconds", "peak_memory_gb", "starts", "measured"}: sums over those of
+                            its starts whose end was seen; a start killed together with the benchmark was not
 """
 
 import hashlib
@@ -20,39 +18,19 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, sha256, write_json, writing
 from mimigenrec.manifest import inputs_of
+from mimigenrec.stages import Facts, Stage
 
 TAIL = 12  # lines of a log that are shown
 LONGEST = 300  # characters of a reason
 OUR_FAULT = "is a fault of mimigenrec"  # cli.py's word for an error that keeps its traceback
 COST = dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_gb", "starts", "measured"), (int, float))
-Facts = dict[str, Any]
-
-
-class Stage(NamedTuple):
-    name: str  # "sft/1"
-    key: str  # where its options stand in the benchmark's YAML, for messages: "sft", "baselines: sasrec"
-    module: str  # what `python -m` runs
-    options: Facts
-    folder: Path  # what it writes, and no other stage does
-    last: str  # the file there that is written last
-    after: tuple[str, ...] = ()  # names of the stages whose files it reads
-    reads: tuple[Path, ...] = ()  # files of the user's
-    method: str | None = None  # in whose service it is
-    seed: int | None = None
-
-
-class Standing(NamedTuple):
-    """What is there of a stage. word: "done", "to do", "begun", "failed" (both run again) or "changed"."""
-
-    word: str
-    changes: list[str] = []
 
 
 def facts_of(stages: Iterable[Stage]) -> dict[str, Facts]:
@@ -68,38 +46,20 @@ def facts_of(stages: Iterable[Stage]) -> dict[str, Facts]:
     return facts
 
 
-def standing(stage: Stage, facts: Facts, memory: Path) -> Standing:
-    """memory: the folder of stages/.
+def remembered(stage: Stage, facts: Facts, memory: Path) -> Facts | None:
+    """The facts that the stage was run with and its state; None if it was not. memory: the folder of stages/.
 
     Raises UserError if the stage's folder holds files and nothing tells what made them.
     """
     path = memory / stage.name / "stage.json"
-    if not path.is_file():
-        if stage.folder.is_dir() and any(stage.folder.iterdir()):
-            raise UserError(
-                f"{stage.folder} holds files, but {path}, which would tell what made them, is missing; move them away "
-                f"or choose another output_dir"
-            )
-        return Standing("to do")
-    before = _read(path, {**dict.fromkeys(facts, object), "state": str})
-    changes = [change for part in facts for change in differing(part, before[part], facts[part])]
-    if changes:
-        return Standing("changed", changes)
-    if before["state"] == "done" and not (stage.folder / stage.last).is_file():
-        return Standing("to do")
-    return Standing(before["state"])
-
-
-def differing(name: str, before: Any, now: Any) -> list[str]:
-    """["options: epochs was 2, is 3", ...]"""
-    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
-        return [] if before == now else [f"{name} was {before}, is {now}"]
-    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
-    if name == "inputs":
-        return [f"{key} is read no more" if key not in now else f"{key} has changed or is new" for key in keys]
-    if name == "after":
-        return [f"it comes after {key}" for key in keys]
-    return [f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in keys]
+    if path.is_file():
+        return _read(path, {**dict.fromkeys(facts, object), "state": str})
+    if stage.folder.is_dir() and any(stage.folder.iterdir()):
+        raise UserError(
+            f"{stage.folder} holds files, but {path}, which would tell what made them, is missing; move them away "
+            f"or choose another output_dir"
+        )
+    return None
 
 
 def run(stage: Stage, facts: Facts, memory: Path, fresh: bool, lock: int | None = None) -> int:
@@ -152,9 +112,10 @@ def run(stage: Stage, facts: Facts, memory: Path, fresh: bool, lock: int | None 
                 cost["measured"] += 1
                 write_json(place / "cost.json", {name: round(value, 3) for name, value in cost.items()})
         code = process.returncode
-        if code == 0 and not (stage.folder / stage.last).is_file():
+        missing = [path for path in stage.writes if not path.is_file()]
+        if code == 0 and missing:
             code = 1
-            log.write(f"ended without an error, but {stage.folder / stage.last} is missing\n".encode())
+            log.write(f"ended without an error, but {missing[0]} is missing\n".encode())
     write_json(place / "stage.json", {**facts, "state": "failed" if code else "done", "exit": code})
     return code
 
@@ -212,8 +173,3 @@ def _read(path: Path, keys: Mapping[str, Any]) -> Facts:
 
 def _hash(facts: Facts) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = "not given" if value is None else str(value)
-    return text if len(text) < 60 else f"{text[:57]}..."
