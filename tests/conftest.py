@@ -10,6 +10,13 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("MIMIGENREC_TEST_DE
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.pop("PYTHON", None)  # the shell scripts would run with it
 
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +26,7 @@ from mimigenrec.interactions.inter_file import History, write_inter
 from mimigenrec.sids.tokens import write_index
 
 ROOT = Path(__file__).resolve().parents[1]
+QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 SHARED = ROOT.parent / "shared"
 
 # 8 items, 7 SIDs of 2 or 3 levels: "2" and "3" share one, that of "5" begins that of "6".
@@ -114,8 +122,6 @@ def tiny_model(tokenizer):
 @pytest.fixture(scope="session")
 def raw_toy(tmp_path_factory, toy) -> Path:
     """A raw category folder `toy/` as preprocess_data_sft_rl.py takes it; returns its parent."""
-    import json
-
     root = tmp_path_factory.mktemp("raw")
     items = list(toy.sids)
     (root / "toy").mkdir()
@@ -166,3 +172,66 @@ def result_of(toy):
         return folder
 
     return write
+
+
+# `mimigenrec` and `python` for scripts: what the warm process can run goes there, the rest to the real interpreter.
+STAND_IN = """#!{python} -SE
+import json, os, socket, sys
+
+name, argv = os.path.basename(sys.argv[0]), sys.argv[1:]
+asked = {{"argv": argv, "cwd": os.getcwd(), "env": dict(os.environ), "limit": 600}}
+if name == "python":
+    if argv[:1] != ["-m"] or not argv[1].startswith("mimigenrec.") or argv[1].endswith(".launch"):
+        os.execv({python!r}, [{python!r}, *argv])
+    asked |= {{"module": argv[1], "argv": argv[2:]}}
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect({address!r})
+    with client.makefile("rw") as lines:
+        lines.write(json.dumps(asked) + "\\n")
+        lines.flush()
+        answer = json.loads(lines.readline())
+sys.stdout.write(answer["stdout"])
+sys.stderr.write(answer["stderr"])
+sys.exit(1 if answer["status"] is None else answer["status"])
+"""
+
+
+@pytest.fixture(scope="session")
+def warm_address():
+    """The socket of a process that has loaded everything; see warm.py."""
+    with tempfile.TemporaryDirectory(prefix="warm") as folder:  # a path of pytest's may be too long for a socket
+        address = f"{folder}/socket"
+        environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(ROOT / "tests" / "warm.py"), address]
+        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, env=environment, **nowhere) as process:
+            while not os.path.exists(address):
+                assert process.poll() is None, "warm.py ended while it was loading"
+                time.sleep(0.05)
+            yield address
+            process.kill()  # what is loaded takes seconds to be put away
+
+
+@pytest.fixture(scope="session")
+def warm(warm_address):
+    """warm(line, cwd, **more) -> {"status", "stdout", "stderr"} of a command, in milliseconds; see warm.py."""
+
+    def run(line: str, cwd: Path, **more) -> dict:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(warm_address)
+            with client.makefile("rw") as lines:
+                lines.write(json.dumps({"argv": shlex.split(line), "cwd": str(cwd), **more}) + "\n")
+                lines.flush()
+                return json.loads(lines.readline())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def warm_path(warm_address, tmp_path_factory) -> str:
+    """A PATH whose `mimigenrec` and `python` take milliseconds to start; other programs are those of this Python."""
+    folder = tmp_path_factory.mktemp("bin")
+    for name in ("mimigenrec", "python"):
+        (folder / name).write_text(STAND_IN.format(python=sys.executable, address=warm_address))
+        (folder / name).chmod(0o755)
+    return os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -5,10 +5,8 @@ The table is bad_inputs.py. The commands run in children of one process that has
 
 import csv
 import hashlib
-import json
 import os
 import random
-import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +17,7 @@ import pytest
 
 from mimigenrec.cli import COMMANDS
 from tests.bad_inputs import BAD_INPUTS, BASELINE, COUNT, NETWORK, Bad
-from tests.conftest import ROOT
+from tests.conftest import QUIET, ROOT
 
 SFT = """model_name_or_path: base_sid
 stage: sft
@@ -66,30 +64,6 @@ BUILD = (  # a shop with every command, seconds altogether
     "baseline --method sasrec --raw raw --category shop --data data/shop --k 5 --limit 12 "
     "--output results/sasrec --width 8 --epochs 2 --max_history 5",
 )
-WARNINGS = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
-
-
-@pytest.fixture(scope="session")
-def warm():
-    """warm(line, cwd, **more) -> {"status", "stdout", "stderr"} of a command; see warm.py."""
-    environment = {**os.environ, **WARNINGS, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "warm.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    ) as process:
-        assert json.loads(process.stdout.readline()) == {"status": 0}
-
-        def run(line: str, cwd: Path, **more):
-            process.stdin.write(json.dumps({"argv": shlex.split(line), "cwd": str(cwd), **more}) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
-        yield run
-        process.stdin.close()
 
 
 @pytest.fixture(scope="session")
@@ -257,7 +231,7 @@ def test_what_people_start_by_hand_speaks_in_one_message_too(name, shop):
     done = subprocess.run(
         ["bash", "-c", line],
         cwd=shop,
-        env={**os.environ, **WARNINGS, "PATH": path, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **QUIET, "PATH": path, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -8,7 +8,6 @@ import gzip
 import os
 import shutil
 import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +63,7 @@ STAGES = {
         "bash rq/text2emb/amazon_text2emb.sh",
         f"mimigenrec embed --items {RAW}.item.json --output {RAW}.emb-qwen-td.npy",
         (f"{RAW}.emb-qwen-td.npy",),
-        ("sids/test_embed.py::test_a_hugging_face_encoder_gives_what_each_text_gives_alone",),
+        ("vectors/test_embed.py::test_a_hugging_face_encoder_gives_what_each_text_gives_alone",),
     ),
     "SIDs": Stage(
         "bash rq/rqvae.sh; bash rq/generate_indices.sh",
@@ -134,7 +133,7 @@ def repository(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reach(repository):
+def reach(repository, warm_path):
     """reach(name) runs the stages up to that one, each only once."""
     done = set()
 
@@ -144,11 +143,10 @@ def reach(repository):
                 continue
             if stage == "evaluate":  # what SFT leaves, which other tests run
                 save_checkpoint(repository / "saves" / "sft", repository / DATA)
-            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             run = subprocess.run(
                 ["bash", "-c", STAGES[stage].ours],
                 cwd=repository,
-                env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PATH": warm_path, "PYTHONPATH": str(ROOT)},
                 capture_output=True,
                 text=True,
             )

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,16 @@ from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def journey(tmp_path_factory) -> tuple[Path, str]:
-    """The folder that holds data/, saves/, rl_outputs/ and results/ after a quick run, and what the run printed."""
+def journey(tmp_path_factory, warm_path) -> tuple[Path, str]:
+    """The folder that holds data/, saves/, rl_outputs/ and results/ after a quick run, and what the run printed.
+
+    RL starts cold, by accelerate.
+    """
     root = tmp_path_factory.mktemp("journey")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
         ["bash", "examples/tiny/run.sh"],
         cwd=ROOT,
-        env={**os.environ, "PATH": path, "QUICK": "1", "ROOT": str(root)},
+        env={**os.environ, "PATH": warm_path, "QUICK": "1", "ROOT": str(root)},
         capture_output=True,
         text=True,
     )
@@ -58,12 +59,12 @@ def test_a_checkpoint_answers_alone(journey, checkpoint, monkeypatch, tmp_path):
     assert not {"17", "203", "45"} & {found.item for found in best}
 
 
-def test_the_quick_start_of_the_readme_runs(journey):
+def test_the_quick_start_of_the_readme_runs(journey, monkeypatch, capsys):
     readme = (ROOT / "README.md").read_text()
     [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "from_pretrained" in block]
-    printed = subprocess.run(
-        [sys.executable, "-c", code], cwd=journey[0], check=True, capture_output=True, text=True
-    ).stdout
+    monkeypatch.chdir(journey[0])
+    exec(code, {})
+    printed = capsys.readouterr().out
     assert len(printed.splitlines()) == 5 and "<a_" in printed
 
 

@@ -1,21 +1,28 @@
 """One process that has loaded everything, and a child forked from it for each command: milliseconds in place of the
 ten seconds that a command takes to load torch, TRL and LLaMA-Factory.
 
-    python tests/warm.py     stdin   {"argv", "cwd", "env", "limit", ...} a line
-                             stdout  {"status", "stdout", "stderr", "seconds"} a line, in the same order
+    python tests/warm.py SOCKET    a line of JSON for each connection to this Unix socket, one after the other
+
+asked      {"argv", "cwd", "env", "limit", ...}
+answered   {"status", "stdout", "stderr", "seconds"}
 
 argv       after "mimigenrec"; run by mimigenrec.cli.main
+module     in place of "mimigenrec": argv goes to this module, as with `python -m`
 env        variables over those of this process
 limit      seconds, after which the child is killed and its status is null
 interrupt  a path: once it is there, the child gets SIGINT, as from Ctrl-C
 broken     "module:function", in whose place the child has one that raises KeyError('planted')
+
+tests/conftest.py starts it, and makes a `mimigenrec` and a `python` for scripts, which ask it.
 """
 
 import gc
 import importlib
 import json
 import os
+import runpy
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -69,10 +76,12 @@ def be_the_command(asked: dict, out: Path, err: Path) -> None:
             module, _, function = asked["broken"].partition(":")
             setattr(importlib.import_module(module), function, broken)
         sys.argv, sys.path[0] = ["mimigenrec", *asked["argv"]], asked["cwd"]
+        if asked.get("module"):
+            runpy.run_module(asked["module"], run_name="__main__")
+        else:
+            from mimigenrec.cli import main
 
-        from mimigenrec.cli import main
-
-        main()
+            main()
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
@@ -91,12 +100,12 @@ def broken(*_, **__):
 
 
 def wait_for(child: int, asked: dict) -> int | None:
-    """The exit status; None for a child that was killed, by us or by a signal."""
+    """The exit status, that of a signal negative; None for a child that we killed."""
     end, interrupt = time.monotonic() + asked.get("limit", 30), asked.get("interrupt")
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+            return os.waitstatus_to_exitcode(status)
         if interrupt and Path(asked["cwd"], interrupt).exists():
             os.kill(child, signal.SIGINT)
             interrupt = None
@@ -107,13 +116,18 @@ def wait_for(child: int, asked: dict) -> int | None:
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints while it is loaded is no answer
     load()
-    print(json.dumps({"status": 0}), file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), file=answers, flush=True)
-    os._exit(0)  # what is loaded takes seconds to be put away
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{sys.argv[1]}.new")
+        server.listen()
+        os.rename(f"{sys.argv[1]}.new", sys.argv[1])  # it is there when it listens
+        while True:
+            connection, _ = server.accept()
+            with connection, connection.makefile("rw") as lines:
+                line = lines.readline()
+                if not line:
+                    continue  # somebody who looked whether we are there
+                lines.write(json.dumps(run(json.loads(line))) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -58,7 +59,7 @@ def test_defaults_are_the_documented_ones():
     assert args.bf16 is torch.cuda.is_available()
 
 
-def test_killed_and_started_again_equals_never_stopped(command, tmp_path, monkeypatch):
+def test_killed_and_started_again_equals_never_stopped(command, tmp_path, monkeypatch, warm):
     """Killed by SIGKILL at step 3 of 4, in the middle of a reward; the last checkpoint is that of step 2."""
     (tmp_path / "rewards").mkdir()
     (tmp_path / "rewards" / "deadly.py").write_text(
@@ -72,14 +73,8 @@ def test_killed_and_started_again_equals_never_stopped(command, tmp_path, monkey
     options = ["--rewards", "ranking_reward.rule_reward", "deadly.maybe", "--rollout", "mixed"]
     options += ["max_steps=4", "save_steps=2", "eval_strategy=steps", "eval_steps=1"]
     run(command("whole", *options))
-    killed = subprocess.run(
-        [sys.executable, "-m", "mimigenrec.grpo.train", *command("parts", *options)],
-        env={**os.environ, "KILL_AT": "3", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    killed = warm(shlex.join(["grpo", *command("parts", *options)]), tmp_path, env={"KILL_AT": "3"}, limit=300)
+    assert killed["status"] == -signal.SIGKILL, killed["stderr"][-2000:]
     (tmp_path / "parts" / "checkpoint-3").mkdir()  # a save that was cut short
     run(command("parts", *options))
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")

@@ -1,8 +1,5 @@
 """What cannot be meant is one message, and nothing but what a YAML says gets into a run."""
 
-import subprocess
-import sys
-
 import pytest
 
 from mimigenrec.cli import parse
@@ -75,8 +72,7 @@ def test_numbers_of_llamafactory_are_finite_numbers():
         check_keys({"warmup_steps": [1]}, ours=[])
 
 
-def test_the_command_says_it_in_one_line_and_ends_with_status_2(tmp_path):
+def test_the_command_says_it_in_one_line_and_ends_with_status_2(tmp_path, warm):
     (tmp_path / "x.yaml").write_text("stage: sft\n")
-    command = [sys.executable, "-m", "mimigenrec.sft.train", str(tmp_path / "x.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    done = warm("x.yaml", tmp_path, module="mimigenrec.sft.train")
+    assert done["status"] == 2 and done["stderr"].startswith("error: ") and done["stderr"].count("\n") == 1

@@ -57,11 +57,12 @@ def shell(*command, **env):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_one_command_from_a_plain_model_and_the_stock_program_train_the_same(tmp_path, args, data):
+def test_one_command_from_a_plain_model_and_the_stock_program_train_the_same(tmp_path, args, data, warm):
     """The shipped way: a plain model, its SIDs added by override; then the base it made under llamafactory-cli."""
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(args))
     tokens, cache = f"add_tokens_list={data / 'new_tokens.json'}", f"base_cache={tmp_path / 'cache'}"
-    shell(BIN / "mimigenrec", "sft", tmp_path / "x.yaml", tokens, cache)
+    done = warm(f"sft x.yaml {tokens} {cache}", tmp_path, limit=300)
+    assert done["status"] == 0, done["stderr"][-3000:]
     (base,) = [folder for folder in (tmp_path / "cache").iterdir() if folder.is_dir()]
     stock = tmp_path / "stock"
     shell(BIN / "llamafactory-cli", "train", tmp_path / "x.yaml", f"model_name_or_path={base}", f"output_dir={stock}")
