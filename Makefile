@@ -21,11 +21,15 @@ demo: $(VENV)/.installed
 demo-real: $(VENV)/.installed
 	bash examples/demo_real/run.sh
 
+# a file's tests stay in one process, which shares their models; TEST_PROCESSES=0 runs all in this one
+TEST_PROCESSES ?= 2
+PYTEST := python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
+
 test: $(VENV)/.installed
-	python -m pytest -q -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-slow: $(VENV)/.installed
-	python -m pytest -q -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 lint: $(VENV)/.installed
 	ruff check .

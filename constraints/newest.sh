@@ -24,7 +24,7 @@ echo "== what pip took"
 python -m pip list --format=freeze --exclude mimigenrec | grep -E '^(torch|torchvision|torchaudio|transformers|tokenizers|trl|llamafactory|accelerate|peft|datasets|numpy|polars|scikit-learn)=='
 python -m pip check
 mimigenrec env
-python -m pytest -q -m "not slow and not gpu" --ignore tests/test_constraints.py  # it checks the old files
+python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu" --ignore tests/test_constraints.py  # it checks the old files
 
 [ "${2:-}" = --lock ] || exit 0
 lock=constraints/$(python -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
