@@ -7,6 +7,7 @@ kind:
     soft   said in passing                     under              the same, on a line of its own
     code   a SID                               wrong              the part of it that is wrong
     lost   what is not as it should be, on a line of its own
+    picture   an SVG as it stands, below the text of its cell; Markdown leaves it out
 
 Pictures are SVG that take their colours from the page's variables, so they follow its light and dark.
 """
@@ -33,15 +34,13 @@ main{max-width:1160px;margin:0 auto;padding:22px 20px 34px}
 h1{font-size:23px;margin:0;overflow-wrap:anywhere}h2{font-size:16px;margin:0 0 3px}h3{font-size:14px;margin:16px 0 4px}
 p{margin:0 0 10px;color:var(--soft);font-size:13.5px}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:15px 18px;margin-top:14px}
-.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:14px 24px}
-svg{display:block;width:100%;height:auto}svg text{font-family:inherit}.columns svg{max-width:440px}
+svg{display:block;width:100%;height:auto}svg text{font-family:inherit}td svg{width:240px;margin-left:auto}
 table{border-collapse:collapse;width:100%;font-size:13.5px}th{font-weight:600;color:var(--soft)}
 th,td{text-align:right;padding:4px 8px;border-bottom:1px solid var(--line);vertical-align:top}
 th:first-child,td:first-child{text-align:left;padding-left:0}.left td,.left th{text-align:left}
 code{background:var(--tint);border-radius:4px;padding:1px 4px;font-size:12.5px}
 footer{color:var(--soft);font-size:12px;margin-top:14px;overflow-wrap:anywhere}
-"""
-BLOCKS = """
+
 .scroll{overflow-x:auto;margin:6px 0}.scroll td,.scroll th{white-space:nowrap}
 .scroll td:first-child,.scroll th:first-child{position:sticky;left:0;background:var(--card)}
 .scroll .left td{white-space:normal;min-width:90px}.left code{white-space:nowrap}
@@ -122,14 +121,6 @@ class Section(NamedTuple):
     blocks: Sequence[Block]
 
 
-def html_page(title: str, body: str, style: str = "") -> str:
-    """The frame that every page of ours has."""
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{COLOURS}{STYLE}{style}</style><main>{body}</main></html>\n"
-    )
-
-
 def to_html(title: str, subtitle: str, sections: Iterable[Section], footer: str) -> str:
     parts = [f"<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>"]
     for section in sections:
@@ -137,7 +128,10 @@ def to_html(title: str, subtitle: str, sections: Iterable[Section], footer: str)
         inner = f"<h2>{escape(section.title)}</h2>" + "".join(map(_block_html, section.blocks))
         parts.append(f"<div>{inner}</div>" if bare else f"<section>{inner}</section>")
     parts.append(f"<footer>{escape(footer)}</footer>")
-    return html_page(title, "".join(parts), BLOCKS)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(title)}</title><style>{COLOURS}{STYLE}</style><main>{''.join(parts)}</main></html>\n"
+    )
 
 
 def to_markdown(title: str, subtitle: str, sections: Iterable[Section], footer: str) -> str:
@@ -168,10 +162,9 @@ def svg_file(svg: str) -> str:
     return f'{head}{name}><style>{look}</style><rect width="100%" height="100%" fill="var(--card)"/>{rest}\n'
 
 
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _spans(words: Words) -> list[Span]:
@@ -182,11 +175,11 @@ def _spans(words: Words) -> list[Span]:
 
 
 def _html(words: Words) -> str:
-    tags = {"": "", "best": "b", "code": "code", "wrong": "code"}
+    tags = {"": "", "picture": "", "best": "b", "code": "code", "wrong": "code"}
     parts = []
     for text, kind in _spans(words):
-        tag = tags.get(kind, "span")
-        parts.append(f"<{tag} class={kind}>{escape(text)}</{tag}>" if tag else escape(text))
+        tag, inner = tags.get(kind, "span"), text if kind == "picture" else escape(text)
+        parts.append(f"<{tag} class={kind}>{inner}</{tag}>" if tag else inner)
     return "".join(parts)
 
 
@@ -201,6 +194,8 @@ def _markdown(words: Words) -> str:
     }
     parts = []
     for text, kind in _spans(words):
+        if kind == "picture":
+            continue
         bare = text.strip()
         marked = forms.get(kind, "{}").format(bare if kind in ("code", "wrong") else _escaped(bare)) if bare else ""
         start = len(text) - len(text.lstrip())
@@ -231,7 +226,10 @@ def _block_html(block: Block) -> str:
             listed = "<ul>" + "".join(f"<li>{_html(point)}</li>" for point in points) + "</ul>" if points else ""
             return f'<div class="card {state}"><span class=sign>{SIGNS[state]}</span>{_html(words)}{listed}</div>'
         case Pictures(pictures, wide):
-            drawn = "".join(f"<figure><figcaption>{escape(p.title)}</figcaption>{p.svg}</figure>" for p in pictures)
+            drawn = "".join(
+                "<figure>" + (f"<figcaption>{escape(title)}</figcaption>" if title else "") + f"{svg}</figure>"
+                for _, title, svg in pictures
+            )
             return f'<div class="scroll wide">{drawn}</div>' if wide else f"<div class=pictures>{drawn}</div>"
         case Folded(title, blocks):
             inner = "".join(map(_block_html, blocks))
@@ -241,9 +239,7 @@ def _block_html(block: Block) -> str:
 def _block_markdown(block: Block) -> str:
     match block:
         case Table(heads, rows, _):
-            return "\n".join(
-                markdown_table([*map(plain_markdown, heads)], [[_markdown(cell) for cell in row] for row in rows])
-            )
+            return markdown_table([*map(plain_markdown, heads)], [[_markdown(cell) for cell in row] for row in rows])
         case Paragraph(words):
             return _markdown(words)
         case Subheading(words):

@@ -18,6 +18,7 @@ from mimigenrec.evaluation.result import Result, read_result, row_metrics
 from mimigenrec.evaluation.stats import RESAMPLES, paired_bootstrap, permutation_test
 from mimigenrec.files import write_json, writing
 from mimigenrec.manifest import make_manifest
+from mimigenrec.page import markdown_table
 
 
 @dataclass
@@ -47,10 +48,10 @@ def main(config: CompareConfig) -> None:
     a, b = read_result(config.a), read_result(config.b)
     differences = compare(a, b, np.random.default_rng(config.seed), config.resamples)
     settings = differing(a.manifest, b.manifest)
-    text = report(a, b, differences, settings)
+    text = as_text(a, b, differences, settings)
     print(text)
     if config.output:
-        shown = {level: {name: d._asdict() for name, d in of.items()} for level, of in differences.items()}
+        shown = {level: {name: d._asdict() for name, d in compared.items()} for level, compared in differences.items()}
         made_from = make_manifest(config, [result.folder / "final_result.json" for result in (a, b)], config.seed)
         told = {"a": str(config.a), "b": str(config.b), **shown, "differing": settings, "manifest": made_from}
         write_json(config.output / "compare.json", told)
@@ -103,19 +104,23 @@ def differing(a: dict[str, Any], b: dict[str, Any], path: str = "") -> dict[str,
     return found
 
 
-def report(a: Result, b: Result, differences: dict[str, dict[str, Compared]], settings: dict[str, list]) -> str:
+def as_text(a: Result, b: Result, differences: dict[str, dict[str, Compared]], settings: dict[str, list]) -> str:
     lines = [f"A: {a.folder}\nB: {b.folder}\n{len(a.rows)} rows; B - A with 95 % interval; two-sided p of two tests\n"]
-    for level, of in differences.items():
+    for level, compared in differences.items():
         lines += [f"\n{level.upper() if level == 'sid' else level.capitalize()} level\n"]
-        lines += [
-            "| metric | A | B | B - A | p, bootstrap | p, permutation |",
-            "| --- | --- | --- | --- | --- | --- |",
+        metrics_a, metrics_b = a.metrics[level], b.metrics[level]
+        rows = [
+            [
+                name,
+                f"{metrics_a[name]['mean']:.4f}",
+                f"{metrics_b[name]['mean']:.4f}",
+                f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]",
+                f"{d.p:.4f}",
+                f"{d.p_permutation:.4f}",
+            ]
+            for name, d in compared.items()
         ]
-        ours, theirs = a.metrics[level], b.metrics[level]
-        for name, d in of.items():
-            means = f"{ours[name]['mean']:.4f} | {theirs[name]['mean']:.4f}"
-            interval = f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
-            lines.append(f"| {name} | {means} | {interval} | {d.p:.4f} | {d.p_permutation:.4f} |")
+        lines.append(markdown_table(["metric", "A", "B", "B - A", "p, bootstrap", "p, permutation"], rows))
     if "sid" not in differences:
         lines.append("\nThe two name their targets by different SIDs: the SID level cannot be compared.")
     lines += ["\nWhat differs in the manifests:\n"]

@@ -16,7 +16,7 @@ def one_result(metrics: Metrics) -> str:
     for level, title in (("sid", "SID level"), ("item", "Item level (items of one SID in random order)")):
         ks = list(dict.fromkeys(name.split("@")[1] for name in metrics[level]))
         rows = [[k, *(_cell(metrics[level][f"{name}@{k}"]) for name in ("hr", "ndcg", "mrr"))] for k in ks]
-        parts.append(f"{title}\n\n" + _table(["K", "HR@K", "NDCG@K", "MRR@K"], rows))
+        parts.append(f"{title}\n\n" + markdown_table(["K", "HR@K", "NDCG@K", "MRR@K"], rows) + "\n")
     covered = ", ".join(f"{100 * share:.1f} % {k}" for k, share in metrics["coverage"].items())
     repeats = metrics[f"repeat@{REPEAT_K}"]
     repeated = f"{100 * repeats['mean']:.1f} %" if repeats else "not known, the rows tell no history"
@@ -46,10 +46,11 @@ def summary(
         for method, metrics in results.items()
     ]
     titles = {name: name.replace("hr", "HR").replace("ndcg", "NDCG") for name in shared}
+    heads = ["method", *titles.values(), "rows"]
     if not best:
-        return _table(["method", *titles.values(), "rows"], rows)
+        return markdown_table(heads, rows) + "\n"
     rows.append(["best possible", *(f"{best[name]:.4f}" if name in best else "" for name in shared), ""])
-    text = _table(["method", *titles.values(), "rows"], rows) + "\n"
+    text = markdown_table(heads, rows) + "\n\n"
     for method, metrics in results.items():
         shares = [
             f"{100 * metrics[level][name]['mean'] / best[name]:.1f} % of the best possible {titles[name]}"
@@ -62,7 +63,3 @@ def summary(
 
 def _cell(value: Mapping[str, float]) -> str:
     return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(markdown_table(head, rows)) + "\n"

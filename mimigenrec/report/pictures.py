@@ -1,9 +1,11 @@
-"""The report's pictures, as SVG in the colours of page.py. Lengths are SVG units; text is escaped here."""
+"""The report's pictures, as SVG in the colours of page.py. Lengths are SVG units."""
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+
+from mimigenrec.svg import line, picture, text
 
 WIDTH = 345
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -24,27 +26,27 @@ def draw_intervals(found: Mapping[str, Any], metric: str, models: Sequence[str],
     parts = []
     for tick in ticks:
         x = left + tick * scale
-        parts += [_line(x, 4, x, base, "--line"), _text(x, base + 15, f"{tick:g}", "middle")]
+        parts += [line(x, 4, x, base, "--line"), text(x, base + 15, f"{tick:g}", "middle")]
     if best:
         x = left + found[best][metric]["mean"] * scale
-        parts.append(_line(x, 4, x, base, "--c4", 'stroke-dasharray="4 3"'))
+        parts.append(line(x, 4, x, base, "--c4", 'stroke-dasharray="4 3"'))
     for place, name in enumerate(names):
         of, y = found[name][metric], 18 + 24 * place
         colour, fill = ("--c0", "var(--c0)") if name in models else ("--c4", "var(--card)")
         x, low, high = (left + of[key] * scale for key in ("mean", "low", "high"))
         shown = f"{name}: {of['mean']:.4f} [{of['low']:.4f}, {of['high']:.4f}]"
         parts += [
-            _text(left - 8, y + 4, _short(name, left), "end", "--ink"),
-            _line(low, y, high, y, colour, 'stroke-width="2"'),
+            text(left - 8, y + 4, _short(name, left), "end", "--ink"),
+            line(low, y, high, y, colour, 'stroke-width="2"'),
             *(
-                _line(left + s * scale, y - 6, left + s * scale, y + 6, colour)
+                line(left + s * scale, y - 6, left + s * scale, y + 6, colour)
                 for s in of["seeds"]
                 if len(of["seeds"]) > 1
             ),
             f'<circle cx="{x:.1f}" cy="{y}" r="4.5" fill="{fill}" stroke="var({colour})" stroke-width="2">'
             f"<title>{escape(shown)}</title></circle>",
         ]
-    return _svg(WIDTH, base + 22, parts, f"{metric} of each method with its interval")
+    return picture(WIDTH, base + 22, parts, f"{metric} of each method with its interval")
 
 
 def draw_curves(panel: Mapping[str, Any]) -> str:
@@ -64,8 +66,8 @@ def draw_curves(panel: Mapping[str, Any]) -> str:
     parts = []
     for tick in _ticks(y0, y1, 4):
         y = float(place(x0, tick).split()[1])
-        parts += [_line(left, y, WIDTH - right, y, "--line"), _text(left - 6, y + 4, f"{tick:g}", "end")]
-    parts += [_text(left, height - 8, f"{x0:g}"), _text(WIDTH - right, height - 8, f"{panel['x']} {x1:g}", "end")]
+        parts += [line(left, y, WIDTH - right, y, "--line"), text(left - 6, y + 4, f"{tick:g}", "end")]
+    parts += [text(left, height - 8, f"{x0:g}"), text(WIDTH - right, height - 8, f"{panel['x']} {x1:g}", "end")]
     for number, seeds in enumerate(panel["curves"].values()):
         look = f'stroke="var(--c{number % 5})" stroke-width="{1.8 if len(seeds) == 1 else 1.2}"'
         if DASHES[number % 4]:
@@ -78,7 +80,7 @@ def draw_curves(panel: Mapping[str, Any]) -> str:
                 drawn = "L".join(place(x, y) for x, y in curve)
                 parts.append(f'<path d="M{drawn}" fill="none" stroke-linejoin="round" {look}/>')
     legend, height = _legend(list(panel["curves"]), height + 8)
-    return _svg(WIDTH, height, [*parts, *legend], f"{', '.join(panel['curves'])} over {panel['x']}s")
+    return picture(WIDTH, height, [*parts, *legend], f"{', '.join(panel['curves'])} over {panel['x']}s")
 
 
 def draw_levels(levels: Mapping[str, Any]) -> str:
@@ -94,7 +96,7 @@ def draw_levels(levels: Mapping[str, Any]) -> str:
     kinds = [kind for kind in kinds if any(_share(of, kind[0]) > 0 for of in levels.values())]
     parts, y = [], 6
     for name, of in levels.items():
-        parts.append(_text(left - 8, y + 17, _short(name, left), "end", "--ink", 12.5))
+        parts.append(text(left - 8, y + 17, _short(name, left), "end", "--ink", 12.5))
         x = left
         for key, what, colour, opacity in kinds:
             share = _share(of, key)
@@ -105,7 +107,7 @@ def draw_levels(levels: Mapping[str, Any]) -> str:
             )
             if size > 46:
                 parts.append(
-                    _text(x + size / 2, y + 17, f"{share:.1%}", "middle", "--card" if opacity > 0.5 else "--ink", 12)
+                    text(x + size / 2, y + 17, f"{share:.1%}", "middle", "--card" if opacity > 0.5 else "--ink", 12)
                 )
             x += size
         y += 31
@@ -114,9 +116,9 @@ def draw_levels(levels: Mapping[str, Any]) -> str:
         parts.append(
             f'<rect x="{x:.0f}" y="{y + 5}" width="13" height="13" fill="{colour}" fill-opacity="{opacity:.2f}"/>'
         )
-        parts.append(_text(x + 18, y + 16, what, size=12))
+        parts.append(text(x + 18, y + 16, what, size=12))
         x += 38 + 7 * len(what)
-    return _svg(width, y + 26, parts, "where the first recommended SID leaves the target's")
+    return picture(width, y + 26, parts, "where the first recommended SID leaves the target's")
 
 
 def _share(of: Mapping[str, Any], key: str) -> float:
@@ -130,7 +132,7 @@ def _legend(names: Sequence[str], y: float) -> tuple[list[str], float]:
         if x > 8 and x + 34 + LETTER * len(name) > WIDTH:
             x, y = 8.0, y + 17
         dash = f'stroke-width="2" stroke-dasharray="{DASHES[number % 4]}"' if number % 4 else 'stroke-width="2"'
-        parts += [_line(x, y, x + 22, y, f"--c{number % 5}", dash), _text(x + 27, y + 4, name)]
+        parts += [line(x, y, x + 22, y, f"--c{number % 5}", dash), text(x + 27, y + 4, name)]
         x += 44 + LETTER * len(name)
     return parts, y + 12
 
@@ -147,18 +149,3 @@ def _ticks(low: float, high: float, about: int) -> list[float]:
 def _short(name: str, room: float) -> str:
     letters = int((room - 10) / LETTER)
     return name if len(name) <= letters else name[: letters - 1] + "…"
-
-
-def _line(x0: float, y0: float, x1: float, y1: float, colour: str, more: str = "") -> str:
-    ends = f'x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"'
-    return f'<line {ends} stroke="var({colour})"{" " + more if more else ""}/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = "--soft", size: float = 11) -> str:
-    where = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
-    return f'<text {where} fill="var({colour})">{escape(text)}</text>'
-
-
-def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
-    body = "".join(parts)
-    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">{body}</svg>'

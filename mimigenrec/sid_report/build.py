@@ -25,9 +25,10 @@ from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.items import category_path, field_text, read_items
 from mimigenrec.manifest import make_manifest
+from mimigenrec.page import to_html, to_markdown
 from mimigenrec.sid_report import purity, structure
-from mimigenrec.sid_report.page import OVERALL, write_markdown, write_page
 from mimigenrec.sid_report.pictures import draw_tree
+from mimigenrec.sid_report.sections import OVERALL, footer, sections, subtitle
 from mimigenrec.sid_report.verdicts import failed_gates, give_verdicts, parse_gate, worst
 from mimigenrec.sids.tokens import Sid, read_index
 from mimigenrec.vectors.store import read_vectors, unit_rows
@@ -187,11 +188,13 @@ def write_report(folder: str | Path, report: Mapping[str, Any], sids: Mapping[st
     codes = structure.code_table(sids.values())
     tokens = list(dict.fromkeys(sid[0] for sid in sids.values()))
     words = {cell["token"]: cell["words"] for cell in report["details"]["cells"]}
+    heading = (report["title"], subtitle(report))
     write_json(Path(folder) / "sid_report.json", report)
     with writing(Path(folder) / "sid_report.md") as out:
-        out.write(write_markdown(report))
+        out.write(to_markdown(*heading, sections(report, tree=None), footer(report)))
     with writing(Path(folder) / "sid_report.html") as out:
-        out.write(write_page(report, draw_tree(codes, tokens, words)))
+        drawn = sections(report, draw_tree(codes, tokens, words))
+        out.write(to_html(*heading, drawn, footer(report)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The pictures of the report on an index, as SVG text that stands inside an HTML page and needs nothing from outside.
+"""The pictures of the report on an index, as SVG in the colours of page.py; those of the tree are its own.
 
-Lengths are SVG units; a page scales a picture to its own width. Text in a picture is escaped here.
+Lengths are SVG units; a page scales a picture to its own width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from mimigenrec.sid_report.structure import prefix_table
+from mimigenrec.svg import line, picture, text
 
 WIDTH = 1080
 BAND = 54  # height of one level in the tree
 FINEST = 0.7  # narrower pieces are drawn as one
 HUES = (205, 28, 140, 262, 48, 330, 175, 0, 85, 235)
-RED, INK, SOFT, ACCENT = "#c8352b", "#1d2733", "#7b8794", "#2f6f9f"
 
 
 def draw_tree(codes: np.ndarray, tokens: Sequence[str], words: Mapping[str, Sequence[str]]) -> str:
@@ -53,9 +53,11 @@ def draw_tree(codes: np.ndarray, tokens: Sequence[str], words: Mapping[str, Sequ
     for start, end in _runs(shared):
         if shared[start]:
             width = max((end - start) * unit, 1.2)
-            parts.append(f'<rect x="{start * unit:.1f}" y="{top:.0f}" width="{width:.1f}" height="16" fill="{RED}"/>')
-    parts.append(f'<line x1="0" x2="{WIDTH}" y1="{top + 16:.0f}" y2="{top + 16:.0f}" stroke="#d5dbe1"/>')
-    return _svg(WIDTH, top + 18, parts, "prefix tree of the catalogue")
+            parts.append(
+                f'<rect x="{start * unit:.1f}" y="{top:.0f}" width="{width:.1f}" height="16" fill="var(--bad)"/>'
+            )
+    parts.append(line(0, top + 16, WIDTH, top + 16, "--line"))
+    return picture(WIDTH, top + 18, parts, "prefix tree of the catalogue")
 
 
 def _names(first: np.ndarray, tokens: Sequence[str], words: Mapping[str, Sequence[str]], unit: float) -> list[str]:
@@ -71,8 +73,8 @@ def _names(first: np.ndarray, tokens: Sequence[str], words: Mapping[str, Sequenc
             f"<title>{title}</title></rect>"
         )
         fitting = [word for word in about or [token] if len(word) * 6.6 + 6 <= width][:2]
-        for line, word in enumerate(fitting):
-            y = BAND / 2 + 4 + 13 * line - 6.5 * (len(fitting) - 1)
+        for place, word in enumerate(fitting):
+            y = BAND / 2 + 4 + 13 * place - 6.5 * (len(fitting) - 1)
             names.append(f'<text x="{x + 4:.1f}" y="{y:.0f}" font-size="11" fill="#fff">{escape(word)}</text>')
     return names
 
@@ -114,16 +116,16 @@ def draw_usage(level: Mapping[str, Any]) -> str:
     steps = "".join(f"V{base - count * scale:.1f}h{step:.2f}" for count in drawn)
     even = base - sum(counts) / total * scale
     parts = [
-        f'<path d="M{left} {base}{steps}V{base}z" fill="{ACCENT}" fill-opacity="0.75"/>',
-        f'<line x1="{left}" x2="{width - 6}" y1="{even:.1f}" y2="{even:.1f}" stroke="{RED}" stroke-dasharray="5 4"/>',
-        f'<line x1="{left}" x2="{width - 6}" y1="{base}" y2="{base}" stroke="{SOFT}"/>',
-        _text(left - 5, 16, f"{counts[0]:,}", "end"),
-        _text(left - 5, base, "0", "end"),
-        _text(left, height - 7, "most used code"),
-        _text(width - 6, height - 7, f"{total:,}th", "end"),
-        _text(width - 8, even - 5, "even share", "end", RED),
+        f'<path d="M{left} {base}{steps}V{base}z" fill="var(--c0)" fill-opacity="0.75"/>',
+        line(left, even, width - 6, even, "--bad", 'stroke-dasharray="5 4"'),
+        line(left, base, width - 6, base, "--soft"),
+        text(left - 5, 16, f"{counts[0]:,}", "end"),
+        text(left - 5, base, "0", "end"),
+        text(left, height - 7, "most used code"),
+        text(width - 6, height - 7, f"{total:,}th", "end"),
+        text(width - 8, even - 5, "even share", "end", "--bad"),
     ]
-    return _svg(width, height, parts, f"items per code of level {level['level']}")
+    return picture(width, height, parts, f"items per code of level {level['level']}")
 
 
 def draw_bits(levels: Sequence[Mapping[str, Any]]) -> str:
@@ -140,20 +142,15 @@ def draw_bits(levels: Sequence[Mapping[str, Any]]) -> str:
                 parts.append(f'<text x="{x + 8:.1f}" y="21" font-size="12.5" fill="#fff">{label}</text>')
                 break
         x += width
-    return _svg(WIDTH, 34, parts, "bits per level")
+    return picture(WIDTH, 34, parts, "bits per level")
 
 
 def draw_bar(share: float, chance: float | None = None) -> str:
     """A share of 1 as a bar, chance as a mark on it."""
-    mark = f'<rect x="{chance * 300:.1f}" y="0" width="2" height="16" fill="{RED}"/>' if chance is not None else ""
-    bar = f'<rect y="3" width="{share * 300:.1f}" height="10" rx="2" fill="{ACCENT}"/>'
-    return _svg(302, 16, ['<rect y="3" width="300" height="10" rx="2" fill="#e8edf2"/>', bar, mark], f"{share:.1%}")
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = SOFT) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="11" fill="{colour}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
-    body = "".join(parts)
-    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">{body}</svg>'
+    mark = (
+        f'<rect x="{chance * 300:.1f}" y="0" width="2" height="16" fill="var(--bad)"/>' if chance is not None else ""
+    )
+    bar = f'<rect y="3" width="{share * 300:.1f}" height="10" rx="2" fill="var(--c0)"/>'
+    return picture(
+        302, 16, ['<rect y="3" width="300" height="10" rx="2" fill="var(--tint)"/>', bar, mark], f"{share:.1%}"
+    )
