@@ -19,21 +19,23 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from mimigenrec.files import write_json
-from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.interactions.inter_file import write_inter
 from mimigenrec.sids.tokens import write_index
 from mimigenrec.tasks.build import BuildConfig, main
 
 WORDS = "steel tape drill small red clamp box hose valve screw pump sheet glove meter cable blue".split()
 
 
-def histories(rows: int, items: int, rng: random.Random) -> Iterator[History]:
-    for row in range(rows):
-        ids = tuple(str(int(items * rng.random() ** 2)) for _ in range(rng.randint(2, 11)))
-        yield History(row, f"u{row // 5}", ids[:-1], ids[-1])
+def rows(count: int, items: int, rng: random.Random) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Users, histories and targets of a .inter file."""
+    ids = [[str(int(items * rng.random() ** 2)) for _ in range(rng.randint(2, 11))] for _ in range(count)]
+    users = [f"u{row // 5}" for row in range(count)]
+    return pa.array(users), pa.array([" ".join(row[:-1]) for row in ids]), pa.array([row[-1] for row in ids])
 
 
 def generate(folder: Path, interactions: int) -> int:
@@ -41,7 +43,7 @@ def generate(folder: Path, interactions: int) -> int:
     rng = random.Random(0)
     items = int(10 * math.sqrt(interactions))
     for split, share in (("train", 0.9), ("valid", 0.05), ("test", 0.05)):
-        write_inter(folder / f"made.{split}.inter", histories(int(interactions * share), items, rng))
+        write_inter(folder / f"made.{split}.inter", [rows(int(interactions * share), items, rng)])
     sids = {str(i): tuple(f"<{level}_{rng.randrange(256)}>" for level in "abc") for i in range(items)}
     write_index(folder / "made.index.json", sids)
     lengths = {"title": 8, "description": 60}

@@ -174,30 +174,30 @@ def check_same_catalogue(sids: Mapping[str, Sid], data: str | Path, checkpoint: 
     Items that came or went since (sid-assign) are no difference, as long as the others kept their SIDs. The names of
     the tokens tell nothing: every catalogue has an <a_0>.
     """
-    own = Path(checkpoint) / "id2sid.json"
-    if not own.is_file():
+    index = Path(checkpoint) / "id2sid.json"
+    if not index.is_file():
         log.warning("%s has no id2sid.json; taking the catalogue of %s on trust", checkpoint, data)
         return
-    theirs = read_index(own)
-    shared = [item for item in sids if item in theirs]
-    other = next((item for item in shared if sids[item] != theirs[item]), None)
+    trained = read_index(index)
+    shared = [item for item in sids if item in trained]
+    other = next((item for item in shared if sids[item] != trained[item]), None)
     if not shared or other is not None:
         what = "they have no item in common"
         if other is not None:
-            what = f"item {other!r} is {join_sid(theirs[other])} there and {join_sid(sids[other])} in the data"
+            what = f"item {other!r} is {join_sid(trained[other])} there and {join_sid(sids[other])} in the data"
         raise UserError(
             f"{checkpoint} was trained on another catalogue than {data}: {what}. Use the data that it was trained on, "
             f"or run SFT on these"
         )
-    came, went = len(sids) - len(shared), len(theirs) - len(shared)
+    came, went = len(sids) - len(shared), len(trained) - len(shared)
     if came or went:
         log.warning("%s knows %d items that %s does not, and lacks %d that are there", data, came, checkpoint, went)
 
 
 def texts_of_one_sid(texts: Mapping[str, str], sids: Mapping[str, Sid]) -> dict[str, Sid]:
     """text -> SID, for the texts (by item id) whose items all have one SID; texts of several SIDs are left out."""
-    found: dict[str, set[Sid]] = {}
+    sids_of_text: dict[str, set[Sid]] = {}
     for item, text in texts.items():
         if item in sids:
-            found.setdefault(text, set()).add(sids[item])
-    return {text: next(iter(those)) for text, those in found.items() if len(those) == 1}
+            sids_of_text.setdefault(text, set()).add(sids[item])
+    return {text: next(iter(owners)) for text, owners in sids_of_text.items() if len(owners) == 1}

@@ -125,10 +125,10 @@ def check_codebooks(config: AssignConfig, codebooks: Codebooks) -> None:
         return
     made = run_of(read_json(manifest, made_by="mimigenrec quantise", kind=dict))
     if made != run:
-        found = differences(made, run)
+        changes = differences(made, run)
         raise UserError(
-            f"{config.codebooks} did not give the SIDs of {config.index} ({'; '.join(found[:3])}); give the codebooks "
-            f"that mimigenrec quantise wrote with it"
+            f"{config.codebooks} did not give the SIDs of {config.index} ({'; '.join(changes[:3])}); give the "
+            f"codebooks that mimigenrec quantise wrote with it"
         )
 
 

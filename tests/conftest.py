@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def shared(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"real data not present: {Path(*parts)}")
     return path
+
+
+def write_histories(path: Path, histories: Iterable[History]) -> int:
+    """The rows of a .inter file, in the order given; returns how many."""
+    import pyarrow as pa
+
+    rows = [(history.user, " ".join(history.items), history.target) for history in histories]
+    return write_inter(path, [tuple(pa.array(column, pa.string()) for column in zip(*rows, strict=True))])
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +140,7 @@ def raw_toy(tmp_path_factory, toy) -> Path:
             start = (first + i * 3) % len(items)
             history = tuple(items[(start + j) % len(items)] for j in range(1 + i % 4))
             rows.append(History(i, f"u{i % 6}", history, items[(start + 1 + i % 4) % len(items)]))
-        write_inter(root / "toy" / f"toy.{split}.inter", rows)
+        write_histories(root / "toy" / f"toy.{split}.inter", rows)
     write_index(root / "toy" / "toy.index.json", toy.sids)
     texts = {
         item: {"title": toy.titles.get(item, ""), "description": toy.descriptions.get(item, "")} for item in toy.sids

@@ -13,7 +13,7 @@ from mimigenrec.files import write_json
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.train import RunConfig
 from mimigenrec.grpo.train import main as reinforce
-from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.interactions.inter_file import History
 from mimigenrec.sft.add_sids import AddSidsConfig, add_sids
 from mimigenrec.sft.train import SftConfig, train
 from mimigenrec.sids.quantise import QuantiseConfig
@@ -23,6 +23,7 @@ from mimigenrec.sids.training import Training
 from mimigenrec.tasks.build import BuildConfig
 from mimigenrec.tasks.build import main as preprocess
 from mimigenrec.vectors.store import write_vectors
+from tests.conftest import write_histories
 from tests.sft.conftest import save_base
 
 ITEMS = [str(i) for i in range(24)]
@@ -39,7 +40,9 @@ def folder(tmp_path_factory):
     write_vectors(raw / "toy.emb-x.npy", vectors.astype(np.float32), ITEMS, model="x", normalised=False)
     for split, count in (("train", 48), ("valid", 12), ("test", 24)):
         walks = [[ITEMS[(i + j) % 24] for j in range(3 + i % 3)] for i in range(count)]
-        write_inter(raw / f"toy.{split}.inter", [History(i, "u", tuple(w[:-1]), w[-1]) for i, w in enumerate(walks)])
+        write_histories(
+            raw / f"toy.{split}.inter", [History(i, "u", tuple(w[:-1]), w[-1]) for i, w in enumerate(walks)]
+        )
     paths = {"items": raw / "toy.item.json", "vectors": raw / "toy.emb-x.npy", "output": raw / "toy.index.json"}
     quantise(QuantiseConfig(**paths, method="rqkmeans", sizes=[2, 2, 2], collisions="extra"), Training())
     save_base(root / "base")

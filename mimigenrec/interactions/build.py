@@ -125,7 +125,10 @@ def main(config: InteractionsConfig, columns: Columns) -> None:
     write_json(mark, {"command": "interactions"})
     report.unlink(missing_ok=True)  # an old report never stands beside half of the new files
     write_ids(f"{stem}.user2id", sequences.users, user_ids)
-    write_ids(f"{stem}.item2id", *(catalogue, catalogue) if config.ids == "given" else (sequences.items, item_ids))
+    if config.ids == "given":  # the ids of the whole catalogue, items without an interaction too
+        write_ids(f"{stem}.item2id", catalogue, catalogue)
+    else:
+        write_ids(f"{stem}.item2id", sequences.items, item_ids)
     write_items(f"{stem}.item.json", catalogue)
     write_sequences(f"{stem}.inter.json", sequences, user_ids, item_ids)
     counts["reviews"] = write_reviews(f"{stem}.review.json", log, sequences, user_ids, item_ids)
@@ -156,8 +159,8 @@ def is_finished(stem: str, flags: dict[str, Any], config: InteractionsConfig) ->
     report, outputs = Path(f"{stem}.interactions.json"), [Path(f"{stem}.{end}") for end in WRITES]
     there = [path for path in outputs if path.is_file()]
     inputs = [*config.interactions, *config.items, *([config.id2sid] if config.id2sid else [])]
-    if own := {path.resolve() for path in outputs} & {path.resolve() for path in inputs}:
-        raise UserError(f"{own.pop()} is read, and would be written over; take another --output_dir or --category")
+    if both := {path.resolve() for path in outputs} & {path.resolve() for path in inputs}:
+        raise UserError(f"{both.pop()} is read, and would be written over; take another --output_dir or --category")
     if config.overwrite or not there or unfinished(stem).is_file():
         return False
     if not report.is_file():
@@ -292,9 +295,9 @@ def in_order(names: list[str], ids: list[str], texts: dict[str, Item], config: I
         return {new: texts.get(name, NO_TEXT) for new, name in zip(ids, names, strict=True)}
     known = {**dict.fromkeys(names, NO_TEXT), **texts}
     wrong = [name for name in known if not re.fullmatch("0|[1-9][0-9]{0,17}", name)]
-    found = repr(wrong[0]) if wrong else "gaps"
+    fault = repr(wrong[0]) if wrong else "gaps"
     if wrong or max(map(int, known)) != len(known) - 1:
-        raise UserError(f"--ids given needs item ids 0 to {len(known) - 1}, all of them; found {found}. Use --ids new")
+        raise UserError(f"--ids given needs item ids 0 to {len(known) - 1}, all of them; found {fault}. Use --ids new")
     return {str(i): known[str(i)] for i in range(len(known))}
 
 

@@ -78,14 +78,14 @@ def read_item_json(paths: list[Path], wanted: set[str] | None, notes: dict[str, 
 
     notes["items_with_half_a_character"] counts the items in whose texts U+FFFD stands for what no file can hold.
     """
-    found: dict[str, Item] = {}
+    items: dict[str, Item] = {}
     for path in paths:
         for item, texts in read_entries(path).items():
             if wanted is None or item in wanted:
                 if has_half_character(texts):
                     notes["items_with_half_a_character"] = notes.get("items_with_half_a_character", 0) + 1
-                found[item] = {key: _as_it_is(texts.get(key), joiner(key)) for key in FIELDS}
-    return found
+                items[item] = {key: _as_it_is(texts.get(key), joiner(key)) for key in FIELDS}
+    return items
 
 
 def _as_it_is(value: Any, between: str) -> str:

@@ -62,19 +62,8 @@ def read_inter(path: str | Path) -> Iterator[History]:
         raise UserError(f"{path} has no row below its header; an empty split cannot be trained or tested on")
 
 
-def write_inter(path: str | Path, histories: Iterable[History]) -> int:
-    """Writes the rows in the order given (`row` is not stored); returns how many."""
-    count = 0
-    with writing(path) as out:
-        out.write(HEADER + "\n")
-        for history in histories:
-            out.write(f"{history.user}\t{' '.join(history.items)}\t{history.target}\n")
-            count += 1
-    return count
-
-
-def write_inter_blocks(path: str | Path, blocks: Iterable[tuple[Any, Any, Any]]) -> int:
-    """The same file from columns: blocks of (users, histories, targets), each a pyarrow array of strings."""
+def write_inter(path: str | Path, blocks: Iterable[tuple[Any, Any, Any]]) -> int:
+    """Writes blocks of (users, histories, targets), each a pyarrow array of strings; returns how many rows."""
     import pyarrow.compute as pc
 
     count = 0

@@ -39,10 +39,10 @@ def check_leakage(
     seen = events_in_histories(sequences, rows["train"], history)
     held_out = np.concatenate([rows["valid"], rows["test"]])
     if leaked := int(seen[held_out].sum()):
-        told = f"{leaked} targets of valid and test stand in train histories"
+        finding = f"{leaked} targets of valid and test stand in train histories"
         if not given:
-            raise AssertionError(f"{told}: the split is broken")
-        log.warning("%s, as the files are split: what is trained on them knows those answers", told)
+            raise AssertionError(f"{finding}: the split is broken")
+        log.warning("%s, as the files are split: what is trained on them knows those answers", finding)
     seen[rows["train"]] = True
     items_of_train = np.zeros(len(sequences.items), dtype=bool)
     items_of_train[sequences.item[seen]] = True
@@ -79,15 +79,15 @@ def events_in_histories(sequences: Sequences, rows: np.ndarray, history: int) ->
 
 def _repeats(item: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> int:
     """How many rows have their target in their history; looks one event further back each time."""
-    found, back = 0, 0
+    repeats, back = 0, 0
     while len(rows):
         back += 1
         inside = rows - back >= starts
         rows, starts = rows[inside], starts[inside]
         new = item[rows - back] != item[rows]
-        found += int((~new).sum())
+        repeats += int((~new).sum())
         rows, starts = rows[new], starts[new]
-    return found
+    return repeats
 
 
 def _shared(these: tuple[np.ndarray, ...], those: tuple[np.ndarray, ...]) -> int:

@@ -38,11 +38,11 @@ def why_no_id(name: Any) -> str:
         return f"an id must be a text, found {name!r:.80}; write it in quotes"
     if not name or name.isspace():
         return f"an id must not be empty, found {name!r}; fill it in, or leave the line out"
-    found = NOT_IN_AN_ID.search(name)[0]
-    if LONE_SURROGATE.match(found):
+    character = NOT_IN_AN_ID.search(name)[0]
+    if LONE_SURROGATE.match(character):
         what = "half a character (a lone surrogate), which no file can hold"
     else:
-        what = f"the control character {found!r}, and C.item2id holds one id per line, before a tab"
+        what = f"the control character {character!r}, and C.item2id holds one id per line, before a tab"
     return f"the id {name!r:.80} holds {what}; write the id anew"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mimigenrec.files import writing
 from mimigenrec.interactions.events import Item, Log, pl
-from mimigenrec.interactions.inter_file import write_inter_blocks
+from mimigenrec.interactions.inter_file import write_inter
 from mimigenrec.interactions.sequences import Sequences
 from mimigenrec.interactions.splits import history_starts
 
@@ -75,7 +75,7 @@ def write_split(
             hashes.append(pl.Series(histories).hash(seed=0).to_numpy())
             yield users, histories, targets
 
-    write_inter_blocks(path, blocks())
+    write_inter(path, blocks())
     return np.concatenate(hashes)
 
 

@@ -45,9 +45,9 @@ def _update(cost: np.ndarray, prices: np.ndarray, temperature: float) -> np.ndar
 def _settle(cost: np.ndarray, prices: np.ndarray) -> np.ndarray:
     items, size = cost.shape
     first = np.concatenate([(cost[i : i + CHUNK] - prices).argmin(1) for i in range(0, items, CHUNK)])
-    asked = np.bincount(first, minlength=size)
+    demand = np.bincount(first, minlength=size)
     room = np.full(size, items // size)
-    room[np.argsort(-asked, kind="stable")[: items % size]] += 1  # one more for those most asked for
+    room[np.argsort(-demand, kind="stable")[: items % size]] += 1  # one more for those most asked for
     codes = np.full(items, -1, np.int32)
     waiting = np.arange(items)
     while len(waiting):
@@ -68,8 +68,8 @@ def _best_with_room(
     open_codes = np.flatnonzero(room)
     best, loss = [], []
     for start in range(0, len(rows), CHUNK):
-        asked = cost[rows[start : start + CHUNK]][:, open_codes] - prices[open_codes]
-        best.append(open_codes[asked.argmin(1)])
-        two = np.partition(asked, 1, axis=1)[:, :2] if len(open_codes) > 1 else np.zeros((len(asked), 2))
+        offers = cost[rows[start : start + CHUNK]][:, open_codes] - prices[open_codes]
+        best.append(open_codes[offers.argmin(1)])
+        two = np.partition(offers, 1, axis=1)[:, :2] if len(open_codes) > 1 else np.zeros((len(offers), 2))
         loss.append(two[:, 1] - two[:, 0])
     return np.concatenate(best), np.concatenate(loss)

@@ -80,7 +80,7 @@ def known_codes(codebooks: Codebooks, known: Iterable[str] | None, depth: int) -
         return [np.arange(size) for size in sizes]
     codes: list[set[int]] = [set() for _ in sizes]
     for token in known:
-        found = re.fullmatch(rf"<([{LEVEL_LETTERS[:depth]}])_(\d+)>", token)
-        if found and int(found[2]) < sizes[LEVEL_LETTERS.index(found[1])]:
-            codes[LEVEL_LETTERS.index(found[1])].add(int(found[2]))
-    return [np.array(sorted(own)) for own in codes]
+        match = re.fullmatch(rf"<([{LEVEL_LETTERS[:depth]}])_(\d+)>", token)
+        if match and int(match[2]) < sizes[LEVEL_LETTERS.index(match[1])]:
+            codes[LEVEL_LETTERS.index(match[1])].add(int(match[2]))
+    return [np.array(sorted(numbers)) for numbers in codes]

@@ -47,19 +47,19 @@ def fit(
     for _ in tqdm(range(rounds), desc="rotations", disable=None):
         rotated = sample @ rotation
         quantised = np.empty_like(rotated)
-        for part, own in zip(parts, entries, strict=True):
-            codes = nearest(rotated[:, part], own)
+        for part, book in zip(parts, entries, strict=True):
+            codes = nearest(rotated[:, part], book)
             used, place, counts = np.unique(codes, return_inverse=True, return_counts=True)
             sums = np.zeros((len(used), len(part)))
             np.add.at(sums, place, rotated[:, part])
-            own[used] = sums / counts[:, None]
-            quantised[:, part] = own[codes]
+            book[used] = sums / counts[:, None]
+            quantised[:, part] = book[codes]
         left, _, right = np.linalg.svd(sample.T @ quantised)
         rotation = (left @ right).astype(np.float32)
     levels = []
-    for part, own in zip(parts, fitted(sample @ rotation), strict=True):
-        levels.append(np.zeros((len(own), vectors.shape[1]), np.float32))
-        levels[-1][:, part] = own
+    for part, book in zip(parts, fitted(sample @ rotation), strict=True):
+        levels.append(np.zeros((len(book), vectors.shape[1]), np.float32))
+        levels[-1][:, part] = book
     codebooks = Codebooks("opq", levels, {"mean": mean, "rotation": rotation}, {"backend": backend})
     return codebooks, assign(codebooks, vectors)
 

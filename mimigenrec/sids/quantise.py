@@ -125,9 +125,9 @@ def is_finished(config: QuantiseConfig, manifest: Mapping[str, Any], books: Path
     """Whether index and codebooks are there and of this run. Raises UserError if one is not, unless overwritten."""
     if config.overwrite:
         return False
-    own = run_of(read_json(about, made_by="mimigenrec quantise", kind=dict)) if about.is_file() else None
-    theirs = Codebooks.load(books).about.get("run", own) if books.is_file() else None
-    for path, before in ((config.output, own), (about, own), (books, theirs)):
+    index_run = run_of(read_json(about, made_by="mimigenrec quantise", kind=dict)) if about.is_file() else None
+    books_run = Codebooks.load(books).about.get("run", index_run) if books.is_file() else None
+    for path, before in ((config.output, index_run), (about, index_run), (books, books_run)):
         if before:
             check_same_run(path, before, run_of(manifest), (), "--overwrite")
         elif path.exists():

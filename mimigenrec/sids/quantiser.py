@@ -76,8 +76,8 @@ class Codebooks:
                 f'{path}: its metadata "about" is not JSON ({error}); quantise again with --overwrite'
             ) from error
         names = [f"level.{number}" for number in range(sum(name.startswith("level.") for name in tensors))]
-        told = isinstance(about, dict) and isinstance(about.get("method"), str)
-        if not names or not told or not all(name in tensors for name in names):
+        described = isinstance(about, dict) and isinstance(about.get("method"), str)
+        if not names or not described or not all(name in tensors for name in names):
             raise UserError(f"{path} holds {sorted(tensors)} and no codebooks; mimigenrec quantise writes them")
         codebooks = cls(about.pop("method"), [tensors.pop(name) for name in names], tensors, about)
         codebooks.check(path, "quantise again with --overwrite")

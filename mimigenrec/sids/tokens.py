@@ -105,8 +105,8 @@ def sid_to_codes(sid: Sid) -> tuple[int, ...]:
     """("<a_14>", "<b_221>") -> (14, 221). Raises UserError for a SID that codes_to_sids did not write."""
     codes = []
     for letter, token in zip(LEVEL_LETTERS, sid, strict=False):
-        found = re.fullmatch(rf"<{letter}_(\d+)>", token)
-        if not found:
+        match = re.fullmatch(rf"<{letter}_(\d+)>", token)
+        if not match:
             raise UserError(f"{token} of SID {join_sid(sid)} does not read <{letter}_NUMBER>: it has no code")
-        codes.append(int(found[1]))
+        codes.append(int(match[1]))
     return tuple(codes)

@@ -32,12 +32,12 @@ def terms(text: str) -> list[str]:
     if not RUN.search(text):
         return WORD.findall(text)
     text = unicodedata.normalize("NFKC", text)  # full-width letters and half-width kana become the usual ones
-    found = WORD.findall(RUN.sub(" ", text))
+    pieces = WORD.findall(RUN.sub(" ", text))
     for run in RUN.findall(text):
         shortest = 1 if re.match(f"[{IDEOGRAMS}]", run) else 2
         lengths = (shortest, shortest + 1) if len(run) > shortest else (len(run),)
-        found += [run[i : i + n] for n in lengths for i in range(len(run) - n + 1)]
-    return found
+        pieces += [run[i : i + n] for n in lengths for i in range(len(run) - n + 1)]
+    return pieces
 
 
 def earlier_terms(text: str) -> list[str]:

@@ -14,11 +14,11 @@ from mimigenrec.cli import parse
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.result import read_result
 from mimigenrec.files import sha256, write_json
-from mimigenrec.interactions.inter_file import History, read_inter, write_inter
+from mimigenrec.interactions.inter_file import History, read_inter
 from mimigenrec.lock import alone
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import write_index
-from tests.conftest import shared
+from tests.conftest import shared, write_histories
 
 QUICK = Network(width=8, layers=1, max_history=4, window=2, filters=4, epochs=2, device="cpu")
 NETWORKS = ["sasrec", "gru4rec", "caser", "tiger"]
@@ -127,7 +127,7 @@ def test_a_target_without_a_sid_stays_and_is_a_miss(raw_toy, tmp_path):
     raw.mkdir(parents=True)
     for name in ("toy.train.inter", "toy.index.json"):
         (raw / name).write_text((raw_toy / "toy" / name).read_text())
-    write_inter(raw / "toy.test.inter", [History(0, "u", ("1",), "404"), History(1, "u", (), "1")])
+    write_histories(raw / "toy.test.inter", [History(0, "u", ("1",), "404"), History(1, "u", (), "1")])
     result = run(tmp_path / "o", method="popularity", raw=raw.parent, category="toy", k=10)
     assert result.metrics["n_rows"] == 2 and result.metrics["targets_without_sid"] == 1
     assert result.metrics["item"]["hr@10"]["mean"] == 0.5
@@ -204,13 +204,13 @@ def test_train_rows_of_another_set_are_refused_and_mostly_unknown_ones_are_told(
     shutil.copytree(raw_toy / "toy", raw)
     fields = {"method": "popularity", "raw": tmp_path, "category": "toy", "k": 5}
     strange = [History(i, "u", ("x",), f"y{i}") for i in range(9)]
-    write_inter(raw / "toy.train.inter", strange)
+    write_histories(raw / "toy.train.inter", strange)
     with pytest.raises(
         UserError, match="none of the 10 items of .*toy.train.inter is among the 8 of .*toy.index.json"
     ):
         run(tmp_path / "o", **fields)
     assert not (tmp_path / "o").exists()
-    write_inter(raw / "toy.train.inter", [*strange, History(9, "u", ("0",), "1")])
+    write_histories(raw / "toy.train.inter", [*strange, History(9, "u", ("0",), "1")])
     run(tmp_path / "o", **fields)
     assert "only 2 of the 12 items" in caplog.text
 
@@ -262,7 +262,7 @@ def test_a_run_of_other_settings_or_data_is_shown_and_replaced_only_on_demand(me
     ):
         run(tmp_path / "o", **{**fields, "k": 3})
     rows = list(read_inter(tmp_path / "toy" / "toy.train.inter"))
-    write_inter(tmp_path / "toy" / "toy.train.inter", rows[:-1])
+    write_histories(tmp_path / "toy" / "toy.train.inter", rows[:-1])
     with pytest.raises(UserError, match="toy/toy.train.inter: .* then, .* now"):
         run(tmp_path / "o", **fields)
     assert content_of(tmp_path / "o") == before

@@ -9,7 +9,8 @@ from mimigenrec.contract import Contract
 from mimigenrec.decoding.finite import NotFinite
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.recommend import RecommendConfig, main
-from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.interactions.inter_file import History
+from tests.conftest import write_histories
 
 
 def run(checkpoint, *flags):
@@ -30,7 +31,7 @@ def test_users_from_jsonl_and_from_an_inter_file_get_the_same_items(checkpoint, 
     users = [("u1", ("0", "5")), ("u2", ("2",))]
     lines = [json.dumps({"user": user, "history": list(history)}) for user, history in users]
     (tmp_path / "users.jsonl").write_text("\n".join(lines))  # no newline at the end: the last user counts too
-    write_inter(tmp_path / "users.inter", [History(i, user, items, "7") for i, (user, items) in enumerate(users)])
+    write_histories(tmp_path / "users.inter", [History(i, user, items, "7") for i, (user, items) in enumerate(users)])
     written = []
     for name in ("users.jsonl", "users.inter"):
         run(checkpoint, "--users", tmp_path / name, "--k", 8, "--exclude_seen", "--output", tmp_path / "out.jsonl")

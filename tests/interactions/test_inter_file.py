@@ -1,11 +1,12 @@
 import pytest
 
-from mimigenrec.interactions.inter_file import HEADER, History, raw_file, read_inter, write_inter
+from mimigenrec.interactions.inter_file import HEADER, History, raw_file, read_inter
+from tests.conftest import write_histories
 
 
 def test_rows_come_back_as_written(tmp_path):
     rows = [History(0, "u", ("1", "2"), "3"), History(1, "v", (), "4")]
-    assert write_inter(tmp_path / "a.inter", rows) == 2
+    assert write_histories(tmp_path / "a.inter", rows) == 2
     assert list(read_inter(tmp_path / "a.inter")) == rows
     assert (tmp_path / "a.inter").read_text() == f"{HEADER}\nu\t1 2\t3\nv\t\t4\n"
 

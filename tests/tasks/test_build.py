@@ -8,10 +8,10 @@ import pytest
 from mimigenrec.cli import parse
 from mimigenrec.contract import Contract, read_contract
 from mimigenrec.errors import UserError
-from mimigenrec.interactions.inter_file import History, read_inter, write_inter
+from mimigenrec.interactions.inter_file import History, read_inter
 from mimigenrec.sids.tokens import read_index, split_sid, write_index
 from mimigenrec.tasks.build import BuildConfig, main
-from tests.conftest import ROOT, shared
+from tests.conftest import ROOT, shared, write_histories
 
 LISTED = [
     "id2sid.json",
@@ -216,7 +216,7 @@ def test_without_a_limit_every_title_history_is_trained_on(raw_toy, built, tmp_p
 def sequences_raw(raw):
     """The raw toy with leave-one-out train rows: u0 has items 0 .. 7 one after another, u1 has 5, 6 and 7."""
     rows = [History(n, "u0", tuple(map(str, range(n + 1))), str(n + 1)) for n in range(7)]
-    write_inter(
+    write_histories(
         raw / "toy" / "toy.train.inter", [*rows, History(7, "u1", ("5",), "6"), History(8, "u1", ("5", "6"), "7")]
     )
     return raw
@@ -307,7 +307,7 @@ def test_a_run_that_fails_leaves_no_manifest(raw, tmp_path):
     rows = list(read_inter(train))
     (out / "sft" / "train.json").unlink()
     (out / "sft" / "train.json").mkdir()  # cannot be written
-    write_inter(train, rows[:10])
+    write_histories(train, rows[:10])
     with pytest.raises(OSError):
         build(raw, out, overwrite=True)
     assert not (out / "manifest.json").exists()

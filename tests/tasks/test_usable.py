@@ -1,8 +1,9 @@
 import pytest
 
 from mimigenrec.catalog import Catalog
-from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.interactions.inter_file import History
 from mimigenrec.tasks.usable import survey, usable
+from tests.conftest import write_histories
 
 CATALOG = Catalog(sids={"1": ("<a>",), "2": ("<b>",)})
 ROWS = [
@@ -17,7 +18,7 @@ ROWS = [
 @pytest.fixture
 def inter(tmp_path):
     def write(rows):
-        write_inter(tmp_path / "c.inter", rows)
+        write_histories(tmp_path / "c.inter", rows)
         return tmp_path / "c.inter"
 
     return write

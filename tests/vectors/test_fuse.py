@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from mimigenrec.cli import parse
-from mimigenrec.interactions.inter_file import History, write_inter
+from mimigenrec.interactions.inter_file import History
 from mimigenrec.vectors import als as als_command
 from mimigenrec.vectors import fuse
 from mimigenrec.vectors.als import AlsConfig, train_pairs
 from mimigenrec.vectors.store import read_about, write_vectors
+from tests.conftest import write_histories
 from tests.vectors.conftest import items_file
 
 CLUBS = [[str(i) for i in range(0, 6)], [str(i) for i in range(6, 12)]]  # no user has items of both; "12" has none
@@ -19,7 +20,7 @@ def club_files(tmp_path):
     for user in range(40):
         had = rng.permutation(CLUBS[user % 2])[:4].tolist()
         rows.append(History(user, f"u{user}", tuple(had[:3]), had[3]))
-    write_inter(tmp_path / "C.train.inter", rows)
+    write_histories(tmp_path / "C.train.inter", rows)
     return items_file(tmp_path / "C.item.json", {str(i): f"thing {i}" for i in range(13)}), tmp_path / "C.train.inter"
 
 
@@ -44,12 +45,12 @@ def test_als_of_one_seed_is_one_file(club_files, tmp_path):
 
 def test_pairs_are_those_of_histories_and_targets_each_once(tmp_path):
     rows = [History(0, "u", ("0", "1"), "2"), History(1, "u", ("0", "1", "2"), "0"), History(2, "v", (), "1")]
-    write_inter(tmp_path / "t.inter", rows)
+    write_histories(tmp_path / "t.inter", rows)
     assert train_pairs(tmp_path / "t.inter", ["0", "1", "2"]).tolist() == [[0, 0], [0, 1], [0, 2], [1, 1]]
 
 
 def test_an_item_without_metadata_is_named(tmp_path):
-    write_inter(tmp_path / "t.inter", [History(0, "u", (), "1"), History(1, "u", ("1",), "77")])
+    write_histories(tmp_path / "t.inter", [History(0, "u", (), "1"), History(1, "u", ("1",), "77")])
     with pytest.raises(ValueError, match="t.inter, row 1: item '77' is not in item.json"):
         train_pairs(tmp_path / "t.inter", ["0", "1"])
 
@@ -157,7 +158,7 @@ def test_als_finished_does_nothing_and_of_other_rows_is_refused(club_files, tmp_
     capsys.readouterr()
     als(*club_files, tmp_path / "C.emb-als.npy")
     assert "is finished: nothing to do" in capsys.readouterr().out
-    write_inter(club_files[1], [History(0, "u", ("0", "1"), "2")])
+    write_histories(club_files[1], [History(0, "u", ("0", "1"), "2")])
     with pytest.raises(ValueError, match="C.train.inter: .* then"):
         als(*club_files, tmp_path / "C.emb-als.npy")
     als(*club_files, tmp_path / "C.emb-als.npy", overwrite=True)
