@@ -1,8 +1,9 @@
 """What the values of a JSON file must be, said as data, and one message for a value that is something else.
 
-    str  int  float  bool  dict       a text, a whole number, any number, true or false, any map
+    str  int  float  bool  dict       a text, a whole number, a finite number, true or false, any map
     None                              null
     [schema]                          a list of such values
+    {str: schema}                     a map of such values, whatever its keys
     {"key": schema, "key?": schema}   a map that has these keys; one with "?" may be missing; other keys are left alone
     (schema, schema)                  any of these
 
@@ -10,6 +11,8 @@ A reader says what it needs, `read_rows(path, {"user": str, "history": [str], "b
 and its errors name file, row, key, what stands there and what is wanted.
 """
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ Schema = type | list | dict | tuple | None
 WORDS = {  # of one value, of several
     str: ("a text", "texts"),
     int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
+    float: ("a finite number", "finite numbers"),
     bool: ("true or false", "values true or false"),
     dict: ("a map", "maps"),
     None: ("null", "nulls"),
@@ -37,50 +40,56 @@ def read_rows(path: str | Path, schema: dict[str, Schema], made_by: str) -> list
     if not rows:
         raise UserError(f"{path} must hold at least one row, found none; it comes from {made_by}")
     for i, row in enumerate(rows):
-        check(row, schema, f"{path}, row {i}")
+        check(row, schema, f"{path}, row {i}", f"it comes from {made_by}")
     return rows
 
 
-def read_map(path: str | Path, schema: Schema, made_by: str, entry: str = "key") -> dict[str, Any]:
-    """A JSON map, every value of it of this schema (`entry`: what its keys are). Raises as read_json and check do."""
+def read_map(path: str | Path, schema: dict, made_by: str) -> dict[str, Any]:
+    """A JSON map of this schema. Raises as read_json and check do."""
     content = read_json(path, made_by, kind=dict)
-    for key, value in content.items():
-        check(value, schema, f"{path}, {entry} {key!r}")
+    check(content, schema, str(path), f"it comes from {made_by}")
     return content
 
 
-def check(value: Any, schema: Schema, place: str, key: str = "") -> None:
+def check(value: Any, schema: Schema, place: str, remedy: str = "") -> None:
     """Raises UserError naming place and key of the first value that is not what its schema says.
 
-    place   the file, and the row in it, for the error
-    key     where in the row the value stands: "prompt[0].role"
+    place    the file, and the row in it, for the error
+    remedy   what to do, or where such values come from
     """
-    if isinstance(schema, dict) and isinstance(value, dict):
-        for name, inner in schema.items():
-            inside = f"{key}.{name}" if key else name
-            if name.removesuffix("?") in value:
-                check(value[name.removesuffix("?")], inner, place, inside.removesuffix("?"))
-            elif not name.endswith("?"):
-                raise UserError(f"{place}: {inside} is missing, which must be {words(inner)}; found {shown(value)}")
-    elif isinstance(schema, list) and isinstance(value, list):
-        for i, one in enumerate(value):
-            check(one, schema[0], place, f"{key}[{i}]")
-    elif not fits(value, schema):
-        raise UserError(f"{place}: {key}{' ' if key else ''}must be {words(schema)}, found {shown(value)}")
+    for fault in faults(value, schema):
+        raise UserError(f"{place}: {fault}" + (f"; {remedy}" if remedy else ""))
 
 
 def fits(value: Any, schema: Schema) -> bool:
     """Whether a value is what its schema says."""
-    if isinstance(schema, tuple):
-        return any(fits(value, one) for one in schema)
-    if isinstance(schema, list):
-        return isinstance(value, list) and all(fits(one, schema[0]) for one in value)
-    if isinstance(schema, dict):
-        return isinstance(value, dict) and all(
-            fits(value[name.removesuffix("?")], inner) if name.removesuffix("?") in value else name.endswith("?")
-            for name, inner in schema.items()
-        )
-    return value is None if schema is None else type(value) in ((int, float) if schema is float else (schema,))
+    return next(faults(value, schema), None) is None
+
+
+def faults(value: Any, schema: Schema, key: str = "") -> Iterator[str]:
+    """What is wrong with a value, in words, fault by fault. key: where in the row it stands, "prompt[0].role"."""
+    if isinstance(schema, list) and isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from faults(one, schema[0], f"{key}[{i}]")
+    elif isinstance(schema, dict) and isinstance(value, dict):
+        inside = f"{key}." if key else ""
+        for name, inner in ((name, schema[str]) for name in value) if str in schema else schema.items():
+            plain = name.removesuffix("?") if str not in schema else name
+            if plain in value:
+                yield from faults(value[plain], inner, inside + plain)
+            elif plain == name:
+                yield f"{inside}{plain} is missing, which must be {words(inner)}; found {shown(value)}"
+    elif not (any(fits(value, one) for one in schema) if isinstance(schema, tuple) else is_plain(value, schema)):
+        yield f"{key} must be {words(schema)}, found {shown(value)}".lstrip()
+
+
+def is_plain(value: Any, schema: type | None) -> bool:
+    """Whether a value is of a kind that has no parts; true and false are no numbers."""
+    if schema is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if schema is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return value is None if schema is None else isinstance(value, schema) if isinstance(schema, type) else False
 
 
 def words(schema: Schema, several: bool = False) -> str:
@@ -90,6 +99,8 @@ def words(schema: Schema, several: bool = False) -> str:
     if isinstance(schema, list):
         return ("lists of " if several else "a list of ") + words(schema[0], several=True)
     if isinstance(schema, dict):
+        if str in schema:
+            return ("maps of " if several else "a map of ") + words(schema[str], several=True)
         needed = [repr(name) for name in schema if not name.endswith("?")]
         keys = " and ".join([", ".join(needed[:-1]), needed[-1]] if needed[1:] else needed)
         return WORDS[dict][several] + (f" with {keys}" if keys else "")

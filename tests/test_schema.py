@@ -11,7 +11,7 @@ BAD = [  # what is changed in the row, and what the message says
     ({"user": 5}, "user must be a text, found 5"),
     ({"row": True}, "row must be a whole number, found True"),
     ({"row": 1.0}, "row must be a whole number, found 1.0"),
-    ({"score": "high"}, "score must be a number, found 'high'"),
+    ({"score": "high"}, "score must be a finite number, found 'high'"),
     ({"history": "1 2"}, "history must be a list of texts, found '1 2'"),
     ({"history": ["1", 2]}, r"history\[1\] must be a text, found 2"),
     (
@@ -57,9 +57,11 @@ def test_a_file_without_such_rows_is_refused(tmp_path, content, message):
 def test_a_map_names_the_key_of_the_bad_value(tmp_path):
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"17": {"title": "a"}, "18": {"title": ["b"]}}))
-    with pytest.raises(ValueError, match=r"items\.json, item '18': title must be a text, found \['b'\]"):
-        read_map(path, {"title?": str}, made_by="a test", entry="item")
-    assert read_map(path, {"title?": (str, [str])}, made_by="a test")["18"] == {"title": ["b"]}
+    with pytest.raises(ValueError, match=r"items\.json: 18\.title must be a text, found \[.*; it comes from a test"):
+        read_map(path, {str: {"title?": str}}, made_by="a test")
+    assert read_map(path, {str: {"title?": (str, [str])}}, made_by="a test")["18"] == {"title": ["b"]}
+    with pytest.raises(ValueError, match=r"items\.json: 17 must be a text"):
+        read_map(path, {str: str}, made_by="a test")
 
 
 def test_a_long_value_is_cut_in_the_message():
@@ -69,5 +71,6 @@ def test_a_long_value_is_cut_in_the_message():
 
 def test_a_schema_reads_as_words():
     assert words([(str, int)]) == "a list of texts or whole numbers"
-    assert words([[float]]) == "a list of lists of numbers"
+    assert words([[float]]) == "a list of lists of finite numbers"
+    assert words({str: [int]}) == "a map of lists of whole numbers"
     assert words({"a?": str}) == "a map" and words([bool]) == "a list of values true or false"

@@ -32,13 +32,24 @@ from mimigenrec.evaluation.metrics import (
 )
 from mimigenrec.evaluation.stats import RESAMPLES, bootstrap
 from mimigenrec.evaluation.table import one_result
-from mimigenrec.files import read_json, write_json, write_json_rows, writing
+from mimigenrec.files import write_json, write_json_rows, writing
+from mimigenrec.schema import check, read_map, read_rows, shown
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 FILES = ("final_result.json", "metrics.json", "metrics.tsv", "metrics.md", "metrics.png", "manifest.json")
-ROW_KEYS = ("user", "row", "history", "target", "target_sid", "ranked")
+RESULT_ROW = {
+    "user": (str, None),
+    "row": (int, None),
+    "history": ([str], None),
+    "target": (str, None),
+    "target_sid": (str, None),
+    "ranked": [{"sid": str, "items": [str], "score": float}],
+}
+ROW_KEYS = tuple(RESULT_ROW)
+METRICS = {"n_rows": int, "sid": {str: dict}, "item": {str: dict}}
+INTERVAL = {"mean": float, "low": float, "high": float}
 MADE_BY = "`mimigenrec evaluate` or `mimigenrec baseline`"
 COVERAGE_KS = (1, 10, 50)
 
@@ -60,7 +71,8 @@ def write_result(
     raises   UserError if there is no row, if a ranked SID is not in the catalogue, or for a score that is not finite
     """
     folder = Path(folder)
-    check_rows(folder / "final_result.json", rows)
+    for i, row in enumerate(rows):
+        check(row, RESULT_ROW, f"{folder / 'final_result.json'}, row {i}", "what made it is broken")
     metrics = {**facts, **measure(rows, catalog, k, seed=manifest["seed"])}
     write_json_rows(folder / "final_result.json", rows)
     write_json(folder / "manifest.json", manifest)
@@ -126,11 +138,9 @@ def read_result(path: str | Path) -> Result:
     """
     path = Path(path)
     folder = path.parent if path.suffix == ".json" else path
-    rows = read_json(folder / "final_result.json", MADE_BY, kind=list)
-    if not rows:
-        raise UserError(f"{folder / 'final_result.json'} must be a list with at least one row")
-    check_rows(folder / "final_result.json", rows)
-    metrics, manifest = read_metrics(folder), read_json(folder / "manifest.json", MADE_BY, kind=dict)
+    rows = read_rows(folder / "final_result.json", RESULT_ROW, MADE_BY)
+    metrics = read_metrics(folder)
+    manifest = read_map(folder / "manifest.json", {"versions": dict, "config": dict, "inputs": dict}, MADE_BY)
     k = metrics.get("k")
     cuts = [cut for cut in KS if is_whole(k) and cut <= k]
     for name in (f"{metric}@{cut}" for cut in cuts for metric in ("hr", "ndcg", "mrr")):
@@ -138,9 +148,6 @@ def read_result(path: str | Path) -> Result:
             raise UserError(f"{folder / 'metrics.json'} has k={k} and no {name}; evaluate again")
     if not cuts:
         raise UserError(f"{folder / 'metrics.json'}: k must be a whole number from 1, found {k!r}; evaluate again")
-    for key in ("versions", "config", "inputs"):
-        if not isinstance(manifest.get(key), dict):
-            raise UserError(f"{folder / 'manifest.json'} has no map {key!r}; it comes from {MADE_BY}")
     return Result(folder, rows, metrics, manifest)
 
 
@@ -148,53 +155,14 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     """metrics.json, or the one in a folder. Raises UserError if it holds no metrics of ours, or a number like NaN."""
     path = Path(path)
     path = path if path.suffix == ".json" else path / "metrics.json"
-    metrics = read_json(path, MADE_BY)
-    if not isinstance(metrics, dict) or not {"sid", "item", "n_rows"} <= metrics.keys():
-        raise UserError(f"{path} is not a metrics.json: it needs n_rows, sid and item")
+    metrics = read_map(path, METRICS, MADE_BY)
     for level in ("sid", "item"):
-        intervals = metrics[level]
-        if not isinstance(intervals, dict) or not intervals:
-            raise UserError(f"{path}: {level} must be a map of metrics, found {str(intervals)[:80]!r}")
-        for name, interval in intervals.items():
-            numbers = [interval.get(key) for key in ("mean", "low", "high")] if isinstance(interval, dict) else [None]
-            if "@" not in name or not all(map(is_finite, numbers)):
-                raise UserError(
-                    f"{path}: {level} {name} must be mean, low and high, finite numbers, found {str(interval)[:80]}; "
-                    f"evaluate again"
-                )
+        check(metrics[level], {str: INTERVAL}, f"{path}, {level}", "evaluate again")
+        if not metrics[level] or not all("@" in name for name in metrics[level]):
+            raise UserError(f"{path}: {level} must be a map of metrics@K, found {shown(metrics[level])}")
     if not is_whole(metrics["n_rows"]):
         raise UserError(f"{path}: n_rows must be a whole number from 1, found {metrics['n_rows']!r}")
     return metrics
-
-
-def check_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Raises UserError naming the first row of a final_result.json that is not as the module says."""
-    for i, row in enumerate(rows):
-        missing = [key for key in ROW_KEYS if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise UserError(f"{path}: row {i} has no {', '.join(missing)}")
-        for key in ("user", "target", "target_sid"):
-            if not isinstance(row[key], str | None):
-                raise UserError(f"{path}: row {i}: {key} must be text or null, found {row[key]!r}")
-        if row["history"] is not None and not is_texts(row["history"]):
-            raise UserError(f"{path}: row {i}: history must be a list of item ids, found {str(row['history'])[:80]!r}")
-        if not isinstance(row["ranked"], list):
-            raise UserError(f"{path}: row {i}: ranked must be a list of groups, found {str(row['ranked'])[:80]!r}")
-        for group in row["ranked"]:
-            if (
-                not isinstance(group, dict)
-                or not isinstance(group.get("sid"), str)
-                or not is_texts(group.get("items"))
-            ):
-                raise UserError(
-                    f'{path}: row {i}: a group must be {{"sid": text, "items": [item ids], "score": number}}, found '
-                    f"{str(group)[:120]}"
-                )
-            if not is_finite(group.get("score")):
-                raise UserError(
-                    f"{path}: row {i} is ranked by the score {group.get('score')!r}, which is no finite number and "
-                    f"ranks nothing: what made it is broken"
-                )
 
 
 def is_finite(value: Any) -> bool:
@@ -203,10 +171,6 @@ def is_finite(value: Any) -> bool:
 
 def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _n_sids(groups: Sequence[dict[str, Any]]) -> int:

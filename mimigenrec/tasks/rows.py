@@ -50,7 +50,7 @@ def read_sft_rows(path: str | Path, kind: Kind | None = None) -> list[dict[str, 
     rows = read_rows(path, {}, MADE_BY)
     kind = kind or kind_of(rows[0])
     for i, row in enumerate(rows):
-        check(row, SFT_ROWS[kind], f"{path}, row {i}")
+        check(row, SFT_ROWS[kind], f"{path}, row {i}", f"it comes from {MADE_BY}")
         if kind == "messages":
             check_turns(row["messages"], f"{path}, row {i}")
     return rows

@@ -123,7 +123,7 @@ def test_a_missing_result_and_a_file_that_is_none_are_named(toy, tmp_path):
     with pytest.raises(FileNotFoundError, match="final_result.json is missing.*mimigenrec evaluate"):
         read_result(tmp_path)
     (tmp_path / "final_result.json").write_text('[{"user": "u"}]')
-    with pytest.raises(ValueError, match="row 0 has no row, history, target, target_sid, ranked"):
+    with pytest.raises(ValueError, match="row 0: row is missing"):
         read_result(tmp_path)
     (tmp_path / "final_result.json").write_text("[]")
     with pytest.raises(ValueError, match="at least one row"):
