@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, writing
+from mimigenrec.schema import read_map
 
 COMPANIONS = ("id2sid.json", "items.json", CONTRACT_FILE)
 STATE = "trainer_state.json"
@@ -115,10 +116,8 @@ def parts(path: Path) -> list[Path]:
     """The files of the weights: the one given, or those that an index names."""
     if path.suffix != ".json":
         return [path]
-    index = read_json(path, made_by="the training or download that wrote the model", kind=dict)
-    names = index.get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise UserError(f"{path} has no map 'weight_map' of weights to files; copy the checkpoint again")
+    made_by = "the training or download that wrote the model; copy the checkpoint again"
+    names = read_map(path, {"weight_map": {str: str}}, made_by)["weight_map"]
     return [path.with_name(name) for name in sorted(set(names.values()))]
 
 

@@ -31,6 +31,19 @@ from mimigenrec.files import read_json, write_json
 from mimigenrec.schema import check, shown
 
 FILE = "prompt_contract.json"
+FORMAT = {
+    "wording": str,
+    "system": str,
+    "templates": {str: [str]},
+    "between_sids": str,
+    "between_titles": str,
+    "quote_titles": bool,
+    "max_history?": (int, None),
+    "chat_template?": (str, None),
+    "hash": str,
+    "support?": (str, None),
+    "golden?": [{"prompt": [{"role": str, "content": str}], "ids": [int]}],
+}
 
 log = logging.getLogger(__name__)
 
@@ -230,27 +243,20 @@ def read_contract(folder: str | Path) -> Contract | None:
     if not path.is_file():
         return None
     content = read_json(path, made_by="preprocess_data_sft_rl.py", kind=dict)
-    try:
-        stored = content.pop("hash", None)
-        templates = {name: tuple(pair) for name, pair in content["templates"].items()}
-        golden = tuple((pair["prompt"], pair["ids"]) for pair in content.pop("golden", ()))
-        contract = Contract(**{**content, "templates": templates, "golden": golden})
-        check_unhashed(contract)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} is not a prompt contract ({error}); copy it again from the data folder") from error
+    check(content, FORMAT, f"{path} is not a prompt contract", "copy it again from the data folder")
+    stored = content.pop("hash")
+    templates = {name: tuple(pair) for name, pair in content["templates"].items()}
+    golden = tuple((pair["prompt"], pair["ids"]) for pair in content.pop("golden", ()))
+    support = content.get("support")
+    if support not in (None, "vocab", "trie") or content.keys() - {name.removesuffix("?") for name in FORMAT}:
+        raise UserError(
+            f"{path} is not a prompt contract: support is {support!r}, keys are {', '.join(content)}; copy it again "
+            f"from the data folder"
+        )
+    contract = Contract(**{**content, "templates": templates, "golden": golden})
     if contract.hash != stored:
         raise UserError(f"{path} says hash {stored} but its content gives {contract.hash}: it was edited by hand")
     return contract
-
-
-def check_unhashed(contract: Contract) -> None:
-    """Raises UserError for a value of the wrong kind among those that the hash does not prove to be as written."""
-    if contract.support not in (None, "vocab", "trie"):
-        raise UserError(f"support is {contract.support!r}, not vocab or trie")
-    for prompt, ids in contract.golden:
-        texts = [message.get(key) for message in prompt for key in ("role", "content")]
-        if not all(isinstance(text, str) for text in texts) or not all(isinstance(one, int) for one in ids):
-            raise UserError(f"golden holds something else than prompts and token ids: {str(prompt)[:80]}")
 
 
 def check_same(data: Contract, checkpoint: Contract, data_path: str | Path, checkpoint_path: str | Path) -> None:

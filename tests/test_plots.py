@@ -42,7 +42,7 @@ def test_what_cannot_be_drawn_is_named(tmp_path):
     with pytest.raises(ValueError, match="nothing to draw"):
         main(PlotConfig(output=tmp_path, logs=[jsonl(tmp_path / "lr" / "a.jsonl", [{"step": 1, "lr": 0.1}])]))
     (tmp_path / "metrics.json").write_text('{"hr": 1}')
-    with pytest.raises(ValueError, match="not a metrics.json"):
+    with pytest.raises(ValueError, match="metrics.json: n_rows is missing"):
         read_results([tmp_path], ["x"])
 
 

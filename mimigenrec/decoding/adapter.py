@@ -22,6 +22,7 @@ from mimigenrec.decoding.weights import check_finite, load_causal_lm
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.hub import is_folder
+from mimigenrec.schema import read_map
 
 FILE = "base.json"
 
@@ -104,10 +105,7 @@ def read_base(folder: str | Path) -> dict[str, str] | None:
     path = Path(folder) / FILE
     if not path.is_file():
         return None
-    known = read_json(path, made_by="training", kind=dict)
-    if not all(isinstance(known.get(key), str) for key in ("base", "weights")):
-        raise UserError(f"{path} must name 'base' and 'weights', found {str(known)[:80]}; copy it again")
-    return known
+    return read_map(path, {"base": str, "weights": str, "relative?": str}, made_by="training; copy it again")
 
 
 def check_base(folder: str | Path, place: str | Path) -> None:

@@ -26,6 +26,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.files import one_line, read_lines, writing
 from mimigenrec.interactions.inter_file import read_inter
 from mimigenrec.items import id_order
+from mimigenrec.schema import check
 from mimigenrec.sids.tokens import join_sid
 
 # Control characters, line separators, and marks that turn the direction of what follows.
@@ -60,6 +61,9 @@ class RecommendConfig:
     deny: Path | None = arg("file with item ids never to recommend, one a line", default=None)
     batch_size: int = arg("prompts searched at once", default=8, least=1)
     device: str | None = arg("cpu, cuda, cuda:1; default: a GPU where there is one", default=None)
+
+
+USER = {"user": (str, int), "history": [(str, int)]}  # a line of --users
 
 
 class User(NamedTuple):
@@ -142,14 +146,8 @@ def read_users(path: Path) -> Iterator[User]:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"{place}: not JSON ({error})") from error
-        user, history = (row.get("user"), row.get("history")) if isinstance(row, dict) else (None, None)
-        if not isinstance(history, list) or not all(map(is_id, [user, *history])):
-            raise UserError(f'{place}: expected {{"user", "history": [item ids]}}, found {line[:120]}')
-        yield User(str(user), [str(item) for item in history], place)
-
-
-def is_id(value: Any) -> bool:
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
+        check(row, USER, place)
+        yield User(str(row["user"]), [str(item) for item in row["history"]], place)
 
 
 def check_output(path: Path | None) -> None:

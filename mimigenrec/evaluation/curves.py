@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mimigenrec.errors import UserError
-from mimigenrec.files import read_json
 from mimigenrec.logs import read_jsonl
+from mimigenrec.schema import check, read_map
 
 STEP_KEYS = ("step", "current_steps", "epoch")  # the first that a line has; an epoch where no step is counted
 LOGS = ("rl_log.jsonl", "trainer_log.jsonl", "training.jsonl")
@@ -32,9 +32,7 @@ def find_log(folder: str | Path) -> Path:
 def read_log(path: Path) -> dict[str, Curve]:
     """Name -> curve, for all that is a number and comes with a step. Raises UserError if there is nothing."""
     if path.suffix == ".json":
-        events = read_json(path, made_by="transformers' Trainer", kind=dict).get("log_history", [])
-        if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
-            raise UserError(f"{path}: log_history must be a list of maps, found {str(events)[:80]!r}")
+        events = read_map(path, {"log_history?": [dict]}, made_by="transformers' Trainer").get("log_history", [])
     else:
         events = read_events(path)
     curves: dict[str, Curve] = {}
@@ -54,8 +52,7 @@ def read_events(path: Path) -> list[dict]:
         raise FileNotFoundError(f"{path} is missing; training writes it as it goes")
     events = read_jsonl(path)
     for number, event in enumerate(events, 1):
-        if not isinstance(event, dict):
-            raise UserError(f"{path}, line {number}: expected a map of what was logged, found {str(event)[:80]!r}")
+        check(event, dict, f"{path}, line {number}", "it comes from training")
     return events
 
 

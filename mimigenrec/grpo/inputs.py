@@ -13,8 +13,11 @@ from mimigenrec.chat import prompt_ids
 from mimigenrec.contract import Contract, check_same, check_template, read_contract
 from mimigenrec.errors import UserError
 from mimigenrec.rewarding import PASSED
+from mimigenrec.schema import check
 from mimigenrec.sids.tokens import join_sid, split_sid
 from mimigenrec.tasks.rows import read_rl_rows
+
+PLACED_ROW = {"extra_info": {"task": str, "index": int}}  # what latest_rows asks of a row
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +102,7 @@ def latest(rows: list[dict[str, Any]], count: int, path: Path) -> list[dict[str,
         return rows
     places: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        told = row.get("extra_info")
-        known = isinstance(told, dict) and isinstance(told.get("index"), int) and isinstance(told.get("task"), str)
-        if not known:
-            raise UserError(f"{path}, row {i}: --latest_rows needs extra_info with task and index, found {told}")
-        places.setdefault(told["task"], []).append(told["index"])
+        check(row, PLACED_ROW, f"{path}, row {i}", "--latest_rows needs it")
+        places.setdefault(row["extra_info"]["task"], []).append(row["extra_info"]["index"])
     first = {task: sorted(indexes)[-count:][0] for task, indexes in places.items()}
     return [row for row in rows if row["extra_info"]["index"] >= first[row["extra_info"]["task"]]]

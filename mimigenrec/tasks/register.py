@@ -99,14 +99,10 @@ def read_entry(info_file: Path, info: Mapping[str, Any], name: str) -> tuple[dic
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{info_file} has no data set {name!r}{hint}")
     entry = info[name]
-    if not isinstance(entry, dict):
-        raise UserError(f"{info_file}: {name!r} must be a map with 'file_name', found {str(entry)[:80]!r}")
-    if any(key in entry for key in ELSEWHERE):
+    if isinstance(entry, dict) and any(key in entry for key in ELSEWHERE):
         return entry, None
-    file_name = entry.get("file_name")
-    if not isinstance(file_name, str) or not file_name:
-        raise UserError(f"{info_file}: 'file_name' of {name!r} must be a text, found {str(file_name)[:80]!r}")
-    path = info_file.parent / file_name
+    check(entry, {"file_name": str}, f"{info_file}, {name!r}")
+    path = info_file.parent / entry["file_name"]
     if not path.exists():
         raise FileNotFoundError(
             f"{path}, data set {name!r} of {info_file}, is missing; mimigenrec preprocess writes such files"

@@ -55,11 +55,11 @@ def test_allow_and_deny_files_are_obeyed_and_strangers_counted(checkpoint, tmp_p
     ("line", "what"),
     [
         ("{", "line 2: not JSON"),
-        ('{"user": 1}', "line 2: expected"),
-        ('["u"]', "line 2: expected"),
-        ('{"user": "u", "history": "0"}', "line 2: expected"),
-        ('{"user": "u", "history": [null]}', "line 2: expected"),
-        ('{"user": null, "history": ["0"]}', "line 2: expected"),
+        ('{"user": 1}', "line 2: history is missing"),
+        ('["u"]', "line 2: must be a map with 'user' and 'history'"),
+        ('{"user": "u", "history": "0"}', "line 2: history must be a list of texts or whole numbers"),
+        ('{"user": "u", "history": [null]}', r"line 2: history\[0\] must be a text or a whole number"),
+        ('{"user": null, "history": ["0"]}', "line 2: user must be a text or a whole number"),
     ],
 )
 def test_a_bad_line_of_the_users_file_is_named(checkpoint, tmp_path, line, what):

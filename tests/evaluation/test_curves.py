@@ -72,9 +72,9 @@ def test_logs_that_tell_nothing_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rl_log.jsonl", '{"step": 1, "loss": 1.0}\n[1]\n', "line 2: expected a map"),
+        ("rl_log.jsonl", '{"step": 1, "loss": 1.0}\n[1]\n', "line 2: must be a map"),
         ("trainer_state.json", "[]", "must hold a map"),
-        ("trainer_state.json", '{"log_history": [5]}', "log_history must be a list of maps"),
+        ("trainer_state.json", '{"log_history": [5]}', r"log_history\[0\] must be a map"),
         ("trainer_state.json", '{"log_history": null}', "log_history must be a list of maps"),
         ("rl_log.jsonl", '{"step": "one", "loss": 1.0}\n', "no line with a step and a number"),
     ],

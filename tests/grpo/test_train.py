@@ -179,9 +179,9 @@ def test_latest_rows_are_the_last_of_each_task_in_the_order_of_the_file():
 
 
 def test_latest_rows_of_rows_that_tell_no_index_are_refused():
-    with pytest.raises(ValueError, match="x.json, row 1: --latest_rows needs extra_info with task and index"):
+    with pytest.raises(ValueError, match="x.json, row 1: extra_info.* is missing.*--latest_rows needs it"):
         latest([*numbered(0), {"extra_info": {"task": "task1_sid_sft"}}], 1, "x.json")
-    with pytest.raises(ValueError, match="x.json, row 0: --latest_rows needs"):
+    with pytest.raises(ValueError, match="x.json, row 0: extra_info.*--latest_rows needs it"):
         latest([{"extra_info": ["task", "index"]}], 1, "x.json")
 
 

@@ -86,14 +86,14 @@ def test_names_are_read_as_llamafactory_does():
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
-        ("toy/sft/train.json", "'toy_train' must be a map with 'file_name'"),
-        ({"file_name": 5}, "'file_name' of 'toy_train' must be a text, found '5'"),
-        ({"columns": {}}, "'file_name' of 'toy_train' must be a text"),
+        ("toy/sft/train.json", "must be a map with 'file_name'"),
+        ({"file_name": 5}, "file_name must be a text, found 5"),
+        ({"columns": {}}, "file_name is missing, which must be a text"),
     ],
 )
 def test_an_entry_of_another_form_is_named(args, data, entry, told):
     write_json(data.parent / "dataset_info.json", {"toy_train": entry})
-    with pytest.raises(UserError, match=f"dataset_info.json: {told}"):
+    with pytest.raises(UserError, match=f"dataset_info.json, 'toy_train': {told}"):
         find_data({**args, "eval_dataset": None})
 
 
