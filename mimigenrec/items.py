@@ -18,6 +18,7 @@ from typing import Any
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
+from mimigenrec.schema import shown
 
 FIELDS = ("title", "description", "brand", "categories")
 TEMPLATE = "{title}\\n{description}\\n{brand}\\n{categories}"
@@ -33,8 +34,8 @@ def read_entries(path: str | Path) -> dict[str, dict[str, Any]]:
     content = read_json(path, made_by="preparation, one entry per item id", unique=True)
     if not isinstance(content, dict) or not content:
         raise UserError(
-            f"{path} must hold a map, found {str(content)[:80]!r}; it must map item ids to their fields, and hold at "
-            f"least one item"
+            f"{path} must hold a map, found the {type(content).__name__} {shown(content)}; it must map item ids to "
+            f"their fields, and hold at least one item"
         )
     for item, fields in content.items():
         if not isinstance(fields, dict):
