@@ -30,7 +30,7 @@ OFF = -1
 
 
 class SidTrie:
-    """Holds tensors on one device; made by from_catalog, from_sids, from_codes, subset or load."""
+    """Holds tensors on one device; made by from_catalog, from_sids, from_texts, from_codes, subset or load."""
 
     def __init__(
         self,
@@ -82,6 +82,42 @@ class SidTrie:
     def from_sids(cls, sids: Mapping[str, Sid], tokenizer) -> "SidTrie":
         """As from_catalog when nothing but the SIDs is known: items of one SID stand by id."""
         return cls.from_catalog(Catalog(sids=dict(sids)), tokenizer)
+
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str], tokenizer) -> tuple["SidTrie", dict[tuple[int, ...], str]]:
+        """The trie of whole texts, titles for example, as a model writes them at the start of its answer.
+
+        texts     item id -> text; spaces around it do not count
+        returns   the trie, and token ids (without EOS) -> item id, one entry per item
+        raises    UserError naming an item whose text is empty or holds the EOS token
+
+        Items whose texts have the same token ids are numbered, so that each can be reached: "Lamp", "Lamp (2)", ...
+        in the order of `texts`, without a number that another text has. A text that begins another is closed by EOS.
+        """
+        stripped = {item: text.strip() for item, text in texts.items()}
+        encoded = tokenizer(list(stripped.values()), add_special_tokens=False)["input_ids"] if stripped else []
+        paths: dict[tuple[int, ...], str] = {}
+        again: list[tuple[str, tuple[int, ...]]] = []
+        for item, ids in zip(stripped, map(tuple, encoded), strict=True):
+            if not ids or tokenizer.eos_token_id in ids:
+                reason = f"holds {tokenizer.eos_token!r}, which ends an answer" if ids else "is empty"
+                raise UserError(
+                    f"the text of item {item!r} {reason}, so no model can name the item; give another text"
+                )
+            if paths.setdefault(ids, item) != item:
+                again.append((item, ids))
+        numbers: dict[tuple[int, ...], int] = {}  # the last one that was tried for each text
+        for item, ids in again:
+            path = ids
+            while path in paths:
+                numbers[ids] = numbers.get(ids, 1) + 1
+                path = tuple(tokenizer(f"{stripped[item]} ({numbers[ids]})", add_special_tokens=False)["input_ids"])
+            paths[path] = item
+        codes = np.full((len(paths), max(map(len, paths), default=0)), -1, np.int32)
+        for row, path in enumerate(paths):
+            codes[row, : len(path)] = path
+        pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return cls.from_codes(codes, tokenizer.eos_token_id, pad_id, list(paths.values())), paths
 
     @classmethod
     def from_codes(cls, codes: np.ndarray, eos_id: int, pad_id: int, names: Sequence[str]) -> "SidTrie":

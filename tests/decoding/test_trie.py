@@ -9,9 +9,12 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from mimigenrec.catalog import Catalog
+from mimigenrec.decoding.search import search_sids
 from mimigenrec.decoding.trie import OFF, SidTrie
+from mimigenrec.errors import UserError
 from mimigenrec.sids.tokens import distinct_tokens, read_index
 from tests.conftest import make_tokenizer, shared
+from tests.decoding.reference import assert_same_lists, score_all
 
 EOS, PAD, VOCABULARY = 3, 0, 60
 
@@ -227,3 +230,57 @@ def test_a_catalogue_of_300_000_items_builds_fast_and_small():
     nodes = trie.walk(torch.from_numpy(codes[::7]).long())
     names = [trie.items[sid] for sid in trie.sid_at(nodes).tolist()]
     assert all(row in own for row, own in zip(range(0, 300_000, 7), names, strict=True))
+
+
+def written_ways(trie: SidTrie, tokenizer) -> set[tuple[int, ...]]:
+    """Every answer that the trie allows from its root to EOS, token by token."""
+    finished, begun = set(), [()]
+    while begun:
+        written = begun.pop()
+        node = trie.walk(torch.tensor([written], dtype=torch.long).reshape(1, -1))
+        for token in trie.allowed(node, len(tokenizer))[0].nonzero().flatten().tolist():
+            if token == tokenizer.eos_token_id:
+                finished.add(written)
+            else:
+                begun.append((*written, token))
+    return finished
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_text_can_be_written_and_names_one_item(tokenizer, seed):
+    rng = random.Random(seed)
+    words = ["thing", " number", " a", " (2)", " (3)"]
+    texts = {str(i): ("thing" + "".join(rng.choices(words, k=rng.randint(0, 2)))) for i in range(40)}
+    trie, item_of = SidTrie.from_texts(texts, tokenizer)
+    assert written_ways(trie, tokenizer) == set(item_of) and sorted(item_of.values()) == sorted(texts)
+    assert {trie.items_at(sid)[0] for sid in trie.find(list(item_of))} == set(texts)
+    for path, item in item_of.items():
+        text = tokenizer.decode(path)
+        assert text == texts[item] or text.startswith(f"{texts[item]} (") and text.endswith(")")
+    first = {}
+    for item, text in texts.items():
+        first.setdefault(text, item)
+    assert all(item_of[tuple(tokenizer(text)["input_ids"])] == item for text, item in first.items())  # no number
+
+
+def test_items_of_one_text_are_numbered_past_the_numbers_that_are_taken(tokenizer):
+    texts = {"x": "thing", "y": " thing", "z": "thing (2)", "w": "thing", "v": "thing number"}
+    trie, item_of = SidTrie.from_texts(texts, tokenizer)
+    written = {tokenizer.decode(path): item for path, item in item_of.items()}
+    assert written == {"thing": "x", "thing (2)": "z", "thing (3)": "y", "thing (4)": "w", "thing number": "v"}
+    assert trie.n_sids == trie.n_items == 5
+
+
+def test_a_text_that_no_answer_can_hold_is_refused_with_its_item(tokenizer):
+    with pytest.raises(UserError, match="the text of item '1' is empty"):
+        SidTrie.from_texts({"0": "thing", "1": "  "}, tokenizer)
+    with pytest.raises(UserError, match="the text of item '0' holds '<.im_end.>', which ends an answer"):
+        SidTrie.from_texts({"0": f"thing {tokenizer.eos_token}"}, tokenizer)
+
+
+def test_a_search_over_titles_ranks_them_as_scoring_each_does(tiny_model, tokenizer):
+    titles = {"0": "thing", "1": "thing number", "2": "a thing", "3": "thing", "4": "useful number a thing"}
+    trie, item_of = SidTrie.from_texts(titles, tokenizer)
+    prompt = tokenizer("Which item comes next?")["input_ids"]
+    (found,) = search_sids(tiny_model, tokenizer, trie, [prompt], beams=8)
+    assert_same_lists([found], [score_all(tiny_model, prompt, list(item_of), tokenizer.eos_token_id, "vocab")])
