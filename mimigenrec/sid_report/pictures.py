@@ -145,12 +145,10 @@ def draw_bits(levels: Sequence[Mapping[str, Any]]) -> str:
     return picture(WIDTH, 34, parts, "bits per level")
 
 
-def draw_bar(share: float, chance: float | None = None) -> str:
+def draw_bar(share: float, chance: float) -> str:
     """A share of 1 as a bar, chance as a mark on it."""
-    mark = (
-        f'<rect x="{chance * 300:.1f}" y="0" width="2" height="16" fill="var(--bad)"/>' if chance is not None else ""
-    )
+    ground = '<rect y="3" width="300" height="10" rx="2" fill="var(--tint)"/>'
     bar = f'<rect y="3" width="{share * 300:.1f}" height="10" rx="2" fill="var(--c0)"/>'
-    return picture(
-        302, 16, ['<rect y="3" width="300" height="10" rx="2" fill="var(--tint)"/>', bar, mark], f"{share:.1%}"
-    )
+    mark = f'<rect x="{chance * 300:.1f}" y="0" width="2" height="16" fill="var(--bad)">'
+    mark += f"<title>{chance:.1%} by chance</title></rect>"
+    return picture(302, 16, [ground, bar, mark], f"{share:.1%}, by chance {chance:.1%}")
