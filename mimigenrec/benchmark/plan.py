@@ -32,7 +32,7 @@ RESULT = "metrics.json"  # what a stage leaves that brings figures
 
 def plan(config: BenchmarkConfig) -> list[Stage]:
     """Raises UserError or FileNotFoundError naming the key that cannot be meant."""
-    check(config)
+    check_config(config)
     return [
         preprocess_stage(config),
         *(stage for name in config.baselines for stage in baseline_stages(config, name)),
@@ -40,7 +40,7 @@ def plan(config: BenchmarkConfig) -> list[Stage]:
     ]
 
 
-def check(config: BenchmarkConfig) -> None:
+def check_config(config: BenchmarkConfig) -> None:
     if not isinstance(config.baselines, dict):
         raise UserError(f"baselines: found {config.baselines!r}; it takes a map of names to options")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):

@@ -40,7 +40,7 @@ from mimigenrec.report.figures import (
     slice_figures,
     table,
 )
-from mimigenrec.report.methods import Asked, cut_off, folders_of, read_methods
+from mimigenrec.report.methods import Measures, cut_off, folders_of, read_methods
 from mimigenrec.report.sections import sections
 from mimigenrec.report.verdict import verdict
 
@@ -88,16 +88,16 @@ def main(config: ReportConfig) -> None:
 def build(config: ReportConfig) -> dict[str, Any]:
     """What report.json holds."""
     folders, training = folders_of("methods", config.methods), folders_of("training", config.training)
-    check(config, folders)
+    check_config(config, folders)
     catalog = load_catalog(config.data)
     train = raw_file(config.raw, config.category, "train.inter")
     counts = count_targets(read_inter(train))
     metrics = list(dict.fromkeys([*config.tested, *config.metrics]))
     vectors = item_vectors(catalog, config.vectors) if config.vectors else None
-    asked = Asked(metrics, cut_off(config.tested[0]), list(catalog.sids), counts, vectors)
+    measures = Measures(metrics, cut_off(config.tested[0]), list(catalog.sids), counts, vectors)
     looked_at = next((name for name in reversed(config.models) if name in folders), next(iter(folders)))
     rng = np.random.default_rng(config.seed)
-    methods, rows = read_methods(folders, config.failed, asked, (looked_at, lambda rows: choose_rows(rows, rng)))
+    methods, rows = read_methods(folders, config.failed, measures, looked_at, lambda rows: choose_rows(rows, rng))
     methods = in_order(methods, config.models, config.tested[0])
     began = starts(config.models, training, methods)
     tests = pair_tests(methods, config.models, began, config.tested, config.resamples, config.seed)
@@ -113,9 +113,9 @@ def build(config: ReportConfig) -> dict[str, Any]:
             for method in methods
         ],
         "models": [name for name in config.models if name in folders],
-        "metrics": asked.metrics,
+        "metrics": measures.metrics,
         "tested": config.tested,
-        "k": asked.k,
+        "k": measures.k,
         "resamples": config.resamples,
         "table": table(methods, config.models, tests, config.seed),
         "tests": tests,
@@ -130,7 +130,7 @@ def build(config: ReportConfig) -> dict[str, Any]:
     return {"title": config.title, "verdict": verdict(report), **report}
 
 
-def check(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
+def check_config(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) -> None:
     """Raises UserError for what no result can mend."""
     if not folders:
         raise UserError("methods names no result; give {name: folder} of what `evaluate` and `baseline` wrote")
@@ -151,7 +151,7 @@ def curves_of(name: str, folders: Sequence[Path]) -> dict[str, Any]:
 
     lost: how many logged values are no finite numbers, as those of a training that diverged; they are not drawn.
     """
-    found: dict[str, dict[str, list]] = {}
+    drawn: dict[str, dict[str, list]] = {}
     lost = 0
     logs = [find_log(folder) for folder in folders]
     for log in logs:
@@ -160,11 +160,11 @@ def curves_of(name: str, folders: Sequence[Path]) -> dict[str, Any]:
                 finite = [point for point in points if math.isfinite(point[1])]
                 lost += len(points) - len(finite)
                 if finite:
-                    found.setdefault(panel, {}).setdefault(curve, []).append(thinned(finite, POINTS))
+                    drawn.setdefault(panel, {}).setdefault(curve, []).append(thinned(finite, POINTS))
     return {
         "training": name,
         "x": "epoch" if logs[0].name == "training.jsonl" else "step",
-        "panels": found,
+        "panels": drawn,
         "lost": lost,
     }
 

@@ -42,26 +42,26 @@ def pair_tests(
     paired bootstrap, p of the permutation test, holm that p adjusted. seeds: of a start where seeds failed, those
     that both have, which alone are compared; [] where that cannot be told, else None: all of both.
     """
-    of = {m.name: m for m in methods if m.runs}
-    pairs = [(model, other, "baseline") for model in models for other in of if other not in models]
+    by_name = {m.name: m for m in methods if m.runs}
+    pairs = [(model, other, "baseline") for model in models for other in by_name if other not in models]
     pairs += [(model, start, "start") for model, start in starts.items()]
-    pairs = [pair for pair in pairs if pair[0] in of and pair[1] in of]
-    found = []
+    pairs = [pair for pair in pairs if pair[0] in by_name and pair[1] in by_name]
+    tests = []
     for model, other, kind in tqdm(pairs, desc="paired tests", unit="pair", disable=None):
-        seeds = shared_seeds(of[model], of[other]) if kind == "start" else None
-        both = [_columns(of[name], tested, seeds) for name in (other, model)]
+        seeds = shared_seeds(by_name[model], by_name[other]) if kind == "start" else None
+        both = [_columns(by_name[name], tested, seeds) for name in (other, model)]
         differences = paired_bootstrap(*both, np.random.default_rng(seed))
         p = permutation_test(*both, np.random.default_rng(seed), resamples)
         metrics = {
             name: {"mean": d.mean, "low": d.low, "high": d.high, "p": p[name], "p_bootstrap": d.p}
             for name, d in differences.items()
         }
-        found.append({"model": model, "against": other, "kind": kind, "seeds": seeds, "metrics": metrics})
+        tests.append({"model": model, "against": other, "kind": kind, "seeds": seeds, "metrics": metrics})
     for name in tested:
-        adjusted = holm({i: pair["metrics"][name]["p"] for i, pair in enumerate(found)})
+        adjusted = holm({i: pair["metrics"][name]["p"] for i, pair in enumerate(tests)})
         for i, value in adjusted.items():
-            found[i]["metrics"][name]["holm"] = value
-    return found
+            tests[i]["metrics"][name]["holm"] = value
+    return tests
 
 
 def shared_seeds(a: Method, b: Method) -> list[int] | None:
@@ -69,12 +69,12 @@ def shared_seeds(a: Method, b: Method) -> list[int] | None:
 
     Seeds are those of the results' manifests; they match nothing where one has none or two of a method have the same.
     """
-    ours, theirs = ([run.manifest.get("seed") for run in method.runs] for method in (a, b))
+    seeds_a, seeds_b = ([run.manifest.get("seed") for run in method.runs] for method in (a, b))
     if not (a.failed or b.failed):
         return None
-    if any(None in seeds or len(set(seeds)) < len(seeds) for seeds in (ours, theirs)):
+    if any(None in seeds or len(set(seeds)) < len(seeds) for seeds in (seeds_a, seeds_b)):
         return []
-    return None if set(ours) == set(theirs) else [seed for seed in ours if seed in theirs]
+    return None if set(seeds_a) == set(seeds_b) else [seed for seed in seeds_a if seed in seeds_b]
 
 
 def seed_cautions(tests: Sequence[Figures]) -> list[str]:
@@ -112,36 +112,34 @@ def table(methods: Sequence[Method], models: Sequence[str], tests: Sequence[Figu
     best        is it the highest of the column?
     mark        of a model, where tested: "better" or "worse" than the best baseline, "unclear", else ""
     """
-    found: Figures = {}
+    rows: Figures = {}
     for method in methods:
         if method.runs:
             intervals = bootstrap(method.columns, np.random.default_rng(seed))
             values = [{name: float(column.mean()) for name, column in run.columns.items()} for run in method.runs]
             spread = over_seeds(values)
-            found[method.name] = {
+            rows[method.name] = {
                 name: {**interval._asdict(), "sd": spread[name].sd, "seeds": [run[name] for run in values]}
                 for name, interval in intervals.items()
             }
-    for metric in next(iter(found.values())):
-        highest = max(of[metric]["mean"] for of in found.values())
-        for name, of in found.items():
-            against = best_baseline(found, models, metric)
-            of[metric]["best"] = of[metric]["mean"] == highest
-            of[metric]["mark"] = next(
-                (
-                    outcome(pair["metrics"][metric])
-                    for pair in tests
-                    if (pair["model"], pair["against"]) == (name, against) and metric in pair["metrics"]
-                ),
-                "",
-            )
-    return found
+    tested = {(pair["model"], pair["against"]): pair["metrics"] for pair in tests}
+    for metric in next(iter(rows.values())):
+        highest = max(cells[metric]["mean"] for cells in rows.values())
+        baseline = best_baseline(rows, models, metric)
+        for name, cells in rows.items():
+            test = tested.get((name, baseline), {}).get(metric)
+            cells[metric]["best"] = cells[metric]["mean"] == highest
+            cells[metric]["mark"] = outcome(test) if test else ""
+    return rows
 
 
-def best_baseline(found: Figures, models: Sequence[str], metric: str) -> str | None:
-    """The method that is no model and has the highest mean; the first of equals, None if there is none."""
-    baselines = [name for name in found if name not in models]
-    return max(baselines, key=lambda name: found[name][metric]["mean"], default=None)
+def best_baseline(rows: Figures, models: Sequence[str], metric: str) -> str | None:
+    """The method that is no model and has the highest mean; the first of equals, None if there is none.
+
+    rows   of `table`
+    """
+    baselines = [name for name in rows if name not in models]
+    return max(baselines, key=lambda name: rows[name][metric]["mean"], default=None)
 
 
 def outcome(test: Mapping[str, float]) -> str:
@@ -160,17 +158,16 @@ def slice_figures(
         for method in methods
         if method.runs
     }
-    found = []
-    for family, of in masks.items():
-        for name, mask in of.items():
-            intervals = {
-                m: {metric: means[family][name][metric] for metric in metrics} for m, means in measured.items()
+    figures = []
+    for family, named in masks.items():
+        for name, mask in named.items():
+            by_method = {
+                method: {metric: means[family][name][metric]._asdict() for metric in metrics}
+                for method, means in measured.items()
+                if mask.any()
             }
-            told = {
-                m: {metric: i._asdict() for metric, i in own.items()} for m, own in intervals.items() if mask.any()
-            }
-            found.append({"family": family, "slice": name, "n": int(mask.sum()), "methods": told})
-    return found
+            figures.append({"family": family, "slice": name, "n": int(mask.sum()), "methods": by_method})
+    return figures
 
 
 def level_figures(methods: Sequence[Method]) -> Figures:
@@ -179,29 +176,29 @@ def level_figures(methods: Sequence[Method]) -> Figures:
     wrong, right, none   where the first recommended SID leaves the target's: at a level, nowhere, no list or target
     reached              some SID of the first K agrees up to that level
     """
-    found: Figures = {}
+    figures: Figures = {}
     for method in methods:
         if method.runs:
             levels = sorted({level for run in method.runs for level in run.reached})
             wrong = np.concatenate([run.first_wrong for run in method.runs])
             deepest = max(int(wrong.max()), len(levels))
-            found[method.name] = {
+            figures[method.name] = {
                 "wrong": {str(level): float((wrong == level).mean()) for level in range(1, deepest + 1)},
                 "right": float((wrong == 0).mean()),
                 "none": float((wrong < 0).mean()),
                 "reached": {str(n): float(np.mean([run.reached.get(n, 0.0) for run in method.runs])) for n in levels},
             }
-    return found
+    return figures
 
 
 def beyond_figures(methods: Sequence[Method]) -> Figures:
     """{method: {measure: mean over seeds}}; None where a seed has none."""
-    found: Figures = {}
+    figures: Figures = {}
     for method in methods:
         if method.runs:
             runs = [run.beyond for run in method.runs]
-            found[method.name] = {
+            figures[method.name] = {
                 name: None if any(run[name] is None for run in runs) else float(np.mean([run[name] for run in runs]))
                 for name in runs[0]
             }
-    return found
+    return figures

@@ -22,7 +22,7 @@ from mimigenrec.evaluation.slices import first_wrong_level, level_reached
 from mimigenrec.evaluation.stats import rows_over_seeds
 
 
-class Asked(NamedTuple):
+class Measures(NamedTuple):
     """What to measure of every result."""
 
     metrics: Sequence[str]  # "hr@10", "ndcg@10", ...
@@ -52,33 +52,34 @@ class Method(NamedTuple):
     columns: dict[str, np.ndarray]  # metric -> (N,), mean over the runs
 
 
-def folders_of(key: str, of: Mapping[str, Any]) -> dict[str, list[Path]]:
+def folders_of(key: str, entries: Mapping[str, Any]) -> dict[str, list[Path]]:
     """{name: one or several folders}. Raises UserError naming the entry of the config that is neither."""
-    found = {}
-    for name, value in of.items():
+    folders = {}
+    for name, value in entries.items():
         paths = [value] if isinstance(value, str | Path) else value
         if not isinstance(paths, list) or not paths or not all(isinstance(path, str | Path) for path in paths):
             raise UserError(f"{key}: {name!r} needs a folder or a list of folders, one per seed, found {value!r}")
         if len(set(map(str, paths))) < len(paths):
             raise UserError(f"{key}: {name!r} names a folder twice, which would count as two seeds: {value!r}")
-        found[str(name)] = [Path(path) for path in paths]
-    return found
+        folders[str(name)] = [Path(path) for path in paths]
+    return folders
 
 
 def read_methods(
     folders: Mapping[str, Sequence[Path]],
     failed: Mapping[str, Any],
-    asked: Asked,
-    choose: tuple[str, Callable[[Sequence[Row]], Sequence[int]]],
+    measures: Measures,
+    shown: str,
+    choose: Callable[[Sequence[Row]], Sequence[int]],
 ) -> tuple[list[Method], list[Row]]:
     """All methods, and the test rows without their lists.
 
-    choose   a method, and what picks the rows to keep, given the rows of its first run
+    shown    the method whose first run gives the rows that `choose` picks examples from
+    choose   rows -> places of those to keep
     raises   FileNotFoundError for a folder without a result; UserError if two are not about the same rows, or if a
              metric asks for longer lists than were predicted
     """
-    name, pick = choose
-    chosen = list(pick(read_result(folders[name][0]).rows))
+    chosen = list(choose(read_result(folders[shown][0]).rows))
     first: Result | None = None
     methods = []
     bar = tqdm(total=sum(map(len, folders.values())), desc="results", unit="result", disable=None)
@@ -86,12 +87,12 @@ def read_methods(
         runs = []
         for path in paths:
             result = read_result(path)
-            check_lengths(name, result, asked.metrics)
+            check_lengths(name, result, measures.metrics)
             rows = [{key: value for key, value in row.items() if key != "ranked"} for row in result.rows]
             if first is None:
                 first = result._replace(rows=rows)
             check_same_rows(first, result)
-            runs.append(_measure(result, asked, chosen))
+            runs.append(_measure(result, measures, chosen))
             bar.update()
         methods.append(Method(name, runs, reasons(name, failed), rows_over_seeds([run.columns for run in runs])))
     bar.close()
@@ -128,17 +129,17 @@ def reasons(name: str, failed: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _measure(result: Result, asked: Asked, chosen: Sequence[int]) -> Run:
-    columns = row_metrics(result.rows, "item", sorted(set(map(cut_off, asked.metrics))))
+def _measure(result: Result, measures: Measures, chosen: Sequence[int]) -> Run:
+    columns = row_metrics(result.rows, "item", sorted(set(map(cut_off, measures.metrics))))
     try:
-        beyond = beyond_accuracy(result.rows, asked.items, asked.train_counts, asked.k, asked.vectors)
+        beyond = beyond_accuracy(result.rows, measures.items, measures.train_counts, measures.k, measures.vectors)
     except ValueError as error:
         raise UserError(f"{result.folder}: {error}; was it made on the data that --data names?") from error
     return Run(
         result.folder,
-        {metric: columns[metric] for metric in asked.metrics},
+        {metric: columns[metric] for metric in measures.metrics},
         first_wrong_level(result.rows),
-        level_reached(result.rows, asked.k),
+        level_reached(result.rows, measures.k),
         beyond,
         result.metrics,
         result.manifest,

@@ -22,7 +22,7 @@ CHUNK_NUMBERS = 32 * 2**20  # similarities held at a time: 128 MiB
 WORD = re.compile(f"(?:[^\\W\\d_]|[{MARKS}]){{3,}}")
 
 
-def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+def nearest_rows(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """The k rows of highest cosine to each query row, itself left out, in no order: (queries, k) row numbers. Exact.
 
     vectors (N, D) of unit length; queries (Q,) row numbers. Needs k < N.
@@ -55,7 +55,7 @@ def neighbour_purity(codes: np.ndarray, vectors: np.ndarray, k: int, queries: in
     asked = np.arange(len(there))
     if len(asked) > queries:
         asked = np.sort(rng.choice(len(there), queries, replace=False))
-    near = nearest(vectors, asked, k)
+    near = nearest_rows(vectors, asked, k)
     levels = []
     for level, labels in enumerate(prefixes.T, 1):
         counts = np.bincount(labels[labels >= 0]).astype(np.float64)

@@ -15,7 +15,7 @@ from mimigenrec.report.examples import (
     rank_of,
     title_of,
 )
-from mimigenrec.report.methods import Asked, read_methods
+from mimigenrec.report.methods import Measures, read_methods
 
 SID = ["<a_1>", "<b_2>", "<c_3>"]
 
@@ -70,8 +70,8 @@ def test_what_is_shown_of_a_row_by_hand(result_of, toy, tmp_path):
     histories = [["0", "4", "7", "1", "5", "6", "2"], []]
     near = result_of(tmp_path / "near", [["2", "0"], []], ["1", "7"], histories=histories, alone=False)
     exact = result_of(tmp_path / "exact", [["0", "1"], ["7"]], ["1", "7"], histories=histories)
-    asked = Asked(["hr@1"], 3, list(toy.sids), {})
-    methods, _ = read_methods({"near": [near], "exact": [exact]}, {}, asked, ("near", lambda rows: range(2)))
+    measures = Measures(["hr@1"], 3, list(toy.sids), {})
+    methods, _ = read_methods({"near": [near], "exact": [exact]}, {}, measures, "near", lambda rows: range(2))
     first, second = examples("near", methods, toy)
     assert (first["user"], first["kind"], first["earlier"]) == ("u0", "does not list it", 1)
     assert first["history"] == [f"thing number {i}" if i != 7 else "item 7" for i in (4, 7, 1, 5, 6, 2)]

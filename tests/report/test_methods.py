@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mimigenrec.report.methods import Asked, cut_off, folders_of, read_methods, reasons
+from mimigenrec.report.methods import Measures, cut_off, folders_of, read_methods, reasons
 
 NOTHING = ("a", lambda rows: [])
 
@@ -27,8 +27,8 @@ def test_anything_else_is_refused(value):
 def test_columns_are_means_over_seeds_row_by_row_and_only_chosen_rows_are_kept(result_of, toy, tmp_path):
     one = result_of(tmp_path / "1", [["0"], ["1"], ["4"]], ["0", "0", "0"])
     two = result_of(tmp_path / "2", [["0"], ["0"], ["4"]], ["0", "0", "0"])
-    asked = Asked(["hr@1", "ndcg@5"], 5, list(toy.sids), {"0": 3})
-    (method,), rows = read_methods({"a": [one, two]}, {}, asked, ("a", lambda rows: [2, 0]))
+    measures = Measures(["hr@1", "ndcg@5"], 5, list(toy.sids), {"0": 3})
+    (method,), rows = read_methods({"a": [one, two]}, {}, measures, "a", lambda rows: [2, 0])
     assert method.columns["hr@1"].tolist() == [1.0, 0.5, 0.0] and set(method.columns) == {"hr@1", "ndcg@5"}
     assert [list(run.kept) for run in method.runs] == [[2, 0], [2, 0]]
     assert method.runs[0].kept[0]["ranked"] and "ranked" not in rows[0] and len(rows) == 3
@@ -38,7 +38,7 @@ def test_columns_are_means_over_seeds_row_by_row_and_only_chosen_rows_are_kept(r
 
 def test_items_of_one_sid_count_by_their_expectation(result_of, toy, tmp_path):
     folder = result_of(tmp_path / "a", [["2"]], ["2"], alone=False)
-    (method,), _ = read_methods({"a": [folder]}, {}, Asked(["hr@1"], 1, list(toy.sids), {}), NOTHING)
+    (method,), _ = read_methods({"a": [folder]}, {}, Measures(["hr@1"], 1, list(toy.sids), {}), *NOTHING)
     assert method.columns["hr@1"].tolist() == [0.5]
 
 
@@ -50,8 +50,8 @@ def test_reasons_find_their_method():
 
 def test_what_failed_whole_stands_after_what_did_not(result_of, toy, tmp_path):
     folder = result_of(tmp_path / "a", [["0"]], ["0"])
-    asked = Asked(["hr@1"], 1, list(toy.sids), {})
-    methods, _ = read_methods({"a": [folder]}, {"tiger": "memory", "a/2": "nan"}, asked, NOTHING)
+    measures = Measures(["hr@1"], 1, list(toy.sids), {})
+    methods, _ = read_methods({"a": [folder]}, {"tiger": "memory", "a/2": "nan"}, measures, *NOTHING)
     assert [(m.name, len(m.runs), m.failed) for m in methods] == [("a", 1, ["seed 2: nan"]), ("tiger", 0, ["memory"])]
 
 

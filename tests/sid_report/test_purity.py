@@ -23,7 +23,7 @@ def random_sids(count, seed):
 def test_nearest_finds_the_most_alike_whatever_the_chunk(monkeypatch):
     vectors = unit(np.random.default_rng(0).normal(size=(50, 6)))
     monkeypatch.setattr(purity, "CHUNK_NUMBERS", 350)
-    found = purity.nearest(vectors, np.array([3, 17, 41, 42, 43, 44, 45, 46]), 5)
+    found = purity.nearest_rows(vectors, np.array([3, 17, 41, 42, 43, 44, 45, 46]), 5)
     for row, near in zip((3, 17, 41), found, strict=False):
         others = sorted((i for i in range(50) if i != row), key=lambda i: -(vectors[row] @ vectors[i]))
         assert sorted(near) == sorted(others[:5])
