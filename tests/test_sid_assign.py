@@ -282,6 +282,20 @@ def test_items_without_a_sid_keep_their_texts(catalogue, tmp_path):
     assert known.titles["nosid"] == "a title" and "bare" in known.items and "3" not in known.items
 
 
+def test_new_items_bring_brand_categories_and_the_columns_that_the_catalogue_has(catalogue, tmp_path):
+    old = read_index(catalogue["index"])
+    write_index(tmp_path / "id2sid.json", old)
+    known = Catalog(old, known=OLD, brands={"0": "Acme", "3": "Gone"}, fields={"price": {"0": 1.5, "3": 2}})
+    write_items(tmp_path / "items.json", known)
+    items = {item: {"title": f"new {item}"} for item in NEW}
+    items["100"] |= {"brand": "New", "categories": "A, B", "price": 9, "colour": "red"}
+    catalogue["items"].write_text(json.dumps(items))
+    run(catalogue, index=tmp_path / "id2sid.json", output=tmp_path / "id2sid.json")
+    after = load_catalog(tmp_path)
+    assert after.brands == {"0": "Acme", "100": "New"} and after.categories == {"100": ["A", "B"]}
+    assert after.fields == {"price": {"0": 1.5, "100": 9}}
+
+
 def test_a_line_of_removed_items_ends_at_its_end_only(catalogue, tmp_path):
     (tmp_path / "gone.txt").write_text("3\u202814\n")
     with pytest.raises(ValueError, match="gone.txt, line 1"):

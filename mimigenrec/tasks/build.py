@@ -121,12 +121,8 @@ def main(config: BuildConfig) -> None:
         register(out, split_files(config.category), config.row_format or "alpaca")
         return
     sids = read_index(raw["index.json"])
-    items, titles, descriptions, text_counts = read_texts(raw["item.json"], config.max_text_chars)
-    catalog = Catalog(sids, titles, descriptions, known=items.keys())
-    columns = config.item_fields or []
-    check_columns(columns, items, raw["item.json"])
-    add_fields(catalog, items, columns, raw["item.json"])
-    row_counts = {split: survey(raw[f"{split}.inter"], catalog, items.keys()) for split in SPLITS}
+    catalog, text_counts = read_catalog(config, raw["item.json"], sids)
+    row_counts = {split: survey(raw[f"{split}.inter"], catalog, catalog.known) for split in SPLITS}
     catalog.popularity = Counter(row.target for row in read_inter(raw["train.inter"]))
     tokenizer = tokenizer_with_sids(config.tokenizer, sids) if config.tokenizer else None
     contract = Contract.of(config.wording, tokenizer, config.max_history)
@@ -205,6 +201,16 @@ def find_raw(raw: str | Path, category: str) -> dict[str, Path]:
             f"holds {category}/{first}, or {first} itself"
         )
     return files
+
+
+def read_catalog(config: BuildConfig, path: Path, sids: dict[str, Sid]) -> tuple[Catalog, Counter[str]]:
+    """The catalogue without popularity, and how often each rule for texts was used."""
+    items, titles, descriptions, counts = read_texts(path, config.max_text_chars)
+    catalog = Catalog(sids, titles, descriptions, known=set(items))
+    columns = config.item_fields or []
+    check_columns(columns, items, path)
+    add_fields(catalog, items, columns, path)
+    return catalog, counts
 
 
 def check_columns(columns: Collection[str], items: Mapping[str, Mapping[str, Any]], path: Path) -> None:
