@@ -17,6 +17,7 @@ import torch
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import rows_named, search_sids
 from mimigenrec.errors import UserError
+from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.evaluation.metrics import Group
 from mimigenrec.evaluation.result import FILES, ROW_KEYS
 from mimigenrec.evaluation.rows import AskedRow, result_row
@@ -44,38 +45,34 @@ def predict(
     recommender: MIMIGenRec,
     rows: Sequence[AskedRow],
     prompts: Sequence[list[int] | None],
-    folder: Path,
-    process: Process,
+    config: EvaluateConfig,
     beams: int,
-    k: int,
-    batch_size: int,
-    support: str,
-    exclude_seen: bool,
+    process: Process,
 ) -> int:
-    """This process's share of the rows that no file in the folder holds yet; returns how many those were.
+    """This process's share of the rows that no file in config.output holds yet; returns how many those were.
 
     prompts   token ids per row; None where there is nothing to ask with (the list stays empty)
-    beams     width of every search; with exclude_seen wider, see searched_beams
+    beams     width of every search; with exclude_seen wider than config.beams, see searched_beams
     raises    UserError when memory runs out (the width is never lowered), or naming the place of the row whose scores
               are NaN or infinite
     """
-    mine = process.share(range(len(rows)))
-    asked = sorted((place for place in mine if prompts[place] is not None), key=lambda place: -len(prompts[place]))
-    unasked = [place for place in mine if prompts[place] is None]
-    batches = [asked[first : first + batch_size] for first in range(0, len(asked), batch_size)]
+    share = process.share(range(len(rows)))
+    silent = [place for place in share if prompts[place] is None]
+    asked = sorted((place for place in share if prompts[place] is not None), key=lambda place: -len(prompts[place]))
+    batches = [asked[first : first + config.batch_size] for first in range(0, len(asked), config.batch_size)]
 
     def work(batch: Sequence[int], missing: Sequence[int]) -> Iterator[Row]:
         if prompts[batch[0]] is None:
             yield from (result_row(rows[place], []) for place in missing)
             return
         with rows_named(batch):
-            ranked_lists = _search(recommender, [prompts[place] for place in batch], beams, support)
+            ranked_lists = _search(recommender, [prompts[place] for place in batch], beams, config.support)
         for place, ranked in zip(batch, ranked_lists, strict=True):
             if place in missing:
-                seen = rows[place].history if exclude_seen else ()
-                yield result_row(rows[place], to_groups(recommender, ranked, set(seen))[:k])
+                seen = set(rows[place].history) if config.exclude_seen else set()
+                yield result_row(rows[place], to_groups(recommender, ranked, seen)[: config.k])
 
-    return write_rows(folder, NAME, [unasked, *batches], work, process, ROW_KEYS)
+    return write_rows(config.output, NAME, [silent, *batches], work, process, ROW_KEYS)
 
 
 def _search(recommender: MIMIGenRec, prompts: list[list[int]], beams: int, support: str):

@@ -48,7 +48,7 @@ HOW = ("split", "k", "beams", "support", "exclude_seen", "limit", "dtype", "seed
 logger = logging.getLogger(__name__)
 
 
-class Asked(NamedTuple):
+class TestSet(NamedTuple):
     rows: list[AskedRow]
     catalog: Catalog
     contract: Contract | None
@@ -57,46 +57,43 @@ class Asked(NamedTuple):
 
 
 def main(config: EvaluateConfig) -> None:
-    check(config)
+    check_flags(config)
     test = read_test(config)
-    checkpoint, output = config.model, config.output
-    check_same_catalogue(test.catalog.sids, test.folder, checkpoint)
-    contract = compare_contracts(test, checkpoint)
-    config = replace(config, support=choose_support(config.support, read_contract(checkpoint), checkpoint))
+    check_same_catalogue(test.catalog.sids, test.folder, config.model)
+    contract = compare_contracts(test, config.model)
+    config = replace(config, support=choose_support(config.support, read_contract(config.model), config.model))
     with processes() as process:
         manifest, run = {}, {}
         if process.rank == 0:
-            manifest = make_manifest(
-                config, [*checkpoint_files(checkpoint, config.base), *test.files], config.seed, contract=contract
-            )
+            inputs = [*checkpoint_files(config.model, config.base), *test.files]
+            manifest = make_manifest(config, inputs, config.seed, contract=contract)
             run = {"config": {key: manifest["config"][key] for key in HOW}, "inputs": manifest["inputs"]}
-        if process.tell(process.rank == 0 and is_finished(output, run, config.overwrite)):
+        if process.tell(process.rank == 0 and is_finished(config.output, run, config.overwrite)):
             if process.rank == 0:
-                print(f"{output} is finished: nothing to do; --overwrite starts anew")
+                print(f"{config.output} is finished: nothing to do; --overwrite starts anew")
             return
         recommender = load(config, test)
-        prompts = ask(recommender, test)
+        prompts = encode_prompts(recommender, test)
         check_support(recommender.tokenizer, config.support)
-        with alone(output / ".lock", "another evaluation", process.rank == 0):
+        with alone(config.output / ".lock", "another evaluation", process.rank == 0):
             if process.rank == 0:
-                begin(output, run, config.overwrite)
+                begin(config.output, run, config.overwrite)
             process.wait()
             started = time.perf_counter()
             beams = searched_beams(recommender, test.rows, config.beams, config.exclude_seen)
-            size = {"beams": beams, "k": config.k, "batch_size": config.batch_size}
-            how = {"support": config.support, "exclude_seen": config.exclude_seen}
-            share = predict(recommender, test.rows, prompts, output, process, **size, **how)
+            predicted = predict(recommender, test.rows, prompts, config, beams, process)
             process.wait()
             if process.rank > 0:
                 return
-            facts = timing(recommender, share, process.world, time.perf_counter() - started)
-            facts |= {"method": checkpoint.name, "contract": contract, "searched_beams": beams, **how}
-            rows = merge(output, len(test.rows))
-            metrics = write_result(output, rows, test.catalog, config.k, manifest, **facts)
-            print(f"{config.model}, ranked by support {config.support}\n\n{one_result(metrics)}\nwritten to {output}")
+            facts = timing(recommender, predicted, process.world, time.perf_counter() - started)
+            facts |= {"method": config.model.name, "contract": contract, "searched_beams": beams}
+            facts |= {"support": config.support, "exclude_seen": config.exclude_seen}
+            rows = merge(config.output, len(test.rows))
+            metrics = write_result(config.output, rows, test.catalog, config.k, manifest, **facts)
+    print(f"{config.model}, ranked by support {config.support}\n\n{one_result(metrics)}\nwritten to {config.output}")
 
 
-def check(config: EvaluateConfig) -> None:
+def check_flags(config: EvaluateConfig) -> None:
     """Raises UserError or FileNotFoundError naming the flag that cannot be meant."""
     if not config.model.is_dir():
         raise FileNotFoundError(
@@ -116,7 +113,7 @@ def check(config: EvaluateConfig) -> None:
         raise FileNotFoundError(f"--test_file {config.test_file} is not a file; give sft/test.json of a data folder")
 
 
-def read_test(config: EvaluateConfig) -> Asked:
+def read_test(config: EvaluateConfig) -> TestSet:
     """Raises UserError naming the first row whose answer the catalogue does not hold."""
     if config.data:
         folder = config.data
@@ -136,13 +133,13 @@ def read_test(config: EvaluateConfig) -> Asked:
     rows = read_rows(files[0], files[2] if len(files) > 2 else None, config.limit)
     texts = {join_sid(sid) for sid in catalog.items_of}
     for i, row in enumerate(rows):
-        theirs = join_sid(catalog.sids.get(row.target, ())) if row.target is not None else row.target_sid
-        if theirs != row.target_sid or row.target_sid and row.target_sid not in texts:
+        sid = join_sid(catalog.sids.get(row.target, ())) if row.target is not None else row.target_sid
+        if sid != row.target_sid or row.target_sid and row.target_sid not in texts:
             raise UserError(
                 f"{files[0]}: row {i} answers {row.target_sid!r}, which {files[1]} does not give to item "
                 f"{row.target!r}; the two are from different catalogues, build the data again"
             )
-    return Asked(rows, catalog, contract, folder, files)
+    return TestSet(rows, catalog, contract, folder, files)
 
 
 def index_of(config: EvaluateConfig) -> Path:
@@ -158,27 +155,31 @@ def index_of(config: EvaluateConfig) -> Path:
     return index
 
 
-def compare_contracts(test: Asked, checkpoint: Path) -> dict[str, Any]:
+def compare_contracts(test: TestSet, checkpoint: Path) -> dict[str, Any]:
     """What metrics.json says about wording. Raises UserError if data and checkpoint write prompts differently."""
-    ours, theirs = test.contract, read_contract(checkpoint)
+    of_data, of_checkpoint = test.contract, read_contract(checkpoint)
     note = None
-    if ours is None or theirs is None:
-        lacking = [str(where) for where, found in ((test.folder, ours), (checkpoint, theirs)) if found is None]
+    if of_data is None or of_checkpoint is None:
+        lacking = [
+            str(folder)
+            for folder, contract in ((test.folder, of_data), (checkpoint, of_checkpoint))
+            if contract is None
+        ]
         note = f"no {CONTRACT_FILE} in {' and '.join(lacking)}: nothing shows that training asked in these words"
     else:
-        check_same(ours, theirs, test.folder, checkpoint)
-        if ours.wording == "classic":
+        check_same(of_data, of_checkpoint, test.folder, checkpoint)
+        if of_data.wording == "classic":
             note = "classic wording: test rows are worded differently from train rows, as in the original files"
     if note:
         logger.warning(note)
-    return {"data": ours and ours.hash, "checkpoint": theirs and theirs.hash, "note": note}
+    return {"data": of_data and of_data.hash, "checkpoint": of_checkpoint and of_checkpoint.hash, "note": note}
 
 
-def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
+def load(config: EvaluateConfig, test: TestSet) -> MIMIGenRec:
     """The model on its device, with the catalogue of the data."""
     gpus = torch.cuda.device_count()
-    own = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu"
-    device = choose_device(config.device or own)
+    default = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu"
+    device = choose_device(config.device or default)
     tokenizer = proven_tokenizer(config.model)
     for contract, folder in ((read_contract(config.model), config.model), (test.contract, test.folder)):
         if contract is not None:
@@ -188,7 +189,7 @@ def load(config: EvaluateConfig, test: Asked) -> MIMIGenRec:
     return MIMIGenRec(model, tokenizer, test.catalog, contract, config.model)
 
 
-def ask(recommender: MIMIGenRec, test: Asked) -> list[list[int] | None]:
+def encode_prompts(recommender: MIMIGenRec, test: TestSet) -> list[list[int] | None]:
     """Token ids per row; None for a history that holds no item with a SID. Too long a prompt raises UserError."""
     longest = getattr(recommender.model.config, "max_position_embeddings", None)
     room = longest and longest - recommender.trie.depth - 1
@@ -207,13 +208,13 @@ def checkpoint_files(checkpoint: Path, base: str | None = None) -> list[Path]:
     return [path for folder in folders for pattern in CHECKPOINT_FILES for path in sorted(folder.glob(pattern))]
 
 
-def timing(recommender: MIMIGenRec, share: int, world: int, seconds: float) -> dict[str, Any]:
-    """share: rows that this process (of `world` with equal shares) predicted in this start."""
+def timing(recommender: MIMIGenRec, predicted: int, world: int, seconds: float) -> dict[str, Any]:
+    """predicted: rows that this process (of `world` with equal shares) predicted in this start."""
     device = recommender.model.device
     cuda = device.type == "cuda"
     return {
         "seconds": round(seconds, 2),
-        "rows_per_second": round(share * world / seconds, 2),
+        "rows_per_second": round(predicted * world / seconds, 2),
         "processes": world,
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "peak_memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if cuda else None,
