@@ -24,10 +24,10 @@ from decode import SHAPES, held_kb, industrial_like, make_model, make_prompts
 from torch import Tensor
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
+from mimigenrec.decoding.inside_trie import InsideTrie
 from mimigenrec.decoding.logps import completion_logps
 from mimigenrec.decoding.plain import generate_sids, left_pad
 from mimigenrec.decoding.search import search_sids
-from mimigenrec.grpo.trainer import InsideTrie
 
 
 def main() -> None:
@@ -127,7 +127,8 @@ def our_step(model, trie, prompts, options):
     advantage = advantages(len(prompts), options, model.device)
 
     def logps(wanted=None) -> Tensor:
-        return completion_logps(model, trie, ids, mask, trie.depth + 1, options.support, 1.0, wanted)[0]
+        inside = trie if options.support == "trie" else None
+        return completion_logps(model, ids, mask, trie.depth + 1, 1.0, inside, wanted)[0]
 
     def policy() -> Tensor:
         return logps(advantage != 0 if options.beta == 0 else None)

@@ -5,6 +5,9 @@ SID is 4 tokens and a prompt about a hundred, so nearly all of it is the same pr
 of its completions are one row, with the mask that decoding.tree draws: G = 16 takes at most L + 48 tokens instead of
 16 L + 64, forward and backward. Gradients are the same: a shared token's is the sum over the rows that share it.
 
+Completions may be SIDs or texts of any lengths, with or without EOS. Texts share little but their prompt, and the mask
+grows with the square of L + G x C, so give few long texts at a time.
+
     N rows, L longest prompt (padded on the left), C completion tokens, P distinct prompts, Q = L + most tree nodes,
     M predictors: the last token of each prompt and every node, H hidden size, V vocabulary
 """
@@ -17,7 +20,6 @@ import torch
 from torch import Tensor
 
 from mimigenrec.decoding.causal_lm import causal_lm
-from mimigenrec.decoding.frontier import Support
 from mimigenrec.decoding.head import TILE, Head
 from mimigenrec.decoding.search import obstacle_to_tree
 from mimigenrec.decoding.tree import additive
@@ -35,7 +37,15 @@ class Packed(NamedTuple):
 
 
 def pack(input_ids: Tensor, attention_mask: Tensor, completion_length: int, asked: Tensor) -> Packed:
-    """input_ids, attention_mask (N, L + C); asked (N, C) bool: completion tokens whose log-probability is wanted."""
+    """input_ids, attention_mask (N, L + C); asked (N, C) bool: completion tokens whose log-probability is wanted.
+
+    Three completions of the prompt p0 p1. Their last tokens predict nothing, so they need no column:
+
+        rows                  one row: ids and positions        predictor of each completion token
+        p0 p1 | a1 b1 c1      p0 p1 a1 a2 b1 b2                 p1 a1 b1
+        p0 p1 | a1 b2 c2       0  1  2  2  3  3                 p1 a1 b2
+        p0 p1 | a2 b3                                           p1 a2
+    """
     input_ids, attention_mask = (
         x[:, attention_mask.any(dim=0).long().argmax() :] for x in (input_ids, attention_mask)
     )
@@ -95,26 +105,28 @@ def obstacle_to_sharing(model, longest: int) -> str | None:
 
 def completion_logps(
     model,
-    trie: SidTrie,
     input_ids: Tensor,
     attention_mask: Tensor,
     completion_length: int,
-    support: Support,
-    temperature: float,
+    temperature: float = 1.0,
+    trie: SidTrie | None = None,
     wanted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(N, C) log-probabilities and, without gradient, (N, C) entropies of the completion tokens, in nats.
 
-    input_ids, attention_mask   (N, L + C), prompts padded on the left, completions on the right
-    wanted                      (N,) bool, default all: rows to compute. The others, padding and, with support "trie",
-                                tokens that could not have been others get 0, whatever stands there
-    The model is called as a whole, so DDP, DeepSpeed and FSDP see an ordinary forward and backward.
+    input_ids, attention_mask   (N, L + C), prompts padded on the left, completions on the right. A completion token
+                                that the mask leaves out, with others behind it, is seen by them and not asked for
+    trie                        renormalise over the tokens that it allows; None: over the whole vocabulary
+    wanted                      (N,) bool, default all: rows to compute. The others, what the mask leaves out and, with
+                                a trie, tokens that could not have been others get 0, whatever stands there
+    The model is called as a whole, so DDP, DeepSpeed and FSDP see an ordinary forward and backward. In float32 the
+    numbers are those of separate rows to 1e-5, entropies to 2e-5, gradients to a relative 1e-4.
     """
     completion, asked = input_ids[:, -completion_length:], attention_mask[:, -completion_length:].bool()
-    node = torch.zeros_like(completion)  # (N, C) where in the trie each completion token is chosen
-    for t in range(1, completion_length):
-        node[:, t] = trie.step(node[:, t - 1], completion[:, t - 1])
-    if support == "trie":
+    if trie is not None:
+        node = torch.zeros_like(completion)  # (N, C) where in the trie each completion token is chosen
+        for t in range(1, completion_length):
+            node[:, t] = trie.step(node[:, t - 1], completion[:, t - 1])
         asked = asked & (trie.choices(node.flatten()).view_as(node) > 1)
     if wanted is not None:
         asked = asked & wanted[:, None]
@@ -124,7 +136,6 @@ def completion_logps(
     needed = asked.any(dim=1)  # prompts of which nothing is asked are left out
     packed = pack(input_ids[needed], attention_mask[needed], completion_length, asked[needed])
     rows, tokens = packed.predictor[asked[needed]], completion[asked]  # (R,) predictor and token of each answer
-    stands = torch.zeros(len(packed.at), dtype=torch.long, device=rows.device).scatter_(0, rows, node[asked])  # (M,)
 
     lm = causal_lm(model)
     head = Head(lm)
@@ -132,10 +143,11 @@ def completion_logps(
     def compute(hidden: Tensor) -> Tensor:
         """hidden (P, Q, H) -> (2, R): log-probability and entropy of each answer, in place of the logits."""
         hidden = hidden.flatten(0, 1)[packed.at]  # (M, H)
-        if support == "trie":
-            logp, entropy = legal_logps(head, trie, hidden, stands, rows, tokens, temperature)
-        else:
+        if trie is None:
             logp, entropy = TokenLogps.apply(hidden, head.weight, head.bias, rows, tokens, temperature)
+        else:
+            stands = node.new_zeros(len(packed.at)).scatter_(0, rows, node[asked])  # (M,)
+            logp, entropy = legal_logps(head, trie, hidden, stands, rows, tokens, temperature)
         return torch.stack([logp, entropy])
 
     with head_replaced(lm, compute):

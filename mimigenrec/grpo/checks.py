@@ -15,22 +15,25 @@ from mimigenrec.extras import need
 log = logging.getLogger(__name__)
 
 
+def check_rollouts(args: GRPOConfig, maker: str) -> None:
+    """Raises UserError for settings that do not go with rollouts made by `maker`, a whole group at a time."""
+    check_whole_groups(args.per_device_train_batch_size * args.steps_per_generation, args.num_generations)
+    for name in ("use_vllm", "use_transformers_paged"):
+        if getattr(args, name):
+            raise UserError(
+                f"{name}: true would not be used: rollouts come from {maker}, which {name[4:]} does not have. "
+                f"Set {name}: false"
+            )
+
+
 def check_arguments(args: GRPOConfig, trie: SidTrie, support: Support) -> None:
     """Raises UserError, naming the setting to change."""
-    G = args.num_generations
-    check_whole_groups(args.per_device_train_batch_size * args.steps_per_generation, G)
-    check_group_size(G, trie)
+    check_group_size(args.num_generations, trie)
     if args.max_completion_length < trie.depth + 1:
         raise UserError(
             f"max_completion_length={args.max_completion_length} cannot hold a SID of {trie.depth} levels and EOS; "
             f"set it to {trie.depth + 1} or leave it out"
         )
-    for name in ("use_vllm", "use_transformers_paged"):
-        if getattr(args, name):
-            raise UserError(
-                f"{name}: true would not be used: rollouts come from the search inside the trie, which {name[4:]} "
-                f"does not have. Set {name}: false"
-            )
     if args.generation_kwargs:
         raise UserError(
             f"generation_kwargs={args.generation_kwargs} would not be used: beams take none, and draws take their "
@@ -103,10 +106,11 @@ def check_groups(inputs: Sequence[Mapping], group_size: int) -> None:
     for i, row in enumerate(inputs):
         first = i - i % group_size
         for key in ("prompt", "reward_model"):
-            if row[key] != inputs[first][key]:
+            here, there = row.get(key), inputs[first].get(key)
+            if here != there:
                 raise UserError(
-                    f"row {i} of the batch of one process is not of its group: its {key} is {str(row[key])[:200]}, "
-                    f"that of row {first} is {str(inputs[first][key])[:200]}. Every row must come "
+                    f"row {i} of the batch of one process is not of its group: its {key} is {str(here)[:200]}, "
+                    f"that of row {first} is {str(there)[:200]}. Every row must come "
                     f"num_generations={group_size} times in a row, as TRL's own sampler gives them; a sampler or "
                     f"dataset transform of yours must keep that"
                 )

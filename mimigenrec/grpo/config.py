@@ -23,7 +23,29 @@ from mimigenrec.training.settings import TrainingSettings, check_numbers
 
 
 @dataclass
-class RLConfig(TrainingSettings, GRPOConfig):
+class GroupConfig(TrainingSettings, GRPOConfig):
+    """Of a GroupTrainer: TRL's settings, what it refuses late refused early, and the one setting of all groups."""
+
+    dynamic_sampling_rounds: int = arg(
+        "how often groups still without signal are exchanged for other prompts that have one; 0 is off",
+        default=0,
+        least=0,
+    )
+
+    def __post_init__(self):
+        """Raises UserError naming the setting to change, as TRL does for those it checks itself."""
+        check_numbers(self, RANGES)
+        if self.per_device_eval_batch_size is None:
+            self.per_device_eval_batch_size = self.num_generations
+        if self.generation_batch_size is None:
+            steps = self.steps_per_generation or self.gradient_accumulation_steps
+            check_whole_groups(self.per_device_train_batch_size * steps, self.num_generations)
+        super().__post_init__()
+        check_choices(self)
+
+
+@dataclass
+class RLConfig(GroupConfig):
     """Optimisation, logging, saving: the fields of TRL's GRPOConfig, with defaults for SIDs (see grpo/config.py)."""
 
     num_generations: int = arg("G, rollouts per prompt", default=16, least=2)
@@ -45,11 +67,6 @@ class RLConfig(TrainingSettings, GRPOConfig):
         "groups without signal are rolled out anew below the first tokens of their target, as few as give a signal",
         default=False,
     )
-    dynamic_sampling_rounds: int = arg(
-        "how often groups still without signal are exchanged for other prompts that have one; 0 is off",
-        default=0,
-        least=0,
-    )
     stop_hr50_drop: float | None = arg(
         "stop when HR@50 on valid is below the SFT checkpoint's by more than this (default: never)",
         default=None,
@@ -65,13 +82,6 @@ class RLConfig(TrainingSettings, GRPOConfig):
 
     def __post_init__(self):
         """Raises UserError naming the setting to change, as TRL does for those it checks itself."""
-        check_numbers(self, RANGES)
-        if self.per_device_eval_batch_size is None:
-            self.per_device_eval_batch_size = self.num_generations
-        if self.generation_batch_size is None:
-            steps = self.steps_per_generation or self.gradient_accumulation_steps
-            check_whole_groups(self.per_device_train_batch_size * steps, self.num_generations)
         super().__post_init__()
-        check_choices(self)
         check_best_metric(self)
         check_remedies(self)

@@ -16,7 +16,7 @@ from mimigenrec.decoding.search import Support
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.grpo.callbacks import complete
-from mimigenrec.grpo.stop_rule import stopped_at
+from mimigenrec.grpo.stop_rule import hr_guard, stopped_at
 from mimigenrec.manifest import make_manifest
 from mimigenrec.rewarding import Reward
 from mimigenrec.sids.tokens import write_index
@@ -53,7 +53,7 @@ def finished(args) -> str | None:
     state = state_of(args.output_dir)
     if args.overwrite_output_dir or args.resume_from_checkpoint or state is None or not has_weights(args.output_dir):
         return None
-    if (step := stopped_at(state.get("log_history", []), args.stop_hr50_drop, args.stop_patience)) is not None:
+    if (step := stopped_at(state.get("log_history", []), hr_guard(args))) is not None:
         return f"was ended by stop_hr50_drop at step {step}"
     return f"is finished at step {state['global_step']}" if is_over(state) else None
 

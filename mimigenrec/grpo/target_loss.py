@@ -7,20 +7,24 @@ so where prompts are shared (decoding/logps.py) the prompt is not computed again
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mimigenrec.grpo.groups import first_rows
 
-class Targets(NamedTuple):
+
+@dataclass
+class Targets:
     """One per group of a micro-batch."""
 
     ids: Tensor  # (U, T) SID and EOS, then padding
     mask: Tensor  # (U, T)
     row: Tensor  # (U,) a row of the micro-batch with the group's prompt
     rows: Tensor  # (U,) how many rows of the group the micro-batch holds
+    loss: Tensor | None = None  # () nats per token: their cross-entropy, once the forward has given it
 
 
 def columns(targets: Sequence[Sequence[int]], group_size: int, device) -> dict[str, Tensor]:
@@ -33,11 +37,8 @@ def columns(targets: Sequence[Sequence[int]], group_size: int, device) -> dict[s
 
 
 def targets_of(inputs: dict[str, Tensor]) -> Targets:
-    group = inputs["group"]  # (N,)
-    groups, place, rows = group.unique(return_inverse=True, return_counts=True)
-    first = torch.full_like(groups, len(group)).scatter_reduce_(
-        0, place, torch.arange(len(group), device=group.device), "amin"
-    )
+    groups, owner, rows = inputs["group"].unique(return_inverse=True, return_counts=True)
+    first = first_rows(owner, len(groups))
     return Targets(inputs["target_ids"][first], inputs["target_mask"][first], first, rows)
 
 

@@ -43,7 +43,7 @@ from mimigenrec.grpo.inputs import (
 )
 from mimigenrec.grpo.run import FREE, describe, finished, manifest_of, start_from, write_companions
 from mimigenrec.grpo.start import check_model, check_places
-from mimigenrec.grpo.stop_rule import HR, breaks, stopped_at
+from mimigenrec.grpo.stop_rule import breaks, hr_guard, stopped_at
 from mimigenrec.grpo.trainer import BeamGRPOTrainer
 from mimigenrec.lock import alone
 from mimigenrec.rewarding import check_weights, load_rewards
@@ -151,23 +151,23 @@ def main(run: RunConfig, args: RLConfig) -> None:
 
 def summary(history: list[dict], args) -> str:
     """First, best and last HR and NDCG as lines of text; the best is one that kept the stop rule, if there is one."""
-    drop = args.stop_hr50_drop
+    guard = hr_guard(args)
     evals = [entry for entry in history if "eval_ndcg@10" in entry]
     lines = [f"saved to {args.output_dir}"]
     silent = [entry["groups_without_signal_share"] for entry in history if "groups_without_signal_share" in entry]
     if silent and min(silent) == 1 and not args.ce_coef:
         lines.append("no group had a signal at any logged step: rewards taught nothing (docs/rl.md says what helps)")
     if evals:
-        kept = [entry for entry in evals if drop is None or not breaks(entry[HR], history, drop)]
+        kept = [entry for entry in evals if guard.drop is None or not breaks(entry[guard.metric], history, guard)]
         best = max(kept, key=lambda entry: entry["eval_ndcg@10"])
         for name, entry in (("first", evals[0]), ("best", best), ("last", evals[-1])):
             numbers = "  ".join(
                 f"{key[5:]} {entry[key]:.4f}" for key in entry if key.startswith(("eval_hr", "eval_n"))
             )
             lines.append(f"{name:<5} step {entry['step']:<6} {numbers}")
-    if (step := stopped_at(history, drop, args.stop_patience)) is not None:
+    if (step := stopped_at(history, guard)) is not None:
         lines.append(
-            f"stopped at step {step}: HR@50 more than {drop:g} below the SFT checkpoint's {args.stop_patience} times"
+            f"stopped at step {step}: HR@50 more than {guard.drop:g} below the SFT checkpoint's {guard.patience} times"
         )
     return "\n".join(lines)
 

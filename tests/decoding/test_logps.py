@@ -54,7 +54,7 @@ def test_numbers_and_gradients_are_those_of_separate_rows(support, lengths, grou
     (expected * weight).sum().backward()
     gradients = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    logps, entropies = completion_logps(model, trie, ids, mask, LEVELS + 1, support, 0.7)
+    logps, entropies = completion_logps(model, ids, mask, LEVELS + 1, 0.7, trie if support == "trie" else None)
     (logps * weight).sum().backward()
     torch.testing.assert_close(logps * real, expected * real, atol=1e-5, rtol=0)
     torch.testing.assert_close(entropies * real, expected_entropy * real, atol=2e-5, rtol=0)
@@ -82,14 +82,40 @@ def test_forced_tokens_and_rows_not_wanted_cost_nothing_and_are_zero():
     handle = model.get_decoder().register_forward_pre_hook(
         lambda _, args, inputs: seen.append(inputs["input_ids"].shape), with_kwargs=True
     )
-    logps, _ = completion_logps(model, trie, ids, mask, LEVELS + 1, "trie", 1.0, wanted)
+    logps, _ = completion_logps(model, ids, mask, LEVELS + 1, 1.0, trie, wanted)
     handle.remove()
     assert (logps[4:] == 0).all() and (logps[:4, -1] == 0).all() and (logps[:4, 0] < 0).all()
     assert len(seen) == 1 and seen[0][0] == 1  # one forward, of the one prompt that is wanted
-    nothing, _ = completion_logps(model, trie, ids, mask, LEVELS + 1, "vocab", 1.0, torch.zeros(8, dtype=torch.bool))
+    nothing, _ = completion_logps(model, ids, mask, LEVELS + 1, 1.0, None, torch.zeros(8, dtype=torch.bool))
     assert (
         nothing.requires_grad and nothing.count_nonzero() == 1
     )  # one token keeps the backward that wrappers wait for
+
+
+def test_texts_of_any_lengths_and_turns_that_others_wrote_give_the_numbers_of_separate_rows():
+    """No trie, no EOS: two answers of a prompt begin alike, another is the whole beginning of one."""
+    rng, model = np.random.default_rng(11), make_model(VOCABULARY)
+    prompts = [rng.integers(30, VOCABULARY, n).tolist() for n in (3, 17, 1)]
+    answers = [rng.integers(30, VOCABULARY, n).tolist() for n in (40, 9, 1, 23)]
+    answers += [answers[0][:12], answers[0][:6] + answers[1]]
+    L, C = 17, 40
+    rows = [(prompt, answer) for prompt in prompts for answer in answers]
+    ids = torch.tensor([[PAD] * (L - len(p)) + p + a + [PAD] * (C - len(a)) for p, a in rows])
+    whole = torch.tensor([[0] * (L - len(p)) + [1] * (len(p) + len(a)) + [0] * (C - len(a)) for p, a in rows])
+    mask = whole.clone()
+    mask[::2, L + 3 : L + 6] = 0  # of someone else: seen by what follows, without a loss
+    asked = mask[:, -C:].bool()
+    logits = model(input_ids=ids, attention_mask=whole).logits[:, -C - 1 : -1].log_softmax(-1)
+    expected = logits.gather(2, ids[:, -C:, None])[..., 0] * asked
+    (expected**2).sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    logps, entropies = completion_logps(model, ids, mask, C)
+    (logps**2).sum().backward()
+    torch.testing.assert_close(logps, expected, atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(entropies, -(logits.exp() * logits).sum(-1) * asked, atol=2e-5, rtol=0)
+    for ours, theirs in zip(model.parameters(), gradients, strict=True):
+        assert (ours.grad - theirs).norm() <= 1e-4 * theirs.norm()
 
 
 def test_gradient_checkpointing_changes_nothing():
@@ -101,7 +127,7 @@ def test_gradient_checkpointing_changes_nothing():
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.zero_grad()
-        completion_logps(model, trie, ids, mask, LEVELS + 1, "vocab", 1.0)[0].sum().backward()
+        completion_logps(model, ids, mask, LEVELS + 1)[0].sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed, atol=1e-6, rtol=1e-5)
@@ -113,18 +139,18 @@ def test_lora_is_trained_and_switched_off_for_the_reference():
     rng = np.random.default_rng(6)
     trie, base = make_trie(rng), make_model(VOCABULARY, tie=False)
     ids, mask = make_rows(rng, trie, (6, 9), 4)
-    before, _ = completion_logps(base, trie, ids, mask, LEVELS + 1, "vocab", 1.0)
+    before, _ = completion_logps(base, ids, mask, LEVELS + 1)
     wrapped = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"]))
     with torch.no_grad():
         for name, p in wrapped.named_parameters():
             if p.requires_grad:
                 p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(name))))
     expected, _ = row_by_row(wrapped, trie, ids, mask, "vocab", 1.0)
-    logps, _ = completion_logps(wrapped, trie, ids, mask, LEVELS + 1, "vocab", 1.0)
+    logps, _ = completion_logps(wrapped, ids, mask, LEVELS + 1)
     real = mask[:, -LEVELS - 1 :].bool()
     torch.testing.assert_close(logps * real, expected * real, atol=2e-5, rtol=0)
     logps.sum().backward()
     assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
     with wrapped.disable_adapter():
-        reference, _ = completion_logps(wrapped, trie, ids, mask, LEVELS + 1, "vocab", 1.0)
+        reference, _ = completion_logps(wrapped, ids, mask, LEVELS + 1)
     torch.testing.assert_close(reference, before, atol=1e-6, rtol=0)

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mimigenrec.grpo.groups import Group, add_target, remedies, spread, with_hints, with_signal, without_hints
+from mimigenrec.grpo.groups import Group, masked, resampled, visible
+from mimigenrec.grpo.remedies import add_target, spread, used, with_hints, with_remedies
 
 EOS = 9
 
@@ -14,7 +15,8 @@ EOS = 9
 def group(name, wakes_at=None, levels=3, **facts):
     """A row whose group has a signal with at least wakes_at tokens given; None: never."""
     target = [*range(1, levels + 1), EOS]
-    return Group({"name": name, "wakes_at": wakes_at, "levels": levels}, [0], target, [[5, EOS], [6, EOS]], **facts)
+    row = {"name": name, "wakes_at": wakes_at, "levels": levels}
+    return Group(row, [0], [[5, EOS], [6, EOS]], target=target, **facts)
 
 
 class Policy:
@@ -40,9 +42,21 @@ def options(**on):
 
 
 def helped(groups, others=(), levels=3, **on):
-    policy = Policy()
     rows = [{"name": name, "wakes_at": wakes_at, "levels": 3} for name, wakes_at in others]
-    found, rounds = with_signal(groups, options(**on), levels, policy.roll, policy.score, rows, lambda n: n)
+    return with_signal(groups, options(**on), rows, levels, lambda n: n)
+
+
+def with_signal(groups, args, rows, levels, largest):
+    """As BeamGRPOTrainer does it."""
+    policy = Policy()
+
+    def remedied(groups):
+        return with_remedies(groups, args, levels, policy.roll, policy.score)
+
+    def fresh(rows):
+        return remedied(policy.roll(rows))
+
+    found, rounds = resampled(remedied(groups), fresh, rows, args.dynamic_sampling_rounds, largest)
     return found, rounds, policy
 
 
@@ -103,9 +117,8 @@ def test_a_pool_that_runs_out_ends_the_sampling_in_peace():
 
 
 def test_another_process_that_is_silent_keeps_this_one_in_the_rounds():
-    policy = Policy()
     groups = [group("fine", 0)]
-    _, rounds = with_signal(groups, options(dynamic_sampling_rounds=2), 3, policy.roll, policy.score, [], lambda n: 1)
+    _, rounds, policy = with_signal(groups, options(dynamic_sampling_rounds=2), [], 3, lambda n: 1)
     assert rounds == 2 and policy.scored == [1, 0, 0]
 
 
@@ -150,23 +163,26 @@ def test_spread_by_hand():
 
 def test_remedies_are_counted_by_hand():
     groups = [group("a", hint=1), group("b", hint=2, drawn=True), group("c"), group("d", drawn=True)]
-    on = options(hints=True, dynamic_sampling_rounds=3)
-    found = remedies(groups, 2, on, "cpu", lambda x: x)
-    expected = {"hinted_share": 0.5, "hint_length": 1.5, "dynamic_sampling_rounds": 2, "replaced_prompts_share": 0.5}
-    assert found == expected
-    assert remedies([group("a", added=True), group("b")], 0, options(add_target=True), "cpu", lambda x: x) == {
+    on = options(hints=True)
+    assert used(groups, on, "cpu", lambda x: x) == {"hinted_share": 0.5, "hint_length": 1.5}
+    assert used([group("a", added=True), group("b")], options(add_target=True), "cpu", lambda x: x) == {
         "added_target_share": 0.5
     }
-    assert "hint_length" not in remedies([group("a")], 0, on, "cpu", lambda x: x)
-    assert remedies(groups, 0, options(), "cpu", lambda x: x) == {}
+    assert "hint_length" not in used([group("a")], on, "cpu", lambda x: x)
+    assert used(groups, options(), "cpu", lambda x: x) == {}
 
 
 def test_given_tokens_are_masked_and_not_counted():
-    groups = [group("a", hint=1), group("b")]  # two rollouts each
+    groups = [group("a", own=[[False, True, True, True], [False, True, True]]), group("b")]  # two rollouts each
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]] * 2)
     old = torch.full((4, 4), -3.0)
     output = {"completion_mask": mask, "old_per_token_logps": old, "num_items_in_batch": torch.tensor(14), "x": 1}
-    hidden = without_hints(output, groups, lambda x: x)
+    hidden = masked(output, groups, lambda x: x)
     assert hidden["completion_mask"].tolist() == [[0, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 0]]
     assert hidden["old_per_token_logps"][:2, 0].tolist() == [0, 0] and (hidden["old_per_token_logps"][2:] == -3).all()
     assert hidden["num_items_in_batch"] == 12 and hidden["x"] == 1 and "ref_per_token_logps" not in hidden
+
+
+def test_a_token_without_a_loss_is_seen_by_what_follows_it_and_padding_by_nobody():
+    mask = torch.tensor([[0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]])
+    assert visible(mask).tolist() == [[1, 1, 1, 1, 1, 0], [0] * 6, [1] * 6]

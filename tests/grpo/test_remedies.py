@@ -161,7 +161,7 @@ def test_every_step_says_how_wide_its_rollouts_are(make_trainer, toy):
         return [0.0] * len(completions)
 
     trainer = make_trainer([spy], max_steps=2, rollout="sample", add_target=True)
-    trainer._roll, made = lambda rows, hint=0: [made_alike(group) for group in made(rows, hint)], trainer._roll
+    trainer.roll, made = lambda rows, hint=0: [made_alike(group) for group in made(rows, hint)], trainer.roll
 
     def made_alike(group):
         group.rollouts = [group.rollouts[0]] * 4

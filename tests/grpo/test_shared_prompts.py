@@ -7,7 +7,7 @@ import torch
 
 def sgd_run(make_trainer, monkeypatch, shared: bool, support: str, **options):
     """Five SGD steps on beams of the frozen start; the logged losses and gradient norms, and the weights."""
-    from mimigenrec.grpo import trainer as module
+    from mimigenrec.grpo import group_trainer as module
     from mimigenrec.rewarding import load_rewards
 
     if not shared:

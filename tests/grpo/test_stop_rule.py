@@ -11,11 +11,15 @@ from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError
 from mimigenrec.grpo.config import RLConfig
 from mimigenrec.grpo.run import finished
-from mimigenrec.grpo.stop_rule import breaks, stopped_at
+from mimigenrec.grpo.stop_rule import Guard, breaks, stopped_at
 from mimigenrec.grpo.train import RunConfig, main, summary
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index
 from tests.conftest import make_model, make_tokenizer
+
+
+def guard(drop, patience=2):
+    return Guard("eval_hr@50", "stop_hr50_drop", drop, patience)
 
 
 def log_of(*hrs):
@@ -37,13 +41,13 @@ def log_of(*hrs):
     ],
 )
 def test_the_rule_by_hand(hrs, patience, step):
-    assert stopped_at(log_of(*hrs), 0.0201, patience) == step
-    assert stopped_at(log_of(*hrs), None, patience) is None
+    assert stopped_at(log_of(*hrs), guard(0.0201, patience)) == step
+    assert stopped_at(log_of(*hrs), guard(None, patience)) is None
 
 
 def test_a_log_without_the_sft_checkpoint_has_nothing_to_compare_with():
     with pytest.raises(ValueError, match="the log holds no eval_hr@50 of step 0. Start anew"):
-        breaks(0.4, [{"step": 10, "eval_hr@50": 0.4}], 0.02)
+        breaks(0.4, [{"step": 10, "eval_hr@50": 0.4}], guard(0.02))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ def test_a_reward_that_pushes_hr_at_50_down_ends_the_run_and_the_sft_checkpoint_
     last = max(found)
     assert found[0] == 1.0 and 2 <= last < 12  # the rule, not max_steps
     assert all(found[step] < 0.9 for step in (last - 1, last))
-    assert stopped_at([e for e in trainer.state.log_history if e["step"] < last], 0.1, 2) is None  # no sooner
+    assert stopped_at([e for e in trainer.state.log_history if e["step"] < last], guard(0.1)) is None  # no sooner
     assert f"stopping at step {last}: HR@50 was below 1.0000 - stop_hr50_drop=0.1 in 2 evaluations" in caplog.text
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-0")
     for name, value in trainer.model.state_dict().items():

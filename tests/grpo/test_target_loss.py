@@ -59,7 +59,7 @@ def asked(trainer, row):
 def way(request, monkeypatch):
     """Prompts computed once, or TRL's own way."""
     if request.param == "row by row":
-        from mimigenrec.grpo import trainer as module
+        from mimigenrec.grpo import group_trainer as module
 
         monkeypatch.setattr(module, "obstacle_to_sharing", lambda model, longest: "asked for by the test")
 
