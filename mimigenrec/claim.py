@@ -80,6 +80,21 @@ def is_own(folder: str | Path, command: str) -> bool:
     )
 
 
+def check_same_file(
+    path: str | Path, before: Mapping[str, Any] | None, now: Mapping[str, Any], free: Collection[str] = ()
+) -> None:
+    """Raises UserError if a file that is there is of another run than `now`, the manifest of this one.
+
+    before   manifest of the run that wrote it; None where nothing tells
+    """
+    if before is None:
+        raise UserError(
+            f"{path} is there already, and nothing says that this command wrote it; take another --output, or "
+            f"--overwrite to replace it"
+        )
+    check_same_run(path, before, now, free, "--overwrite")
+
+
 def begin_folder(folder: str | Path, now: Mapping[str, Any]) -> None:
     """Marks a folder as being written, so that it counts as unfinished and as this command's own from here on."""
     write_json(Path(folder) / MARK, {"command": now["command"]})

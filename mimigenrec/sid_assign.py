@@ -23,11 +23,12 @@ from typing import Any, Literal
 import numpy as np
 
 from mimigenrec.catalog import add_fields, load_catalog, write_items
+from mimigenrec.claim import check_same_file
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, read_lines, sha256, write_json
 from mimigenrec.items import field_text, read_items
-from mimigenrec.manifest import check_same_run, differences, make_manifest, short_name
+from mimigenrec.manifest import differences, make_manifest, short_name
 from mimigenrec.sids.new_items import assign_new
 from mimigenrec.sids.quantise import run_of
 from mimigenrec.sids.quantiser import Codebooks
@@ -104,12 +105,7 @@ def is_finished(config: AssignConfig, manifest: Mapping[str, Any], record: Path)
     if config.index.exists() and config.output.samefile(config.index):
         pair = [{**one, "inputs": without(one.get("inputs", {}), config.index)} for one in (before, manifest)]
         return written and not differences(*pair, FREE)
-    if not before:
-        raise UserError(
-            f"{config.output} is there already, and nothing says that this command wrote it; take another --output, "
-            f"or --overwrite to replace it"
-        )
-    check_same_run(config.output, before, manifest, FREE, "--overwrite")
+    check_same_file(config.output, before or None, manifest, FREE)
     if not written:
         raise UserError(
             f"{config.output} is not as this command wrote it; take another --output, or --overwrite to replace it"

@@ -23,11 +23,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mimigenrec.claim import check_same_file
 from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.items import TEMPLATE, read_item_texts
-from mimigenrec.manifest import check_same_run, inputs_of, installed, make_manifest
+from mimigenrec.manifest import inputs_of, installed, make_manifest
 from mimigenrec.sids.collisions import Collisions, check_enough, resolve, same_text
 from mimigenrec.sids.kmeans import Backend
 from mimigenrec.sids.quantiser import Codebooks, assign, check_sizes, error_by_level
@@ -128,13 +129,8 @@ def is_finished(config: QuantiseConfig, manifest: Mapping[str, Any], books: Path
     index_run = run_of(read_json(about, made_by="mimigenrec quantise", kind=dict)) if about.is_file() else None
     books_run = Codebooks.load(books).about.get("run", index_run) if books.is_file() else None
     for path, before in ((config.output, index_run), (about, index_run), (books, books_run)):
-        if before:
-            check_same_run(path, before, run_of(manifest), (), "--overwrite")
-        elif path.exists():
-            raise UserError(
-                f"{path} is there already, and nothing says that this command wrote it; take another folder, or "
-                f"--overwrite to replace it"
-            )
+        if before or path.exists():
+            check_same_file(path, before, run_of(manifest))
     return config.output.is_file() and about.is_file() and books.is_file()
 
 

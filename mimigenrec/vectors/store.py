@@ -16,10 +16,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from mimigenrec.claim import check_same_file
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json, writing
 from mimigenrec.items import order_hash
-from mimigenrec.manifest import check_same_run
 
 CHUNK = 8_192  # rows looked at together
 SHORTEST, LONGEST = 1e-15, 1e15  # lengths whose squares, and sums of squares, 32-bit numbers can hold
@@ -103,13 +103,7 @@ def is_finished(path: str | Path, now: Mapping[str, Any], free: Collection[str],
     if overwrite or not path.exists() and not about.exists():
         return False
     before = read_about(path).get("manifest")
-    if not isinstance(before, dict):
-        there = path if path.exists() else about
-        raise UserError(
-            f"{there} is there already, and nothing says that this command wrote it; take another --output, or "
-            f"--overwrite to replace it"
-        )
-    check_same_run(path, before, now, free, "--overwrite")
+    check_same_file(path if path.exists() else about, before if isinstance(before, dict) else None, now, free)
     return path.exists()
 
 
