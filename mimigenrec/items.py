@@ -5,8 +5,8 @@ item.json   {"0": {"title": "...", "description": "...", "brand": "...", "catego
 Row i of every array of vectors or codes belongs to the i-th id, ids in the order of their numbers (names that are not
 numbers come behind, sorted). With ids 0 .. n - 1, as preparation writes them, row i is item i.
 
-A value is a text, or a list of texts (of lists of them), or a text that spells such a list as Python writes it, which
-the 2018 Amazon files have: "['Bright.', 'Very.']". Its parts are joined by a space, those of categories by ", ".
+A value is a text, or a list of texts or of lists of texts, or a text that spells such a list as Python writes it. The
+2018 Amazon files have these: "['Bright.', 'Very.']". Parts are joined by a space, those of categories by ", ".
 """
 
 import ast
@@ -61,9 +61,9 @@ def read_item_texts(path: str | Path, template: str) -> dict[str, str]:
     check_template do.
     """
     check_template(template)
-    texts = {}
+    template, texts = template.replace("\\n", "\n"), {}
     for item, fields in read_items(path).items():
-        text = template.replace("\\n", "\n").format(**{name: field_text(fields, name) for name in FIELDS})
+        text = template.format(**{name: field_text(fields, name) for name in FIELDS})
         texts[item] = "\n".join(line.strip() for line in text.splitlines() if line.strip())
     return texts
 
@@ -123,7 +123,7 @@ def plain_text(value: Any, between: str = " ") -> str:
 
 
 def spelled_list(text: str) -> list | None:
-    """The list of texts, or of lists of them, that a text spells as Python writes it; None for any other text.
+    """The list of texts, or of lists of texts, that a text spells as Python writes it; None for any other text.
 
     ast.literal_eval reads it and runs nothing. What begins and ends with brackets and is no such list is text.
     """
@@ -134,16 +134,10 @@ def spelled_list(text: str) -> list | None:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):  # what literal_eval raises on any other text
         return None
-    return value if isinstance(value, list) and all(isinstance(leaf, str) for leaf in leaves(value)) else None
-
-
-def leaves(values: list) -> Iterator[Any]:
-    """What stands in lists within lists, in order."""
-    for value in values:
-        if isinstance(value, list):
-            yield from leaves(value)
-        else:
-            yield value
+    if not isinstance(value, list):
+        return None
+    parts = [part for inner in value for part in (inner if isinstance(inner, list) else [inner])]
+    return value if all(isinstance(part, str) for part in parts) else None
 
 
 def category_paths(fields: Mapping[str, Any], where: str) -> Iterator[list[str]]:

@@ -95,6 +95,8 @@ def test_categories_that_are_no_names_are_refused_with_their_item(value):
         (" ['padded'] ", "padded"),
         ([" a", None, "", ["b", "c"]], "a b c"),
         ("[['a'], ['b']]", "a b"),
+        ("[[['a']]]", "[[['a']]]"),
+        ("[" * 50 + "]" * 50, "[" * 50 + "]" * 50),
         ("[1, 2]", "[1, 2]"),
         ("['a', None]", "['a', None]"),
         ("('a', 'b')", "('a', 'b')"),
