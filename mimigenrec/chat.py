@@ -73,8 +73,8 @@ def chat_template(tokenizer) -> str:
 def ends_answers(tokenizer) -> bool:
     """Whether the chat template writes anything behind an answer. Where it does not, as make-base's "open", no end is
     ever trained, and only scores among the tokens that the trie allows mean something."""
-    asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    return not tokenizer.chat_template or not tokenizer.apply_chat_template(asked, tokenize=False).endswith("!")
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    return not tokenizer.chat_template or not tokenizer.apply_chat_template(chat, tokenize=False).endswith("!")
 
 
 def prompt_ids(tokenizer, prompts: Sequence[Messages], max_length: int | None = None) -> list[list[int]]:

@@ -267,31 +267,32 @@ def check_same(data: Contract, checkpoint: Contract, data_path: str | Path, chec
     pairs = [(data.data_text(), checkpoint.data_text(), "wording")]
     if data.chat_template and checkpoint.chat_template:
         pairs.append((data.chat_template, checkpoint.chat_template, "chat template"))
-    for ours, theirs, what in pairs:
-        if ours != theirs:
+    for text, other, part in pairs:
+        if text != other:
+            where = _difference(text, other, data_path, checkpoint_path)
             raise UserError(
-                f"prompt contracts differ in their {what} {_where(ours, theirs, data_path, checkpoint_path)}. A model "
-                f"asked in other words than it was trained with gives numbers that mean nothing: build the data again "
-                f"with the checkpoint's wording, or train on these data."
+                f"prompt contracts differ in their {part} {where}. A model asked in other words than it was trained "
+                f"with gives numbers that mean nothing: build the data again with the checkpoint's wording, or train "
+                f"on these data."
             )
 
 
 def check_template(contract: Contract, tokenizer, contract_path: str | Path) -> None:
     """Raises UserError if a tokenizer has another chat template than the one that its contract was made with."""
-    theirs = chat_template(tokenizer)
-    if contract.chat_template and contract.chat_template != theirs:
-        where = _where(contract.chat_template, theirs, contract_path, tokenizer.name_or_path)
+    template = chat_template(tokenizer)
+    if contract.chat_template and contract.chat_template != template:
+        where = _difference(contract.chat_template, template, contract_path, tokenizer.name_or_path)
         raise UserError(
             f"the chat template is not that of {FILE}; they differ {where}. Take data and checkpoint that belong "
             f"together: put the template back, or build the data again with --tokenizer {tokenizer.name_or_path}"
         )
 
 
-def _where(ours: str, theirs: str, our_path: str | Path, their_path: str | Path) -> str:
+def _difference(text: str, other: str, path: str | Path, other_path: str | Path) -> str:
     """The first differing characters of two texts, with some before and after."""
-    at = len(os.path.commonprefix([ours, theirs]))
+    at = len(os.path.commonprefix([text, other]))
     near = slice(max(0, at - 20), at + 40)
-    return f"from character {at} on: {our_path} has {ours[near]!r}, {their_path} has {theirs[near]!r}"
+    return f"from character {at} on: {path} has {text[near]!r}, {other_path} has {other[near]!r}"
 
 
 def proven_tokenizer(folder: str | Path, **settings):
@@ -311,38 +312,38 @@ def check_golden(contract: Contract, tokenizer, folder: str | Path) -> None:
     """Raises UserError showing the first prompt whose token ids are not those that its checkpoint trained on."""
     check_template(contract, tokenizer, Path(folder) / FILE)
     prompts = [prompt for prompt, _ in contract.golden]
-    for (prompt, ids), found in zip(contract.golden, prompt_ids(tokenizer, prompts), strict=True):
-        if found != ids:
-            at = len(os.path.commonprefix([found, ids]))
+    for (prompt, ids), ids_now in zip(contract.golden, prompt_ids(tokenizer, prompts), strict=True):
+        if ids_now != ids:
+            at = len(os.path.commonprefix([ids_now, ids]))
             raise UserError(
                 f"the tokenizer of {folder} gives other token ids than its model was trained on: from token {at} on, "
-                f"{prompt[-1]['content'][:60]!r} has {found[at : at + 5]} in place of {ids[at : at + 5]}. Put back "
+                f"{prompt[-1]['content'][:60]!r} has {ids_now[at : at + 5]} in place of {ids[at : at + 5]}. Put back "
                 f"the tokenizer's files as training wrote them, or install the versions that manifest.json names there"
             )
 
 
-def choose_support(asked: str | None, contract: Contract | None, checkpoint: str | Path) -> str:
-    """By which scores a checkpoint's items are ranked: as asked, else as its contract says, else "vocab".
+def choose_support(wanted: str | None, contract: Contract | None, checkpoint: str | Path) -> str:
+    """By which scores a checkpoint's items are ranked: as wanted, else as its contract says, else "vocab".
 
     Warns if the two differ, since the figures are then not those that training measured, and if neither says.
     """
     trained = contract.support if contract else None
-    if trained is None and asked is None:
+    if trained is None and wanted is None:
         log.warning(
             "%s does not say by which scores it was trained to rank (no support in %s); taking vocab. If it was "
             "trained with support trie, give --support trie",
             checkpoint,
             FILE,
         )
-    if asked and trained and asked != trained:
+    if wanted and trained and wanted != trained:
         log.warning(
             "%s was trained to be ranked by support %s, and is asked to rank by %s; leave --support out to rank as "
             "its training did",
             checkpoint,
             trained,
-            asked,
+            wanted,
         )
-    return asked or trained or "vocab"
+    return wanted or trained or "vocab"
 
 
 def check_support(tokenizer, support: str) -> None:

@@ -18,9 +18,10 @@ from typing import Any
 
 from mimigenrec.cli import arg, parse, start
 from mimigenrec.errors import UsageError, UserError
-from mimigenrec.files import read_json, sha256, write_json
+from mimigenrec.files import sha256, write_json
 from mimigenrec.interactions.names import check_category
 from mimigenrec.manifest import check_same_run
+from mimigenrec.schema import read_map
 from mimigenrec.stages import Facts, Stage, refusals, standing
 
 
@@ -85,13 +86,8 @@ def check_kept(stage: Stage, facts: Facts, before: Facts | None, touched: list[s
 
 def read_memory(path: Path) -> dict[str, dict[str, dict]]:
     """Stage -> {"flags", "reads", "wrote"}; {} where nothing was run yet."""
-    done = read_json(path, made_by="mimigenrec prepare", kind=dict) if path.is_file() else {}
-    for about in done.values():
-        if not isinstance(about, dict) or not all(isinstance(about.get(part), dict) for part in ("flags", "reads")):
-            raise UserError(
-                f"{path} is not what mimigenrec prepare wrote (found {about!r:.80}); delete it to run all stages anew"
-            )
-    return done
+    made_by = "mimigenrec prepare; delete it to run all stages anew"
+    return read_map(path, {str: {"flags": dict, "reads": dict}}, made_by) if path.is_file() else {}
 
 
 def plan(config: PrepareConfig) -> list[Stage]:

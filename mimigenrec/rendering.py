@@ -7,6 +7,7 @@ always what the tokenizer itself renders: a reasoning template, for one, puts an
 
 import copy
 import difflib
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -129,19 +130,18 @@ def _probe_rows(contract: Contract) -> Iterable[Row]:
     values = {"sids": PROBES[0], "sid": PROBES[0], "titles": contract.write_titles(PROBES[1:])}
     for name, (instruction, question) in contract.templates.items():
         for text in PROBES[1:]:
-            asked = question.format(**{field: values.get(field, text) for field in placeholders(question)})
+            filled = question.format(**{field: values.get(field, text) for field in placeholders(question)})
             answer = text if name in ("sid_to_title", "next_title") else PROBES[0]
-            yield {"system": contract.system, "instruction": instruction, "input": asked, "output": answer}
+            yield {"system": contract.system, "instruction": instruction, "input": filled, "output": answer}
 
 
-def _difference(tokenizer, template: str | None, what: str, theirs: list[int], ours: list[int]) -> UserError:
-    shorter = min(len(theirs), len(ours))
-    at = next((i for i in range(shorter) if theirs[i] != ours[i]), shorter)
+def _difference(tokenizer, template: str | None, what: str, trained: list[int], expected: list[int]) -> UserError:
+    at = len(os.path.commonprefix([trained, expected]))
     near = slice(max(0, at - 10), at + 20)
     used = f"template {template!r}" if template else "the chat template it parses from the tokenizer"
     return UserError(
         f"LLaMA-Factory with {used} and the tokenizer {tokenizer.name_or_path!r} write the {what} differently from "
-        f"token {at} on: LLaMA-Factory trains on {tokenizer.decode(theirs[near])!r}, RL and evaluation would see "
-        f"{tokenizer.decode(ours[near])!r}. Give --template, and `template:` in the SFT YAML, a name of "
+        f"token {at} on: LLaMA-Factory trains on {tokenizer.decode(trained[near])!r}, RL and evaluation would see "
+        f"{tokenizer.decode(expected[near])!r}. Give --template, and `template:` in the SFT YAML, a name of "
         f"LLaMA-Factory's that fits the model (qwen3_nothink for Qwen3), or start from another model."
     )

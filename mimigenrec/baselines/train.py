@@ -27,7 +27,7 @@ from mimigenrec.environment.devices import choose_device
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import KS, Group
 from mimigenrec.evaluation.result import write_result
-from mimigenrec.evaluation.rows import AskedRow, read_inter_rows, read_rows, result_row
+from mimigenrec.evaluation.rows import AskedRow, read_asked_rows, read_inter_rows, result_row
 from mimigenrec.evaluation.table import one_result
 from mimigenrec.files import read_json, sha256, write_json
 from mimigenrec.interactions.inter_file import History, raw_file, read_inter
@@ -327,7 +327,7 @@ def asked_rows(
     """The first `limit` rows of a split, and the files that they were read from."""
     if config.data:
         files = [config.data / "sft" / f"{split}.json", config.data / "rows" / f"{split}.json"]
-        return read_rows(*files, limit), files
+        return read_asked_rows(*files, limit), files
     path = file_of(config, split)
     return read_inter_rows(path, catalog.sids, limit), [path]
 

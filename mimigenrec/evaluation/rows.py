@@ -28,31 +28,28 @@ class AskedRow(NamedTuple):
     prompt: Messages | None = None  # None for a baseline, which reads the history
 
 
-def read_rows(sft_file: str | Path, rows_file: str | Path | None, limit: int | None = None) -> list[AskedRow]:
+def read_asked_rows(sft_file: str | Path, rows_file: str | Path | None, limit: int | None = None) -> list[AskedRow]:
     """The first `limit` rows of a test file.
 
     Raises FileNotFoundError; UserError naming file and row for an empty split, a row without its keys or with a value
     of another kind, two files of different length, a limit below 1.
     """
     check_range("limit", limit, least=1)
-    asked = read_sft_rows(sft_file)
-    known = read_user_rows(rows_file) if rows_file else [None] * len(asked)
-    if len(asked) != len(known):
-        raise UserError(f"{sft_file} has {len(asked)} rows and {rows_file} {len(known)}; build the data again")
-    rows = []
-    for i, (ask, know) in enumerate(zip(asked, known, strict=True)):
-        know = know or {"row": i, "user": None, "history": None, "target": None}
-        rows.append(
-            AskedRow(
-                know["row"],
-                know["user"],
-                know["history"],
-                know["target"],
-                row_answer(ask).strip(),
-                row_messages(ask),
-            )
+    rows = read_sft_rows(sft_file)
+    users = read_user_rows(rows_file) if rows_file else [{"row": i} for i in range(len(rows))]
+    if len(rows) != len(users):
+        raise UserError(f"{sft_file} has {len(rows)} rows and {rows_file} {len(users)}; build the data again")
+    return [
+        AskedRow(
+            row=user["row"],
+            user=user.get("user"),
+            history=user.get("history"),
+            target=user.get("target"),
+            target_sid=row_answer(row).strip(),
+            prompt=row_messages(row),
         )
-    return rows[:limit]
+        for row, user in zip(rows[:limit], users[:limit], strict=True)
+    ]
 
 
 def read_inter_rows(path: str | Path, sids: Mapping[str, Sid], limit: int | None = None) -> list[AskedRow]:

@@ -34,7 +34,7 @@ from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.evaluation.metrics import KS
 from mimigenrec.evaluation.predict import begin, is_finished, merge, predict, searched_beams
 from mimigenrec.evaluation.result import write_result
-from mimigenrec.evaluation.rows import AskedRow, read_rows
+from mimigenrec.evaluation.rows import AskedRow, read_asked_rows
 from mimigenrec.evaluation.table import one_result
 from mimigenrec.lock import alone
 from mimigenrec.manifest import make_manifest
@@ -130,7 +130,7 @@ def read_test(config: EvaluateConfig) -> TestSet:
         folder = config.test_file.parent
         files = [config.test_file, index_of(config)]
         catalog, contract = Catalog(sids=read_index(files[1])), None
-    rows = read_rows(files[0], files[2] if len(files) > 2 else None, config.limit)
+    rows = read_asked_rows(files[0], files[2] if len(files) > 2 else None, config.limit)
     texts = {join_sid(sid) for sid in catalog.items_of}
     for i, row in enumerate(rows):
         sid = join_sid(catalog.sids.get(row.target, ())) if row.target is not None else row.target_sid

@@ -62,7 +62,9 @@ def row_files(rl: Path, args) -> list[Path]:
     return files
 
 
-def read_rows(path: Path, targets: set[str], index: Path, tokenizer, max_length: int | None) -> list[dict[str, Any]]:
+def read_usable_rows(
+    path: Path, targets: set[str], index: Path, tokenizer, max_length: int | None
+) -> list[dict[str, Any]]:
     """RL rows, all of them usable.
 
     Raises UserError naming file and row: as tasks.rows.read_rl_rows does, and for a column that the trainer fills in

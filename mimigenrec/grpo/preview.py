@@ -23,7 +23,7 @@ from mimigenrec.decoding.rollout import Rollout, roll_out
 from mimigenrec.decoding.search import Support
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.grpo.checks import check_group_size
-from mimigenrec.grpo.inputs import checked_contract, data_folders, find_index, read_rows
+from mimigenrec.grpo.inputs import checked_contract, data_folders, find_index, read_usable_rows
 from mimigenrec.grpo.start import check_folder
 from mimigenrec.rewarding import (
     answer_chats,
@@ -79,7 +79,7 @@ def main(config: PreviewConfig) -> None:
     weights = config.reward_weights or [1.0] * len(rewards)
     check_group_size(G, trie)
     targets = {join_sid(sid) for sid in sids.values()}
-    rows = read_rows(rl / "train.json", targets, index, tokenizer, config.max_prompt_length)
+    rows = read_usable_rows(rl / "train.json", targets, index, tokenizer, config.max_prompt_length)
     rows = random.Random(config.seed).sample(rows, min(config.groups, len(rows)))
     model = load_model(config.model, base=config.base).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = prompt_ids(tokenizer, [row["prompt"] for row in rows])

@@ -38,7 +38,7 @@ from mimigenrec.grpo.inputs import (
     data_folders,
     find_index,
     latest,
-    read_rows,
+    read_usable_rows,
     row_files,
 )
 from mimigenrec.grpo.run import FREE, describe, finished, manifest_of, start_from, write_companions
@@ -110,11 +110,11 @@ def main(run: RunConfig, args: RLConfig) -> None:
     trie = SidTrie.from_sids(sids, tokenizer)
     contract = checked_contract(folder, run.model, tokenizer)
     targets = {join_sid(sid) for sid in sids.values()}
-    train = read_rows(rl / "train.json", targets, index, tokenizer, args.max_prompt_length)
+    train = read_usable_rows(rl / "train.json", targets, index, tokenizer, args.max_prompt_length)
     train = latest(train, run.latest_rows, rl / "train.json")
     valid = None
     if args.eval_strategy != "no":
-        valid = read_rows(rl / "valid.json", targets, index, tokenizer, args.max_prompt_length)
+        valid = read_usable_rows(rl / "valid.json", targets, index, tokenizer, args.max_prompt_length)
         valid = random.Random(args.seed).sample(valid, min(run.eval_sample, len(valid)))
     base = (run.model, now["config"]["weights"]) if run.lora_r and now else None
     trainer = BeamGRPOTrainer(

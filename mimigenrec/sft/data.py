@@ -41,19 +41,19 @@ def find_data(args: Mapping[str, Any]) -> SftData | None:
     args     LLaMA-Factory's keys
     raises   as data_sets does; UserError for columns that would drop part of a row, or data of two catalogues
     """
-    found: dict[Path, dict[Path, Kind]] = {}
+    folders: dict[Path, dict[Path, Kind]] = {}
     info_file = info_of(args)
     for name, (entry, path) in data_sets(args).items():
         folder = path.parent.parent if path else None
         if path is None or not (folder / "id2sid.json").is_file() or path.parent.name != "sft":
             continue
-        found.setdefault(folder, {})[path] = entry_kind(info_file, name, entry)
-    if len(found) > 1:
+        folders.setdefault(folder, {})[path] = entry_kind(info_file, name, entry)
+    if len(folders) > 1:
         raise UserError(
-            f"the data sets come from {len(found)} folders ({', '.join(map(str, found))}); a checkpoint holds one "
+            f"the data sets come from {len(folders)} folders ({', '.join(map(str, folders))}); a checkpoint holds one "
             f"catalogue, so preprocess them together or train them one after another"
         )
-    for folder, files in found.items():
+    for folder, files in folders.items():
         return SftData(folder, tuple(files), tuple(files.values()), load_catalog(folder), read_contract(folder))
     return None
 
@@ -70,26 +70,26 @@ def data_sets(args: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], Path |
     raises   FileNotFoundError for a missing dataset_info.json or file; UserError for a name that is not in it, or an
              entry of another form
     """
-    asked = [*names(args.get("dataset")), *names(args.get("eval_dataset"))]
     if str(args.get("dataset_dir")).startswith(("ONLINE", "REMOTE:")):
         return {}
     info_file = info_of(args)
     info = read_info(info_file)
-    return {name: read_entry(info_file, info, name) for name in asked}
+    wanted = [*names(args.get("dataset")), *names(args.get("eval_dataset"))]
+    return {name: read_entry(info_file, info, name) for name in wanted}
 
 
 def hashes(args: Mapping[str, Any]) -> dict[str, str]:
     """{file: its hash} of all that a run reads by `dataset` and `eval_dataset`; how other data than ours are read
     (columns, formatting) stands under "NAME in dataset_info.json"."""
-    found: dict[str, str] = {}
+    hash_of: dict[str, str] = {}
     for name, (entry, path) in data_sets(args).items():
         files = [] if path is None else [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-        found |= {str(file): sha256(file) for file in files}
+        hash_of |= {str(file): sha256(file) for file in files}
         usual = FORMATS["alpaca"]
         if read_as := {key: value for key, value in entry.items() if key != "file_name" and value != usual.get(key)}:
             text = json.dumps(read_as, sort_keys=True).encode()
-            found[f"{name} in dataset_info.json"] = hashlib.sha256(text).hexdigest()
-    return found
+            hash_of[f"{name} in dataset_info.json"] = hashlib.sha256(text).hexdigest()
+    return hash_of
 
 
 def names(value: str | list[str] | None) -> list[str]:

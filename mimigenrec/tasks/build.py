@@ -228,9 +228,9 @@ def check_columns(columns: Collection[str], items: Mapping[str, Mapping[str, Any
 def check_sid_names(path: Path, sids: Mapping[str, Sid], special: Collection[str]) -> None:
     """Raises UserError naming a SID token that is a special token, which decoding drops."""
     for item, sid in sids.items():
-        if found := [token for token in sid if token in special]:
+        if tokens := [token for token in sid if token in special]:
             raise UserError(
-                f"{path}: item {item!r} has {found[0]} in its SID, a special token of chat models, which decoding "
+                f"{path}: item {item!r} has {tokens[0]} in its SID, a special token of chat models, which decoding "
                 f"drops; name SID tokens otherwise, for example <a_14>"
             )
 
@@ -240,11 +240,11 @@ def check_texts(path: Path, catalog: Catalog, special: Collection[str]) -> None:
     sid_tokens = {token for sid in catalog.sids.values() for token in sid}
     for name, texts in (("title", catalog.titles), ("description", catalog.descriptions)):
         for item, text in texts.items():
-            found = [token for token in split_sid(text) if token in sid_tokens]
-            found += [token for token in special if token in text]
-            if found:
+            tokens = [token for token in split_sid(text) if token in sid_tokens]
+            tokens += [token for token in special if token in text]
+            if tokens:
                 raise UserError(
-                    f"{path}: the {name} of item {item!r} holds {found[0]!r}, a token with a meaning of its own in a "
+                    f"{path}: the {name} of item {item!r} holds {tokens[0]!r}, a token with a meaning of its own in a "
                     f"prompt; write it differently in the text"
                 )
 

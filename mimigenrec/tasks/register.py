@@ -123,12 +123,12 @@ def read_registered(info_file: Path, name: str) -> tuple[Path, list[Row]]:
     check(read_as, {"formatting": str, "columns": dict, "tags": dict}, f"{info_file}, {name!r}")
     columns, tags = read_as["columns"], read_as["tags"]
     if read_as["formatting"] == "alpaca":
-        names = {ours: columns[theirs] for theirs, ours in FORMATS["alpaca"]["columns"].items() if theirs in columns}
+        names = {key: columns[part] for part, key in FORMATS["alpaca"]["columns"].items() if part in columns}
         rows = read_rows(path, {f"{column}?": (str, None) for column in names.values()}, MADE_BY)
-        return path, [{ours: row.get(column) or "" for ours, column in names.items()} for row in rows]
+        return path, [{key: row.get(column) or "" for key, column in names.items()} for row in rows]
     chats, role, content = columns.get("messages", "conversations"), tags.get("role_tag"), tags.get("content_tag")
     rows = read_rows(path, {chats: [{str(role): str, str(content): str}]}, MADE_BY)
-    roles = {tags[f"{ours}_tag"]: ours for ours in ("system", *ASKING, *ANSWERING) if f"{ours}_tag" in tags}
+    roles = {tags[f"{name}_tag"]: name for name in ("system", *ASKING, *ANSWERING) if f"{name}_tag" in tags}
     return path, [
         {"messages": [{"role": roles.get(turn[role], turn[role]), "content": turn[content]} for turn in row[chats]]}
         for row in rows

@@ -18,7 +18,7 @@ from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json
 from mimigenrec.grpo.config import RLConfig
-from mimigenrec.grpo.inputs import as_dataset, latest, read_rows
+from mimigenrec.grpo.inputs import as_dataset, latest, read_usable_rows
 from mimigenrec.grpo.train import RunConfig
 from mimigenrec.logs import read_jsonl
 from mimigenrec.sids.tokens import join_sid, write_index
@@ -194,7 +194,7 @@ def test_targets_written_with_spaces_are_still_sids(tmp_path, tokenizer):
     """Rewards and evaluation read the names in the text as well."""
     rows = [{**GOOD, "reward_model": {"ground_truth": "<a_0> <b_0> <c_0>\n"}}]
     (tmp_path / "train.json").write_text(json.dumps(rows))
-    assert read_rows(tmp_path / "train.json", {"<a_0><b_0><c_0>"}, tmp_path, tokenizer, None) == rows
+    assert read_usable_rows(tmp_path / "train.json", {"<a_0><b_0><c_0>"}, tmp_path, tokenizer, None) == rows
 
 
 def test_a_missing_file_is_named(command, tmp_path, sft):

@@ -41,6 +41,22 @@ def test_a_group_is_one_search_and_rewards_are_told_its_ranks(make_trainer, tiny
     assert texts == [tokenizer.decode(sid) for ranked in found for sid, _ in ranked]
 
 
+def test_a_prompt_of_several_turns_is_asked_whole(make_trainer, tiny_model, tokenizer):
+    turns = [("system", "S"), ("user", "Hello?"), ("assistant", "Say what you had."), ("user", "<a_0><b_0><c_1>")]
+    prompt = [{"role": role, "content": text} for role, text in turns]
+    seen = []
+
+    def spy(completions, prompts, **columns):
+        seen.append((prompts, [chat[0]["content"] for chat in completions]))
+        return [0.0, 1.0] * (len(completions) // 2)
+
+    rows = [{"prompt": prompt, "reward_model": {"ground_truth": "<a_1><b_2>"}}] * 4
+    trainer = make_trainer([spy], max_steps=1, rows=rows)
+    trainer.train()
+    [found] = search_sids(tiny_model, tokenizer, trainer.trie, prompt_ids(tokenizer, [prompt]), 4)
+    assert seen[0] == ([prompt] * 8, [tokenizer.decode(sid) for sid, _ in found] * 2)
+
+
 def test_rows_that_are_not_in_groups_are_refused_before_anything_is_rolled_out(make_trainer):
     trainer = make_trainer(rule())
     rows = [trainer.train_dataset[i] for i in range(8)]
