@@ -87,15 +87,10 @@ def check_report(config: BenchmarkConfig, k: Any) -> None:
 
 def preprocess_stage(config: BenchmarkConfig) -> Stage:
     folder = data_of(config)
-    stage = Stage(
-        name="preprocess",
-        key="preprocess",
-        module="mimigenrec.tasks.build",
-        options=raw_of(config) | {"output_dir": folder},
-        writes=(folder / "manifest.json",),
-        reads=tuple(find_raw(config.raw, config.category).values()),
-    )
-    return completed(stage, config.preprocess)
+    ours = raw_of(config) | {"output_dir": folder}
+    stage = Stage("preprocess", "preprocess", "mimigenrec.tasks.build", ours, (folder / "manifest.json",))
+    reads = tuple(find_raw(config.raw, config.category).values())
+    return completed(stage._replace(reads=reads), config.preprocess)
 
 
 def baseline_stages(config: BenchmarkConfig, name: str) -> Iterator[Stage]:
@@ -107,17 +102,9 @@ def baseline_stages(config: BenchmarkConfig, name: str) -> Iterator[Stage]:
         ours = raw_of(config) | {"data": data_of(config), "output": folder}
         ours |= {"split": config.split, "k": evaluate.get("k"), "limit": evaluate.get("limit")}
         ours |= {"seed": seed, "sids": None}
-        stage = Stage(
-            name=f"baseline/{path}",
-            key=key,
-            module="mimigenrec.baselines.train",
-            options=ours,
-            writes=(folder / RESULT,),
-            reads=(find_raw(config.raw, config.category)["train.inter"],),
-            after=("preprocess",),
-            method=name,
-            seed=seed,
-        )
+        stage = Stage(f"baseline/{path}", key, "mimigenrec.baselines.train", ours, (folder / RESULT,))
+        reads = (find_raw(config.raw, config.category)["train.inter"],)
+        stage = stage._replace(reads=reads, after=("preprocess",), method=name, seed=seed)
         stage = completed(stage, user)
         yield stage._replace(options={"method": method} | stage.options)
 
@@ -140,42 +127,21 @@ def model_stages(config: BenchmarkConfig, seed: int) -> Iterator[Stage]:
 def base_stages(config: BenchmarkConfig, seed: int) -> Iterator[Stage]:
     """A base of the seed's own from scratch, with SIDs; or a named one, given SIDs once for all seeds."""
     out, data = config.output_dir, data_of(config)
-    add_sids = Stage(
-        name="add_sids/shared",
-        key="add_sids",
-        module="mimigenrec.sft.add_sids",
-        options={"tokens": data / "new_tokens.json"},
-        writes=(out / "base_sid" / "shared" / "manifest.json",),
-        after=("preprocess",),
-        method="sft",
-    )
+    part = str(seed) if isinstance(config.base, dict) else "shared"
+    prepared = out / "base_sid" / part
+    ours = {"tokens": data / "new_tokens.json", "output": prepared}
     if isinstance(config.base, dict):
-        folder = out / "base" / str(seed)
-        base = Stage(
-            name=f"base/{seed}",
-            key="base",
-            module="mimigenrec.sft.make_base",
-            options={"data": data, "output_dir": folder, "seed": seed},
-            writes=(folder / "tokenizer.json",),
-            after=("preprocess",),
-            method="sft",
-            seed=seed,
-        )
-        yield completed(base, config.base)
-        add_sids = add_sids._replace(
-            name=f"add_sids/{seed}",
-            options={**add_sids.options, "base": folder, "seed": seed},
-            writes=(out / "base_sid" / str(seed) / "manifest.json",),
-            after=("preprocess", base.name),
-            seed=seed,
-        )
+        folder = out / "base" / part
+        options = {"data": data, "output_dir": folder, "seed": seed}
+        base = Stage(f"base/{part}", "base", "mimigenrec.sft.make_base", options, (folder / "tokenizer.json",))
+        yield completed(base._replace(after=("preprocess",), method="sft", seed=seed), config.base)
+        ours |= {"base": folder, "seed": seed}
+        reads, after = (), ("preprocess", base.name)
     else:
-        add_sids = add_sids._replace(
-            options={**add_sids.options, "base": config.base},
-            reads=tuple(sorted(path for path in Path(config.base).glob("*") if path.is_file())),
-        )
-    add_sids = add_sids._replace(options={**add_sids.options, "output": add_sids.folder})
-    yield completed(add_sids, config.add_sids)
+        ours |= {"base": config.base}
+        reads, after = tuple(sorted(path for path in Path(config.base).glob("*") if path.is_file())), ("preprocess",)
+    stage = Stage(f"add_sids/{part}", "add_sids", "mimigenrec.sft.add_sids", ours, (prepared / "manifest.json",))
+    yield completed(stage._replace(reads=reads, after=after, method="sft", seed=ours.get("seed")), config.add_sids)
 
 
 def sft_stage(config: BenchmarkConfig, prepared: Stage, seed: int) -> Stage:
@@ -183,16 +149,8 @@ def sft_stage(config: BenchmarkConfig, prepared: Stage, seed: int) -> Stage:
     ours = {"model_name_or_path": prepared.folder, "add_tokens_list": None, "dataset_dir": config.output_dir}
     ours |= {"dataset": f"{config.category}_train", "eval_dataset": f"{config.category}_valid"}
     ours |= {"output_dir": folder, "overwrite_output_dir": False, "seed": seed}
-    stage = Stage(
-        name=f"sft/{seed}",
-        key="sft",
-        module="mimigenrec.sft.train",
-        options=ours,
-        writes=(folder / "trainer_state.json",),
-        after=("preprocess", prepared.name),
-        method="sft",
-        seed=seed,
-    )
+    stage = Stage(f"sft/{seed}", "sft", "mimigenrec.sft.train", ours, (folder / "trainer_state.json",))
+    stage = stage._replace(after=("preprocess", prepared.name), method="sft", seed=seed)
     stage = completed(stage, config.sft)
     return stage._replace(options={"stage": "sft", "do_train": True, "report_to": "none"} | stage.options)
 
@@ -201,17 +159,9 @@ def grpo_stage(config: BenchmarkConfig, sft: Stage, seed: int) -> Stage:
     folder = config.output_dir / "grpo" / str(seed)
     ours = {"model": sft.folder, "data": data_of(config), "index": None, "output_dir": folder, "seed": seed}
     ours |= {"overwrite_output_dir": None, "resume_from_checkpoint": None}
-    stage = Stage(
-        name=f"grpo/{seed}",
-        key="grpo",
-        module="mimigenrec.grpo.train",
-        options=ours,
-        writes=(folder / "trainer_state.json",),
-        reads=tuple(reward_files(as_list(given("grpo", config.grpo).get("rewards", [])))),
-        after=("preprocess", sft.name),
-        method="grpo",
-        seed=seed,
-    )
+    stage = Stage(f"grpo/{seed}", "grpo", "mimigenrec.grpo.train", ours, (folder / "trainer_state.json",))
+    reads = tuple(reward_files(as_list(given("grpo", config.grpo).get("rewards", []))))
+    stage = stage._replace(reads=reads, after=("preprocess", sft.name), method="grpo", seed=seed)
     return completed(stage, config.grpo)
 
 
@@ -220,16 +170,8 @@ def evaluate_stage(config: BenchmarkConfig, trained: Stage) -> Stage:
     folder = config.output_dir / "results" / path
     ours = {"model": trained.folder, "data": data_of(config), "output": folder}
     ours |= {"split": config.split, "seed": trained.seed, "test_file": None, "index": None}
-    stage = Stage(
-        name=f"evaluate/{path}",
-        key="evaluate",
-        module="mimigenrec.evaluation.run",
-        options=ours,
-        writes=(folder / RESULT,),
-        after=("preprocess", trained.name),
-        method=trained.method,
-        seed=trained.seed,
-    )
+    stage = Stage(f"evaluate/{path}", "evaluate", "mimigenrec.evaluation.run", ours, (folder / RESULT,))
+    stage = stage._replace(after=("preprocess", trained.name), method=trained.method, seed=trained.seed)
     return completed(stage, config.evaluate)
 
 
@@ -238,13 +180,7 @@ def report_stage(config: BenchmarkConfig, results: Options) -> Stage:
     folder = config.output_dir / "report" / config.split
     ours = {"data": data_of(config)} | raw_of(config) | {"output": folder}
     ours |= {name: results.get(name, {}) for name in ("methods", "training", "failed", "costs")}
-    stage = Stage(
-        name=f"report/{config.split}",
-        key="report",
-        module="mimigenrec.report.build",
-        options=ours,
-        writes=(folder / "report.html",),
-    )
+    stage = Stage(f"report/{config.split}", "report", "mimigenrec.report.build", ours, (folder / "report.html",))
     stage = completed(stage, config.report)
     options = {name: value for name, value in stage.options.items() if name != "models"}
     models = [name for name in as_list(stage.options.get("models", [*MODELS])) if name in ours["methods"]]

@@ -56,7 +56,7 @@ def describe(there: Mapping[str, Standing]) -> Iterator[str]:
 
 def check_unchanged(there: Mapping[str, Standing], output_dir: Path) -> None:
     """Raises UserError naming the stages that were run with other settings, and what is different."""
-    lines = [f"{name}: {'; '.join(found.changes)}" for name, found in there.items() if found.word == "changed"]
+    lines = [f"{name}: {'; '.join(changes)}" for name, (word, changes) in there.items() if word == "changed"]
     if lines:
         raise UserError(
             "\n".join(["some stages were run with other settings or files:", *lines])
@@ -96,13 +96,13 @@ def make_report(
     methods = folders_by_method(stage for stage in done if brings_figures(stage))
     if not methods:
         return {"report": "no method came to an end, so there is nothing to report"}
-    found = {
+    results = {
         "methods": methods,
         "training": folders_by_method(s for s in done if any((s.folder / log).is_file() for log in LOGS)),
         "failed": lost_of([stage for stage in stages if brings_figures(stage)], failed),
         "costs": costs_of(stages, memory),
     }
-    stage = report_stage(config, found)
+    stage = report_stage(config, results)
     fresh = (memory / stage.name / "stage.json").is_file()
     if code := run(stage, facts_of([stage])[stage.name], memory, fresh, lock):
         return {stage.name: reason_of(code, memory / stage.name / "log.txt")}
@@ -111,10 +111,10 @@ def make_report(
 
 
 def folders_by_method(stages: Iterable[Stage]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for stage in stages:
-        found.setdefault(stage.method, []).append(str(stage.folder))
-    return found
+        folders.setdefault(stage.method, []).append(str(stage.folder))
+    return folders
 
 
 def lost_of(results: Sequence[Stage], failed: Mapping[str, str]) -> dict[str, str | list[str]]:
@@ -139,13 +139,13 @@ def costs_of(stages: Sequence[Stage], memory: Path) -> dict[str, dict[str, float
     Without a method of which a start was killed together with the benchmark: its sums would be too small.
     """
     costs: dict[str, dict[str, float]] = {}
-    told = [(stage.method, cost) for stage in stages if stage.method and (cost := cost_of(stage, memory))]
-    for method, cost in told:
+    by_stage = [(stage.method, cost) for stage in stages if stage.method and (cost := cost_of(stage, memory))]
+    for method, cost in by_stage:
         so_far = costs.setdefault(method, dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_gb"), 0.0))
         for name in ("seconds", "cpu_seconds"):
             so_far[name] = round(so_far[name] + cost[name], 1)
         so_far["peak_memory_gb"] = round(max(so_far["peak_memory_gb"], cost["peak_memory_gb"]), 2)
-    unknown = {method for method, cost in told if cost["measured"] < cost["starts"]}
+    unknown = {method for method, cost in by_stage if cost["measured"] < cost["starts"]}
     return {method: cost for method, cost in costs.items() if method not in unknown}
 
 

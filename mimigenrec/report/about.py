@@ -39,24 +39,24 @@ def describe(data: Path, catalog: Catalog, rows: Sequence[Row], methods: Sequenc
 
 def cautions(about: Mapping[str, Any], methods: Sequence[Method]) -> list[str]:
     """What makes two of the results less comparable than their rows say."""
-    found = []
+    lines = []
     for key in SAME_SETTINGS:
         values = _differing(methods, lambda run, key=key: _setting(run, key))
         if len(values) > 1:
-            found.append(f"{key} is " + "; ".join(f"{value} for {', '.join(of)}" for value, of in values.items()))
+            lines.append(f"{key} is " + "; ".join(f"{value} for {', '.join(of)}" for value, of in values.items()))
     items = _differing(methods, lambda run: run.metrics.get("n_items"))
     if len(items) > 1:
-        found.append("items to rank: " + "; ".join(f"{n:,} for {', '.join(of)}" for n, of in items.items()))
-    found += [f"{name} was not the same file for all" for name, hashes in about["data"].items() if len(hashes) > 1]
+        lines.append("items to rank: " + "; ".join(f"{n:,} for {', '.join(of)}" for n, of in items.items()))
+    lines += [f"{name} was not the same file for all" for name, hashes in about["data"].items() if len(hashes) > 1]
     ours = about["contract"] and about["contract"]["hash"]
     for method in methods:
         for run in method.runs:
             contract = run.metrics.get("contract") or {}
             if contract.get("note"):
-                found.append(f"{method.name}: {contract['note']}")
+                lines.append(f"{method.name}: {contract['note']}")
             if contract.get("data") not in (None, ours):
-                found.append(f"{method.name} was asked by contract {contract['data']}, the data folder has {ours}")
-    return list(dict.fromkeys(found))
+                lines.append(f"{method.name} was asked by contract {contract['data']}, the data folder has {ours}")
+    return list(dict.fromkeys(lines))
 
 
 def method_facts(
@@ -100,7 +100,7 @@ def starts(models: Sequence[str], training: Mapping[str, Sequence[Path]], method
         evaluated = [run.manifest["config"].get("model") for run in method.runs]
         for folder in [*training.get(method.name, ()), *filter(None, evaluated)]:
             of.setdefault(Path(folder).resolve(), method.name)
-    found = {}
+    before = {}
     for name in models:
         for folder in training.get(name, ()):
             if (folder / "rl_log.jsonl").is_file() and (folder / "manifest.json").is_file():
@@ -108,8 +108,8 @@ def starts(models: Sequence[str], training: Mapping[str, Sequence[Path]], method
                 config = manifest.get("config")
                 start = of.get(Path(str(config.get("model", ""))).resolve()) if isinstance(config, dict) else None
                 if start in models and start != name:
-                    found[name] = start
-    return found
+                    before[name] = start
+    return before
 
 
 def _setting(run: Run, key: str) -> Any:

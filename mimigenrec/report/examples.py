@@ -50,10 +50,10 @@ def kind_of(rank: tuple[int, int] | None) -> str:
 def examples(model: str, methods: Sequence[Method], catalog: Catalog) -> list[dict[str, Any]]:
     """One dict per row that the runs kept; of a method with several seeds the first is shown."""
     runs = {method.name: method.runs[0] for method in methods if method.runs}
-    found = []
+    users = []
     for i, row in runs[model].kept.items():
         history = row["history"]
-        found.append(
+        users.append(
             {
                 "row": row["row"],
                 "user": row["user"],
@@ -65,7 +65,7 @@ def examples(model: str, methods: Sequence[Method], catalog: Catalog) -> list[di
                 "methods": {name: _shown(run.kept[i], int(run.first_wrong[i]), catalog) for name, run in runs.items()},
             }
         )
-    return found
+    return users
 
 
 def _shown(row: Row, wrong: int, catalog: Catalog) -> dict[str, Any]:

@@ -12,14 +12,14 @@ DASHES = ("", "6 3", "2 3", "8 3 2 3")
 LETTER = 6.4  # width of a letter at font size 11
 
 
-def draw_intervals(found: Mapping[str, Any], metric: str, models: Sequence[str], best: str | None) -> str:
+def draw_intervals(table: Mapping[str, Any], metric: str, models: Sequence[str], best: str | None) -> str:
     """One line per method: its 95 % interval, its mean, a tick per seed. Dashed: the best baseline.
 
-    found: report["table"]. Models are filled dots in colour, baselines hollow grey ones.
+    table: report["table"]. Models are filled dots in colour, baselines hollow grey ones.
     """
-    names = list(found)
+    names = list(table)
     left = min(150, 14 + LETTER * max(map(len, names)))
-    highest = max(of[metric]["high"] for of in found.values()) or 1.0
+    highest = max(values[metric]["high"] for values in table.values()) or 1.0
     ticks = _ticks(0.0, highest, 4)
     scale = (WIDTH - left - 14) / max(highest, ticks[-1])
     base = 12 + 24 * len(names)
@@ -28,20 +28,20 @@ def draw_intervals(found: Mapping[str, Any], metric: str, models: Sequence[str],
         x = left + tick * scale
         parts += [line(x, 4, x, base, "--line"), text(x, base + 15, f"{tick:g}", "middle")]
     if best:
-        x = left + found[best][metric]["mean"] * scale
+        x = left + table[best][metric]["mean"] * scale
         parts.append(line(x, 4, x, base, "--c4", 'stroke-dasharray="4 3"'))
     for place, name in enumerate(names):
-        of, y = found[name][metric], 18 + 24 * place
+        value, y = table[name][metric], 18 + 24 * place
         colour, fill = ("--c0", "var(--c0)") if name in models else ("--c4", "var(--card)")
-        x, low, high = (left + of[key] * scale for key in ("mean", "low", "high"))
-        shown = f"{name}: {of['mean']:.4f} [{of['low']:.4f}, {of['high']:.4f}]"
+        x, low, high = (left + value[key] * scale for key in ("mean", "low", "high"))
+        shown = f"{name}: {value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
         parts += [
             text(left - 8, y + 4, _short(name, left), "end", "--ink"),
             line(low, y, high, y, colour, 'stroke-width="2"'),
             *(
                 line(left + s * scale, y - 6, left + s * scale, y + 6, colour)
-                for s in of["seeds"]
-                if len(of["seeds"]) > 1
+                for s in value["seeds"]
+                if len(value["seeds"]) > 1
             ),
             f'<circle cx="{x:.1f}" cy="{y}" r="4.5" fill="{fill}" stroke="var({colour})" stroke-width="2">'
             f"<title>{escape(shown)}</title></circle>",
@@ -86,20 +86,20 @@ def draw_curves(panel: Mapping[str, Any]) -> str:
 def draw_levels(levels: Mapping[str, Any]) -> str:
     """One bar per method: share of rows by where the first recommended SID leaves the target's."""
     width, left = 1080, min(240.0, 14 + 1.1 * LETTER * max(map(len, levels)))
-    depth = max(len(of["wrong"]) for of in levels.values())
+    depth = max(len(shares["wrong"]) for shares in levels.values())
     kinds = [("right", "the whole SID right", "var(--c2)", 1.0)]
     for level in range(depth, 0, -1):
         kinds.append(
             (str(level), f"wrong at level {level}", "var(--c0)", 0.15 + 0.65 * (level - 1) / max(depth - 1, 1))
         )
     kinds.append(("none", "no list, or a target without a SID", "var(--c1)", 0.7))
-    kinds = [kind for kind in kinds if any(_share(of, kind[0]) > 0 for of in levels.values())]
+    kinds = [kind for kind in kinds if any(_share(shares, kind[0]) > 0 for shares in levels.values())]
     parts, y = [], 6
-    for name, of in levels.items():
+    for name, shares in levels.items():
         parts.append(text(left - 8, y + 17, _short(name, left), "end", "--ink", 12.5))
         x = left
         for key, what, colour, opacity in kinds:
-            share = _share(of, key)
+            share = _share(shares, key)
             size = share * (width - left)
             box = f'<rect x="{x:.1f}" y="{y}" width="{max(size - 1, 0):.1f}" height="25" fill="{colour}"'
             parts.append(
@@ -121,8 +121,8 @@ def draw_levels(levels: Mapping[str, Any]) -> str:
     return picture(width, y + 26, parts, "where the first recommended SID leaves the target's")
 
 
-def _share(of: Mapping[str, Any], key: str) -> float:
-    return of[key] if key in ("right", "none") else of["wrong"].get(key, 0.0)
+def _share(shares: Mapping[str, Any], key: str) -> float:
+    return shares[key] if key in ("right", "none") else shares["wrong"].get(key, 0.0)
 
 
 def _legend(names: Sequence[str], y: float) -> tuple[list[str], float]:

@@ -23,22 +23,22 @@ BEYOND = {
 
 
 def sections(report: Report) -> list[Section]:
-    found = [
+    parts = [
         Section("What to believe", [Card(v["state"], v["text"], v["points"]) for v in report["verdict"]]),
         Section("What was compared", _about(report)),
         Section("Results", _results(report)),
     ]
     if report["tests"]:
-        found.append(Section("Paired tests", _tests(report)))
+        parts.append(Section("Paired tests", _tests(report)))
     if report["curves"]:
-        found.append(Section("Training", _training(report)))
-    found += [
+        parts.append(Section("Training", _training(report)))
+    parts += [
         Section("Where each method is good", _slices(report)),
         Section("How far down the SID", _levels(report)),
         Section("Beyond accuracy", _beyond(report)),
         Section(f"{len(report['examples']['users'])} users", tell_examples(report["examples"])),
     ]
-    return found
+    return parts
 
 
 def _about(report: Report) -> list:
@@ -84,11 +84,11 @@ def _about(report: Report) -> list:
 
 
 def _results(report: Report) -> list:
-    found, models = report["table"], report["models"]
+    table, models = report["table"], report["models"]
     pictures = [
-        Picture(f"interval-{_file(metric)}", title(metric), draw_intervals(found, metric, models, best))
+        Picture(f"interval-{_file(metric)}", title(metric), draw_intervals(table, metric, models, best))
         for metric in report["tested"]
-        for best in [best_baseline(found, models, metric)]
+        for best in [best_baseline(table, models, metric)]
     ]
     incomplete = {
         method["name"]: f" incomplete: {len(method['folders'])} seeds"
@@ -96,15 +96,15 @@ def _results(report: Report) -> list:
         if method["failed"] and method["folders"]
     }
     rows: list[list[Words]] = []
-    for name, of in found.items():
-        cells = [_value(of[metric]) for metric in report["metrics"]]
+    for name, values in table.items():
+        cells = [_value(values[metric]) for metric in report["metrics"]]
         rows.append([[name, *([Span(incomplete[name], "lost")] if name in incomplete else [])], *cells])
     for method in report["methods"]:
         if not method["folders"]:
             rows.append([method["name"], Span("failed", "bad"), *([""] * (len(report["metrics"]) - 1))])
     notes = "[95 % interval over rows, bootstrap]; ± standard deviation over seeds, where there are several. "
     notes += "Highlighted: the highest of its column."
-    if any(of[metric]["mark"] for of in found.values() for metric in report["tested"]):
+    if any(values[metric]["mark"] for values in table.values() for metric in report["tested"]):
         notes += (
             f" Against the best baseline of the column: ▲ better, ▼ worse, ≈ no difference shown "
             f"(paired permutation test, p adjusted by Holm over all pairs, < {SURE})."
@@ -118,28 +118,28 @@ def _results(report: Report) -> list:
     ]
 
 
-def _value(of: Mapping[str, Any]) -> list[Span]:
-    spans = [Span(f"{of['mean']:.4f}", "best" if of["best"] else "")]
-    if of["sd"] is not None:
-        spans.append(Span(f" ± {of['sd']:.4f}"))
-    if of["mark"]:
-        sign, kind = SIGNS[of["mark"]]
+def _value(value: Mapping[str, Any]) -> list[Span]:
+    spans = [Span(f"{value['mean']:.4f}", "best" if value["best"] else "")]
+    if value["sd"] is not None:
+        spans.append(Span(f" ± {value['sd']:.4f}"))
+    if value["mark"]:
+        sign, kind = SIGNS[value["mark"]]
         spans.append(Span(f" {sign}", kind))
-    return [*spans, Span(f" [{of['low']:.4f}, {of['high']:.4f}]", "under")]
+    return [*spans, Span(f" [{value['low']:.4f}, {value['high']:.4f}]", "under")]
 
 
 def _tests(report: Report) -> list:
     rows = []
     for pair in report["tests"]:
         cells: list[Words] = []
-        for of in pair["metrics"].values():
-            sign, kind = SIGNS[outcome(of)]
-            p, bootstrapped, adjusted = (p_text(of[key]).removeprefix("= ") for key in ("p", "p_bootstrap", "holm"))
+        for test in pair["metrics"].values():
+            sign, kind = SIGNS[outcome(test)]
+            p, bootstrapped, adjusted = (p_text(test[key]).removeprefix("= ") for key in ("p", "p_bootstrap", "holm"))
             cells += [
                 [
-                    f"{of['mean']:+.4f}",
+                    f"{test['mean']:+.4f}",
                     Span(f" {sign}", kind),
-                    Span(f" [{of['low']:+.4f}, {of['high']:+.4f}]", "under"),
+                    Span(f" [{test['low']:+.4f}, {test['high']:+.4f}]", "under"),
                 ],
                 [adjusted, Span(f" {p} / {bootstrapped}", "under")],
             ]
@@ -161,20 +161,22 @@ def _tests(report: Report) -> list:
 
 def _training(report: Report) -> list:
     blocks: list = []
-    for number, of in enumerate(report["curves"], 1):
-        name = of["training"]
+    for number, training in enumerate(report["curves"], 1):
+        name = training["training"]
         pictures = [
             Picture(
                 f"curve-{number}-{_file(name)}-{panel}",
                 f"{name}: {panel}",
-                draw_curves({"x": of["x"], "curves": curves}),
+                draw_curves({"x": training["x"], "curves": curves}),
             )
-            for panel, curves in of["panels"].items()
+            for panel, curves in training["panels"].items()
         ]
         if pictures:
             blocks.append(Pictures(pictures))
-        if of["lost"]:
-            blocks.append(Paragraph(f"{name}: {of['lost']} logged values are no finite numbers and are not drawn."))
+        if training["lost"]:
+            blocks.append(
+                Paragraph(f"{name}: {training['lost']} logged values are no finite numbers and are not drawn.")
+            )
     return blocks
 
 
@@ -187,8 +189,8 @@ def _slices(report: Report) -> list:
     tables = {}
     for metric in report["tested"][:2]:
         rows: list[list[Words]] = []
-        for of in report["slices"]:
-            means = {name: of["methods"][name][metric] for name in names if name in of["methods"]}
+        for part in report["slices"]:
+            means = {name: part["methods"][name][metric] for name in names if name in part["methods"]}
             highest = max((value["mean"] for value in means.values()), default=0.0)
             cells = [
                 [
@@ -197,7 +199,7 @@ def _slices(report: Report) -> list:
                 ]
                 for v in means.values()
             ]
-            rows.append([f"{of['family']}: {of['slice']}", f"{of['n']:,}", *(cells or [""] * len(names))])
+            rows.append([f"{part['family']}: {part['slice']}", f"{part['n']:,}", *(cells or [""] * len(names))])
         tables[metric] = Table(["slice", "rows", *names], rows)
     first, *others = report["tested"][:2]
     folded = [Folded(f"The same for {title(metric)}", [tables[metric]]) for metric in others]
@@ -205,10 +207,10 @@ def _slices(report: Report) -> list:
 
 
 def _levels(report: Report) -> list:
-    reached = sorted({level for of in report["levels"].values() for level in of["reached"]}, key=int)
+    reached = sorted({level for shares in report["levels"].values() for level in shares["reached"]}, key=int)
     rows = [
-        [name, *(f"{of['reached'][level]:.1%}" if level in of["reached"] else "" for level in reached)]
-        for name, of in report["levels"].items()
+        [name, *(f"{shares['reached'][level]:.1%}" if level in shares["reached"] else "" for level in reached)]
+        for name, shares in report["levels"].items()
     ]
     return [
         Paragraph("Where the first recommended SID leaves the target's."),
@@ -221,13 +223,13 @@ def _levels(report: Report) -> list:
 def _beyond(report: Report) -> list:
     forms = {"coverage": "{:.1%}", "gini": "{:.3f}", "diversity": "{:.3f}"}
     rows = [
-        [name, *("" if of[key] is None else forms.get(key, "{:.2f}").format(of[key]) for key in BEYOND)]
-        for name, of in report["beyond"].items()
+        [name, *("" if measures[key] is None else forms.get(key, "{:.2f}").format(measures[key]) for key in BEYOND)]
+        for name, measures in report["beyond"].items()
     ]
     diversity = "share of SID levels that two items of a list do not have in common."
     if report["vectors"]:
         diversity = f"1 - cosine of the vectors of two items of a list ({report['vectors']})."
-    elif any(of["diversity"] is None for of in report["beyond"].values()):
+    elif any(measures["diversity"] is None for measures in report["beyond"].values()):
         diversity += (
             " It is empty where no list has two items or all SIDs have one level, which cannot tell how alike two "
             "items are; the option vectors can."

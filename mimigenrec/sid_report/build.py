@@ -93,7 +93,7 @@ def measure(
     """All that can be said with the files given; a section is there only if its file is."""
     codes = structure.code_table(sids.values())
     titles = {item: text for item in sids if (text := field_text(known.get(item, {}), "title"))}
-    found: dict[str, Any] = {
+    details: dict[str, Any] = {
         "levels": structure.level_figures(codes, config.sizes),
         "depths": structure.depth_counts(sids),
         "sids": structure.collision_figures(sids),
@@ -104,28 +104,28 @@ def measure(
         "cells": purity.describe_cells(sids, titles, CELLS_SHOWN, WORDS_SHOWN) if titles else [],
     }
     if config.test:
-        found["targets"] = structure.target_figures(sids, (row.target for row in read_inter(config.test)))
+        details["targets"] = structure.target_figures(sids, (row.target for row in read_inter(config.test)))
     if config.items:
         texts = {
             item: f"{field_text(fields, 'title')}\n{field_text(fields, 'description')}"
             for item, fields in known.items()
         }
-        found["texts"] = purity.text_figures(sids, texts)
+        details["texts"] = purity.text_figures(sids, texts)
         paths = [category_path(known.get(item, {}), f"{config.items}: item {item!r}") for item in sids]
         category = purity.category_purity(codes, paths)
         if category:
-            found["category"] = category
+            details["category"] = category
     if config.embeddings:
         vectors = unit_rows(vectors_of(config.embeddings, sids, known))
         rng = np.random.default_rng(config.seed)
-        found["neighbours"] = purity.neighbour_purity(codes, vectors, config.neighbours, config.queries, rng)
+        details["neighbours"] = purity.neighbour_purity(codes, vectors, config.neighbours, config.queries, rng)
     if config.train:
-        found["copurchase"] = purity.transition_purity(sids, read_inter(config.train))
+        details["copurchase"] = purity.transition_purity(sids, read_inter(config.train))
     if config.earlier:
-        found["churn"] = structure.churn_figures(read_index(config.earlier), sids)
+        details["churn"] = structure.churn_figures(read_index(config.earlier), sids)
     if config.tokenizer:
-        found["tokens"] = structure.token_figures(sids, load_tokenizer(config.tokenizer))
-    return found
+        details["tokens"] = structure.token_figures(sids, load_tokenizer(config.tokenizer))
+    return details
 
 
 def items_of(config: SidReportConfig, sids: Mapping[str, Sid]) -> dict[str, dict[str, Any]]:

@@ -27,14 +27,14 @@ def nearest_rows(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray
 
     vectors (N, D) of unit length; queries (Q,) row numbers. Needs k < N.
     """
-    found = np.empty((len(queries), k), dtype=np.int64)
+    near = np.empty((len(queries), k), dtype=np.int64)
     step = max(1, CHUNK_NUMBERS // len(vectors))
     for start in tqdm(range(0, len(queries), step), desc="neighbours", unit="chunk", disable=None):
         rows = queries[start : start + step]
         likeness = vectors[rows] @ vectors.T  # (rows, N)
         likeness[np.arange(len(rows)), rows] = -np.inf
-        found[start : start + step] = np.argpartition(-likeness, k - 1, axis=1)[:, :k]
-    return found
+        near[start : start + step] = np.argpartition(-likeness, k - 1, axis=1)[:, :k]
+    return near
 
 
 def neighbour_purity(codes: np.ndarray, vectors: np.ndarray, k: int, queries: int, rng: np.random.Generator) -> dict:

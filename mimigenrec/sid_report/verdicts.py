@@ -47,20 +47,20 @@ def worst(verdicts: Sequence[Verdict]) -> State:
 
 def give_verdicts(figures: Mapping[str, float]) -> list[Verdict]:
     """One for each question that the figures (names as in docs/sids.md) can answer, the gravest questions first."""
-    found = [_collisions(figures)]
+    verdicts = [_collisions(figures)]
     if "targets_hit" in figures:
-        found.append(_targets(figures))
-    found += _first_level(figures)
+        verdicts.append(_targets(figures))
+    verdicts += _first_level(figures)
     if figures["level1.codes"] > 0.9 * figures["items"]:
-        found.append(_own_codes(figures))
+        verdicts.append(_own_codes(figures))
     else:
-        found += _shared_codes(figures)
-    found.append(_last_level(figures))
+        verdicts += _shared_codes(figures)
+    verdicts.append(_last_level(figures))
     if "tokens_split" in figures:
-        found.append(_tokens(figures))
+        verdicts.append(_tokens(figures))
     if "churn.kept" in figures:
-        found.append(_churn(figures))
-    return found
+        verdicts.append(_churn(figures))
+    return verdicts
 
 
 def _collisions(f: Mapping[str, float]) -> Verdict:
@@ -92,15 +92,15 @@ def _first_level(f: Mapping[str, float]) -> list[Verdict]:
     codes, even = f["level1.codes"], f["level1.perplexity"] / f["level1.codes"]
     state = "bad" if codes == 1 else judge(even, good=0.6, bad=0.3)
     meaning = f"The {codes:,} first codes in use divide the items as {f['level1.perplexity']:.0f} equal ones would."
-    found = [Verdict("Evenness of the first code", state, f"{even:.0%}", meaning)]
+    verdicts = [Verdict("Evenness of the first code", state, f"{even:.0%}", meaning)]
     if "level1.used" in f:
         meaning = f"{codes:,} of the {f['level1.size']:,} codes of the first level belong to an item"
         meaning += "." if f["level1.used"] == 1 else "; the others are dead."
         state = judge(f["level1.used"], good=0.8, bad=0.1)
-        found.append(Verdict("First codebook in use", state, f"{f['level1.used']:.0%}", meaning))
+        verdicts.append(Verdict("First codebook in use", state, f"{f['level1.used']:.0%}", meaning))
     state = judge(f["level1.largest"], good=0.1, bad=0.3)
     meaning = f"One first code holds {f['level1.largest']:.1%} of the items; an even share would be {1 / codes:.1%}."
-    return [*found, Verdict("Largest cell", state, f"{f['level1.largest']:.1%}", meaning)]
+    return [*verdicts, Verdict("Largest cell", state, f"{f['level1.largest']:.1%}", meaning)]
 
 
 def _own_codes(f: Mapping[str, float]) -> Verdict:
@@ -113,9 +113,9 @@ def _own_codes(f: Mapping[str, float]) -> Verdict:
 
 def _shared_codes(f: Mapping[str, float]) -> list[Verdict]:
     """What items of one first code have in common."""
-    found = []
+    verdicts = []
     if "neighbours.level1.share" in f:
-        found.append(_neighbours(f))
+        verdicts.append(_neighbours(f))
     for section, name, what in (
         (
             "copurchase.level1",
@@ -125,8 +125,8 @@ def _shared_codes(f: Mapping[str, float]) -> list[Verdict]:
         ("category", "Same category", "items of one first code have the same category"),
     ):
         if f.get(f"{section}.lift") is not None:
-            found.append(_lift(name, what, f[f"{section}.share"], f[f"{section}.lift"]))
-    return found
+            verdicts.append(_lift(name, what, f[f"{section}.share"], f[f"{section}.lift"]))
+    return verdicts
 
 
 def _neighbours(f: Mapping[str, float]) -> Verdict:
