@@ -1,21 +1,21 @@
-"""Work dealt to processes, written as it comes, merged in order; an interrupted run goes on, also with another number
+"""Work dealt to processes, written as it comes, merged in order. An interrupted run goes on, also with another number
 of processes.
 
     with processes() as process:                       # under torchrun or accelerate launch, or alone
         if process.rank == 0 and not is_begun(folder, run, "evaluation"):
             begin(folder, run)
-        write_rows(folder, "predictions", batches(process), work, process)
+        write_shard(folder, "predictions", batches(process), work, process)
         process.wait()
         if process.rank == 0:
-            rows = merge_rows(folder, "predictions", n)
+            rows = merge_shards(folder, "predictions", n)
 
 run.json                   {"config": settings, "inputs": {file: SHA-256}}, all that the results depend on
-<name>.jsonl               {"place", ...}: a row of the result, place is its number. Of several processes each has its
-                           own, <name>.rank<r>.jsonl. For results of which each is a line
-<first>.npy                rows first, first + 1, ... of an array. For results that are numbers
+<name>.jsonl               for results that are rows: {"place", ...}, place is the row's number. Each of several
+                           processes has a file of its own, <name>.rank<r>.jsonl
+<first>.npy                for results that are numbers: a chunk of an array, its rows first, first + 1, ...
 
-Everything that is there is kept whoever wrote it, so who does what may change from start to start. When one process
-fails, torchrun ends the others: the run fails as a whole, with the message of the one that failed.
+What a file holds is kept, whichever process wrote it. When one process fails, torchrun ends the others: the run fails
+as a whole, with the message of the one that failed.
 """
 
 import os
@@ -60,7 +60,7 @@ class Process(NamedTuple):
                 dist.barrier()
 
     def tell(self, value: Any) -> Any:
-        """What the first process says, to all."""
+        """The first process's value, in every process."""
         values = [value]
         if self.world > 1:
             import torch.distributed as dist
@@ -137,7 +137,7 @@ def begin(folder: Path, run: Mapping[str, Any], results: Iterable[str] = ()) -> 
     write_json(folder / RUN, run)
 
 
-def write_rows(
+def write_shard(
     folder: Path,
     name: str,
     batches: Sequence[Sequence[int]],
@@ -147,13 +147,13 @@ def write_rows(
 ) -> int:
     """Works through this process's batches of places, each row on the disk as soon as it is there.
 
-    work      (batch, missing) -> the rows of the places in `missing`, in their order, may be lazily. `missing` are
-              those of the batch that no file holds yet. Where rows of a batch depend on each other's company (padding
-              changes the last digits), it computes the whole batch, so that a run in two parts gives what one gives
+    work      (batch, missing) -> the rows of `missing`, those places of the batch that no file holds yet, in their
+              order; it may be a generator. Where a result depends on the other rows of its batch (padding changes the
+              last digits), `work` computes the whole batch, so that a run in two parts gives what a run in one gives
     keys      what every row must have, for rows that are there already
     returns   how many rows were written
     """
-    done = {row["place"] for row in read_rows(folder, name, keys)}
+    done = {row["place"] for row in read_shards(folder, name, keys)}
     process.wait()  # nobody writes before all have read
     file = f"{name}.jsonl" if process.world == 1 else f"{name}.rank{process.rank}.jsonl"
     total = sum(map(len, batches))
@@ -169,7 +169,7 @@ def write_rows(
     return todo
 
 
-def read_rows(folder: Path, name: str, keys: Collection[str] = ()) -> list[Row]:
+def read_shards(folder: Path, name: str, keys: Collection[str] = ()) -> list[Row]:
     """The rows of all processes, of this and earlier starts; a last line that a kill cut short is left out.
 
     Raises UserError naming the line that is no such row.
@@ -187,13 +187,13 @@ def read_rows(folder: Path, name: str, keys: Collection[str] = ()) -> list[Row]:
     return rows
 
 
-def merge_rows(folder: Path, name: str, n: int, keys: Collection[str] = ()) -> list[Row]:
+def merge_shards(folder: Path, name: str, n: int, keys: Collection[str] = ()) -> list[Row]:
     """The rows of the places 0 to n - 1, in order, without "place".
 
     Raises UserError unless every one is there, and those that are there twice are the same.
     """
     row_of: dict[int, Row] = {}
-    for row in read_rows(folder, name, keys):
+    for row in read_shards(folder, name, keys):
         place = row.pop("place")
         if row_of.setdefault(place, row) != row:
             raise UserError(
@@ -209,7 +209,7 @@ def merge_rows(folder: Path, name: str, n: int, keys: Collection[str] = ()) -> l
     return [row_of[place] for place in range(n)]
 
 
-def write_arrays(folder: Path, starts: Sequence[int], work: Callable[[int], np.ndarray], process: Process) -> None:
+def write_chunks(folder: Path, starts: Sequence[int], work: Callable[[int], np.ndarray], process: Process) -> None:
     """Makes this process's share of the chunks that are not there yet: work(first) -> rows first, first + 1, ..."""
     for first in tqdm(process.share(starts), desc="chunks", disable=None if process.rank == 0 else True):
         path = folder / f"{first}.npy"

@@ -16,11 +16,11 @@ from mimigenrec.sharded import (
     Process,
     begin,
     is_begun,
-    merge_rows,
+    merge_shards,
     processes,
-    read_rows,
-    write_arrays,
-    write_rows,
+    read_shards,
+    write_chunks,
+    write_shard,
 )
 from tests.conftest import ROOT
 
@@ -44,7 +44,7 @@ def batches(process, n=20, size=3):
 
 
 def write(folder, process, work=squares, n=20):
-    return write_rows(folder, "rows", batches(process, n), work, process, ["square"])
+    return write_shard(folder, "rows", batches(process, n), work, process, ["square"])
 
 
 def in_order(n=20):
@@ -61,7 +61,7 @@ def test_all_processes_together_have_each_piece_once(world):
 def test_rows_are_merged_in_order_whoever_wrote_them(tmp_path, world):
     for rank in reversed(range(world)):
         write(tmp_path, Alone(rank, world))
-    assert merge_rows(tmp_path, "rows", 20, ["square"]) == in_order()
+    assert merge_shards(tmp_path, "rows", 20, ["square"]) == in_order()
     names = ["rows.jsonl"] if world == 1 else [f"rows.rank{rank}.jsonl" for rank in range(world)]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
@@ -81,9 +81,9 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
         write(tmp_path, Alone(0, 2), dies_at(14))  # 0, 2, ..., 12 are on the disk
     write(tmp_path, Alone(1, 2), lambda batch, missing: squares(batch, missing))
     with pytest.raises(UserError, match="holds rows for 17 of 20 rows, row 14 is missing"):
-        merge_rows(tmp_path, "rows", 20)
+        merge_shards(tmp_path, "rows", 20)
     written = [write(tmp_path, Alone(rank, 3)) for rank in range(3)]
-    assert sum(written) == 3 and merge_rows(tmp_path, "rows", 20) == in_order()
+    assert sum(written) == 3 and merge_shards(tmp_path, "rows", 20) == in_order()
     assert write(tmp_path, ALONE) == 0
 
 
@@ -106,9 +106,9 @@ def test_a_torn_last_line_is_made_again(tmp_path):
     path = tmp_path / "rows.rank1.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="row 19 is missing"):
-        merge_rows(tmp_path, "rows", 20)
+        merge_shards(tmp_path, "rows", 20)
     assert write(tmp_path, ALONE) == 1  # another process than the one that tore it
-    assert merge_rows(tmp_path, "rows", 20) == in_order()
+    assert merge_shards(tmp_path, "rows", 20) == in_order()
 
 
 def test_work_that_gives_too_few_or_too_many_rows_is_a_fault(tmp_path):
@@ -125,13 +125,13 @@ def test_work_that_gives_too_few_or_too_many_rows_is_a_fault(tmp_path):
 def test_a_line_that_is_no_row_is_named(tmp_path, line, message):
     (tmp_path / "rows.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=rf"rows.jsonl, line 1: .*{message}"):
-        read_rows(tmp_path, "rows", ["square"])
+        read_shards(tmp_path, "rows", ["square"])
 
 
 def test_rows_of_another_name_are_others(tmp_path):
     write(tmp_path, ALONE)
     (tmp_path / "rows2.jsonl").write_text("no rows\n")
-    assert merge_rows(tmp_path, "rows", 20) == in_order()
+    assert merge_shards(tmp_path, "rows", 20) == in_order()
 
 
 def test_arrays_are_made_once_in_any_number_of_processes(tmp_path):
@@ -142,8 +142,8 @@ def test_arrays_are_made_once_in_any_number_of_processes(tmp_path):
         return np.arange(first, min(first + 4, 10), dtype=np.float32)
 
     starts = range(0, 10, 4)
-    write_arrays(tmp_path, starts, work, Alone(1, 2))
-    write_arrays(tmp_path, starts, work, ALONE)
+    write_chunks(tmp_path, starts, work, Alone(1, 2))
+    write_chunks(tmp_path, starts, work, ALONE)
     assert made == [4, 0, 8]
     rows = np.concatenate([np.load(tmp_path / f"{first}.npy") for first in starts])
     assert rows.tolist() == list(range(10))
@@ -154,7 +154,7 @@ def test_a_chunk_that_fails_leaves_nothing(tmp_path):
         raise UserError("no vectors")
 
     with pytest.raises(UserError, match="no vectors"):
-        write_arrays(tmp_path, range(3), work, ALONE)
+        write_chunks(tmp_path, range(3), work, ALONE)
     assert not list(tmp_path.iterdir())
 
 
@@ -216,10 +216,10 @@ with one_message(), sharded.processes() as process:
     assert process.tell(f"word of {process.rank}") == "word of 0"
     process.wait()
     mine = process.share(range(20))
-    sharded.write_rows(folder, "rows", [mine], work, process)
+    sharded.write_shard(folder, "rows", [mine], work, process)
     process.wait()
     if process.rank == 0:
-        print(len(sharded.merge_rows(folder, "rows", 20)), "rows")
+        print(len(sharded.merge_shards(folder, "rows", 20)), "rows")
 """
 
 

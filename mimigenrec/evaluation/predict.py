@@ -21,7 +21,7 @@ from mimigenrec.evaluation.config import EvaluateConfig
 from mimigenrec.evaluation.metrics import Group
 from mimigenrec.evaluation.result import FILES, ROW_KEYS
 from mimigenrec.evaluation.rows import AskedRow, result_row
-from mimigenrec.sharded import Process, Row, is_begun, merge_rows, write_rows
+from mimigenrec.sharded import Process, Row, is_begun, merge_shards, write_shard
 from mimigenrec.sharded import begin as begin_run
 from mimigenrec.sids.tokens import join_sid
 
@@ -72,7 +72,7 @@ def predict(
                 seen = set(rows[place].history) if config.exclude_seen else set()
                 yield result_row(rows[place], to_groups(recommender, ranked, seen)[: config.k])
 
-    return write_rows(config.output, NAME, [silent, *batches], work, process, ROW_KEYS)
+    return write_shard(config.output, NAME, [silent, *batches], work, process, ROW_KEYS)
 
 
 def _search(recommender: MIMIGenRec, prompts: list[list[int]], beams: int, support: str):
@@ -116,4 +116,4 @@ def searched_beams(recommender: MIMIGenRec, rows: Sequence[AskedRow], beams: int
 
 def merge(folder: Path, n_rows: int) -> list[Row]:
     """All predictions in the order of the test set. Raises UserError unless every row is there, with one list."""
-    return merge_rows(folder, NAME, n_rows, ROW_KEYS)
+    return merge_shards(folder, NAME, n_rows, ROW_KEYS)

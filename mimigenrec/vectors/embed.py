@@ -27,7 +27,7 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.items import TEMPLATE, read_item_texts
 from mimigenrec.manifest import make_manifest
-from mimigenrec.sharded import ALONE, Process, begin, is_begun, processes, write_arrays
+from mimigenrec.sharded import ALONE, Process, begin, is_begun, processes, write_chunks
 from mimigenrec.vectors.encoders import Encode, Encoder, load
 from mimigenrec.vectors.store import (
     check_output,
@@ -181,7 +181,7 @@ def in_chunks(
         check_vectors(vectors, some, name, first)
         return vectors.astype(np.float32, copy=False)
 
-    write_arrays(folder, starts, work, process)
+    write_chunks(folder, starts, work, process)
     process.wait()
     if process.rank > 0:
         return None
