@@ -27,7 +27,7 @@ class PlotConfig:
     output: Path = arg("folder for curves.png, bars.png and table.md")
     logs: list[Path] = arg("trainer_log.jsonl, rl_log.jsonl or trainer_state.json files", factory=list)
     results: list[Path] = arg("metrics.json files or the folders that hold one", factory=list)
-    names: list[str] = arg("what to call the results; default: their folders' names", factory=list)
+    names: list[str] = arg("names of the results; default: those of their folders", factory=list)
     optimum: Path | None = arg(
         'JSON {"hr@10": 0.5, ...} of the most that any method could reach at item level, where it is known',
         default=None,

@@ -24,26 +24,28 @@ class Network:
         "ce: softmax over all items; bce: the target against one item drawn anew (sasrec, gru4rec, caser)",
         default="ce",
     )
-    width: int = arg("of item vectors and hidden states", default=64, least=1)
+    width: int = arg("size of item vectors and hidden states", default=64, least=1)
     layers: int = arg(
-        "blocks of sasrec, layers of gru4rec and of tiger's encoder and decoder each", default=2, least=1
+        "number of blocks (sasrec) or layers (gru4rec; tiger's encoder and decoder each)", default=2, least=1
     )
-    heads: int = arg("of attention (sasrec, tiger)", default=2, least=1)
+    heads: int = arg("number of attention heads (sasrec, tiger)", default=2, least=1)
     # SASRec's for sparse sets
     dropout: float = arg("share of activations dropped in training", default=0.5, least=0, below=1)
     max_history: int = arg("latest items of a history that are read", default=50, least=1)  # SASRec's
     window: int = arg("items that caser's filters span, max_history at most", default=5, least=1)  # Caser's
     filters: int = arg(
-        "caser's horizontal filters of each height; of vertical ones a quarter", default=16, least=1
+        "number of caser's horizontal filters per height; it has a quarter as many vertical ones", default=16, least=1
     )  # Caser's
-    learning_rate: float = arg("of Adam", default=1e-3, above=0, most=1e6)
-    weight_decay: float = arg("of Adam", default=0.0, least=0)
+    learning_rate: float = arg("learning rate of Adam", default=1e-3, above=0, most=1e6)
+    weight_decay: float = arg("weight decay of Adam", default=0.0, least=0)
     batch_size: int = arg("sequences (tiger: rows) per step", default=128, least=1)  # SASRec's
-    epochs: int = arg("passes over train at most", default=200, least=1)
+    epochs: int = arg("most passes over train", default=200, least=1)
     # networks stand still at popularity for some ten epochs before they learn more
     patience: int = arg("epochs without a better NDCG@10 on valid before training stops", default=20, least=1)
-    valid_rows: int | None = arg("rows of valid asked after each epoch, the first so many", default=None, least=1)
-    device: str = arg("where to train; auto: the first GPU, else the CPU", default="auto")
+    valid_rows: int | None = arg(
+        "number of valid rows, the first ones, to rank after each epoch", default=None, least=1
+    )
+    device: str = arg("device to train on; auto: the first GPU, else the CPU", default="auto")
 
 
 def check_network(method: str, network: Network) -> None:

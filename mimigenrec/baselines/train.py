@@ -76,18 +76,19 @@ class BaselineConfig:
         default="index",
     )
     split: Literal["valid", "test"] = arg("rows to rank for", default="test")
-    k: int = arg("how many distinct SIDs a list holds", default=50, least=KS[0])
+    k: int = arg("number of distinct SIDs per list", default=50, least=KS[0])
     exclude_seen: bool = arg("leave out items of the row's own history", default=False)
-    limit: int | None = arg("only the first so many rows", default=None, least=1)
-    back_off: int = arg("markov: how many items before the last are asked, before popularity", default=0, least=0)
-    neighbours: int = arg("itemknn: how many of each item count", default=100, least=1)
-    shrink: float = arg("itemknn: added below the fraction, against items of few users", default=0.0, least=0)
+    limit: int | None = arg("number of rows, the first ones", default=None, least=1)
+    back_off: int = arg(
+        "markov: number of earlier items to back off to before falling back to popularity", default=0, least=0
+    )
+    neighbours: int = arg("itemknn: number of neighbours per item", default=100, least=1)
+    shrink: float = arg("itemknn: shrinkage term in the denominator; damps items with few users", default=0.0, least=0)
     index: Path | None = arg(
-        "tiger: C.index.json of the SIDs that it writes, where they are others than those that name the items in its "
-        "lists; an item each",
+        "tiger: C.index.json whose SIDs it writes in place of the data's; one item per SID",
         default=None,
     )
-    seed: int = arg("of the bootstrap and of a network's training", default=42, least=0, most=2**32 - 1)
+    seed: int = arg("random seed of the bootstrap and of a network's training", default=42, least=0, most=2**32 - 1)
     overwrite: bool = arg(
         "replace a run of other settings or data in --output; a network's training that is the same is kept",
         default=False,

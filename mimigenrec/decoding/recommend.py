@@ -40,7 +40,7 @@ class RecommendConfig:
     """Items for one history or for many, from a checkpoint alone."""
 
     model: Path = arg("checkpoint of mimigenrec sft or grpo; holds id2sid.json beside the model")
-    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
+    base: str | None = arg("folder of a LoRA adapter's base, if it no longer lies where it was trained", default=None)
     history: str | None = arg("item ids of one user, oldest first, separated by commas", default=None)
     users: Path | None = arg("many users: JSONL with user and history, or an .inter file", default=None)
     unknown: Literal["popular", "skip", "error"] = arg(
@@ -49,17 +49,17 @@ class RecommendConfig:
         default="popular",
     )
     output: Path | None = arg("JSONL to write; without it a table is printed", default=None)
-    k: int = arg("items for each user", default=10, least=1)
+    k: int = arg("number of items per user", default=10, least=1)
     beams: int | None = arg("width of the search; default: 50, or k if that is more", default=None, least=1)
     support: Support | None = arg(
         "log-probabilities under the full vocabulary, or among the legal tokens; default: as the checkpoint was "
         "trained to rank",
         default=None,
     )
-    exclude_seen: bool = arg("leave out what is in the history", default=False)
-    allow: Path | None = arg("file with the only item ids to recommend, one a line", default=None)
-    deny: Path | None = arg("file with item ids never to recommend, one a line", default=None)
-    batch_size: int = arg("prompts searched at once", default=8, least=1)
+    exclude_seen: bool = arg("leave out the items of the history", default=False)
+    allow: Path | None = arg("file with the only item ids to recommend, one per line", default=None)
+    deny: Path | None = arg("file with item ids never to recommend, one per line", default=None)
+    batch_size: int = arg("number of prompts per search", default=8, least=1)
     device: str | None = arg("cpu, cuda, cuda:1; default: a GPU where there is one", default=None)
 
 

@@ -29,7 +29,9 @@ class CompareConfig:
     b: Path = arg("folder of the second result")
     output: Path | None = arg("folder for compare.json and compare.md; nothing is written without it", default=None)
     seed: int = arg("random seed of the resamples", default=42, least=0, most=2**32 - 1)
-    resamples: int = arg("how many, for the bootstrap and for the permutation test", default=RESAMPLES, least=1)
+    resamples: int = arg(
+        "number of resamples, for the bootstrap and for the permutation test", default=RESAMPLES, least=1
+    )
 
 
 class Compared(NamedTuple):

@@ -14,24 +14,22 @@ class EvaluateConfig:
     model: Path = arg("checkpoint folder: whole, or a LoRA adapter, whose base is then needed too")
     output: Path = arg("folder for the results; started again on the same folder, an interrupted run goes on")
     overwrite: bool = arg("replace the result of other settings or data that the output holds", default=False)
-    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
+    base: str | None = arg("folder of a LoRA adapter's base, if it no longer lies where it was trained", default=None)
     data: Path | None = arg("folder written by preprocessing", default=None)
     test_file: Path | None = arg("instead of --data: a classic sft/test.json as it stands", default=None)
     index: Path | None = arg(
         "id2sid.json of --test_file; that of the data folder if the file is sft/test.json in one", default=None
     )
-    split: Literal["valid", "test"] = arg("rows of --data to ask", default="test")
-    k: int = arg("how many SIDs a list holds; metrics @K beyond it are not reported", default=50, least=1)
+    split: Literal["valid", "test"] = arg("rows of --data to rank for", default="test")
+    k: int = arg("number of SIDs per list; metrics @K beyond it are not reported", default=50, least=1)
     beams: int = arg("width of the search, at least k; memory never lowers it", default=50, least=1)
     support: Literal["vocab", "trie"] | None = arg(
         "scores over the vocabulary, or over the legal tokens only; default: as the checkpoint was trained to rank",
         default=None,
     )
-    batch_size: int = arg("prompts searched at once by each process", default=8, least=1)
+    batch_size: int = arg("number of prompts per search of each process", default=8, least=1)
     exclude_seen: bool = arg("leave out items of the row's own history", default=False)
-    limit: int | None = arg("only the first so many rows", default=None, least=1)
+    limit: int | None = arg("number of rows, the first ones", default=None, least=1)
     seed: int = arg("random seed of the bootstrap", default=42, least=0, most=2**32 - 1)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = arg(
-        "numbers of the model; auto: as stored", default="auto"
-    )
-    device: str | None = arg("cpu, cuda, cuda:1; a GPU for each process where there is one", default=None)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = arg("weight dtype; auto: as stored", default="auto")
+    device: str | None = arg("cpu, cuda or cuda:1; default: a GPU for each process where there is one", default=None)

@@ -55,11 +55,11 @@ class PreviewConfig:
     )
     groups: int = arg("rows of train.json to roll out, drawn with the seed", default=4, least=1)
     num_generations: int = arg("G, rollouts per prompt", default=16, least=2)
-    temperature: float = arg("of the draws", default=1.0, above=0)
+    temperature: float = arg("temperature of the draws", default=1.0, above=0)
     max_prompt_length: int = arg("longest prompt allowed, in tokens", default=512, least=1)
-    batch_size: int = arg("prompts in one search", default=8, least=1)
-    seed: int = arg("which rows, which draws", default=42, least=0, most=2**32 - 1)
-    base: str | None = arg("of a LoRA adapter: where its base lies now, if not where it was trained", default=None)
+    batch_size: int = arg("number of prompts per search", default=8, least=1)
+    seed: int = arg("random seed of the choice of rows and of the draws", default=42, least=0, most=2**32 - 1)
+    base: str | None = arg("folder of a LoRA adapter's base, if it no longer lies where it was trained", default=None)
 
 
 def main(config: PreviewConfig) -> None:

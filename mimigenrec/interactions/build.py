@@ -66,11 +66,11 @@ class InteractionsConfig:
     category: str = arg("name of the data set, the first part of its file names")
     output_dir: Path = arg("folder to write; the data set gets a folder of its name in it")
     items: list[Path] = arg("files of item texts; without them items have no text", factory=list)
-    user_k: int = arg("interactions that a user must have (k-core with --item_k); 0 or 1: any", default=5, least=0)
-    item_k: int = arg("interactions that an item must have", default=5, least=0)  # both as in MIMIGenRec's recipes
-    since: str | None = arg("first time that counts, UTC: 2016, 2016-10, 2016-10-03 or ISO", default=None)
-    until: str | None = arg("first time that does not count, UTC", default=None)
-    min_rating: float | None = arg("ratings below this are no interaction", default=None)
+    user_k: int = arg("fewest interactions of a user (k-core with --item_k); 0 or 1: any", default=5, least=0)
+    item_k: int = arg("fewest interactions of an item", default=5, least=0)  # both as in MIMIGenRec's recipes
+    since: str | None = arg("ignore events before this time, UTC: 2016, 2016-10, 2016-10-03 or ISO", default=None)
+    until: str | None = arg("ignore events from this time on, UTC", default=None)
+    min_rating: float | None = arg("ignore ratings below this", default=None)
     duplicates: Literal["keep", "exact", "first", "last"] = arg(
         "keep all; exact: one per user, item and time; first or last: one per user and item", default="keep"
     )  # as MiniOneRec and MIMIGenRec
@@ -84,9 +84,9 @@ class InteractionsConfig:
     ratio: list[int] = arg("parts of train, valid and test, for --split time", factory=lambda: [8, 1, 1], least=1)
     history: int = arg("items of a history that are written, the latest ones; 0: all", default=10, least=0)
     ids: Literal["new", "given"] = arg("number users and items anew, or keep raw ids that are numbers", default="new")
-    max_bad_lines: int = arg("lines that may be unreadable before the run stops", default=0, least=0)
+    max_bad_lines: int = arg("most unreadable lines before the run stops", default=0, least=0)
     id2sid: Path | None = arg("id2sid.json of --source mimigenrec", default=None)
-    seed: int = arg("for --ties shuffle", default=42, least=0, most=2**32 - 1)
+    seed: int = arg("random seed of --ties shuffle", default=42, least=0, most=2**32 - 1)
     overwrite: bool = arg("replace files of these names that are there already", default=False)
 
 

@@ -31,15 +31,17 @@ from mimigenrec.interactions.times import first_line, read_times
 class Columns:
     """Names of the columns, for --source table and rows; for recbole they replace the usual names."""
 
-    user_column: str | None = arg("who", default=None)
-    item_column: str | None = arg("had which item; for rows, what came next", default=None)
-    time_column: str | None = arg("when: a number (--time_unit), a date, or a text (--time_format)", default=None)
+    user_column: str | None = arg("user id", default=None)
+    item_column: str | None = arg("item id; for rows, the item that came next", default=None)
+    time_column: str | None = arg(
+        "time of the event: a number (--time_unit), a date, or a text (--time_format)", default=None
+    )
     history_column: str | None = arg(
-        "for rows: what was had before, oldest first, a list or with spaces", default=None
+        "for rows: earlier items, oldest first, as a list or separated by spaces", default=None
     )
     time_unit: Literal["s", "ms", "us", "ns"] = arg("unit of a time that is a number, since 1970 UTC", default="s")
     time_format: str | None = arg("strptime format of a time that is no ISO text: '%%m/%%d/%%Y %%H:%%M'", default=None)
-    rating_column: str | None = arg("how it was rated, for --min_rating", default=None)
+    rating_column: str | None = arg("rating, for --min_rating", default=None)
     review_column: str | None = arg("text about the item, for C.review.json", default=None)
     summary_column: str | None = arg("headline of that text", default=None)
     item_id_column: str | None = arg("item id in the table of items; --item_column if not given", default=None)
@@ -47,7 +49,7 @@ class Columns:
     description_column: str | None = arg("description in the table of items", default=None)
     brand_column: str | None = arg("brand in the table of items", default=None)
     category_column: str | None = arg("categories in the table of items", default=None)
-    category_separator: str | None = arg("what separates several categories in one text", default=None)
+    category_separator: str | None = arg("separator of several categories in one text", default=None)
     separator: str | None = arg("one character between CSV columns; a tab for .tsv, a comma otherwise", default=None)
     header: bool = arg("the first CSV line names the columns; if not, they are column_1, column_2, ...", default=True)
 

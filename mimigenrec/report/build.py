@@ -58,8 +58,8 @@ class ReportConfig:
     output: Path = arg("folder for report.html, report.md with its pictures, and report.json")
     models: list[str] = arg("methods that are tested against the others, their baselines", factory=list)
     training: dict = arg("training folders, for curves and time: {name: folder, or one per seed}", factory=dict)
-    failed: dict = arg('what did not come to an end: {"tiger": reason, "rl/3": reason of seed 3}', factory=dict)
-    costs: dict = arg("measured: {name: {seconds: 1.0, cpu_seconds: 2.0, peak_memory_gb: 3.0}}", factory=dict)
+    failed: dict = arg('runs that failed: {"tiger": reason, "rl/3": reason of seed 3}', factory=dict)
+    costs: dict = arg("measured costs: {name: {seconds: 1.0, cpu_seconds: 2.0, peak_memory_gb: 3.0}}", factory=dict)
     vectors: Path | None = arg(
         "C.emb-NAME.npy of the items: diversity of a list is then by them; default: by SID levels", default=None
     )
@@ -71,7 +71,9 @@ class ReportConfig:
         factory=lambda: ["ndcg@10", "hr@10", "hr@50"],
     )
     title: str = arg("heading of the page", default="Benchmark")
-    resamples: int = arg("of the permutation tests; 10,000 tell p down to 0.0001", default=10_000, least=1)
+    resamples: int = arg(
+        "number of resamples of the permutation tests; 10,000 tell p down to 0.0001", default=10_000, least=1
+    )
     seed: int = arg("random seed of intervals, tests and the choice of users", default=42, least=0, most=2**32 - 1)
 
 

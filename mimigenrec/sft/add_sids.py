@@ -56,7 +56,7 @@ class AddSidsConfig:
         "folder of id2sid.json and items.json for init text and vectors (default: that of tokens)", default=None
     )
     untie: bool = arg("give a model with tied embeddings a head of its own, which LoRA on them needs", default=False)
-    seed: int = arg("of the noise", default=42, least=0, most=2**32 - 1)
+    seed: int = arg("random seed of the noise", default=42, least=0, most=2**32 - 1)
     overwrite: bool = arg("replace an earlier result of this command; anything else is refused", default=False)
 
 

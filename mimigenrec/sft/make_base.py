@@ -73,9 +73,9 @@ class BaseConfig:
         "none behind an answer, which is then scored with --support trie",
         default="chatml",
     )
-    dropout: float = arg("dropout on attention weights", default=0.0, least=0, below=1)
+    dropout: float = arg("share of attention weights dropped in training", default=0.0, least=0, below=1)
     untie: bool = arg("give the head weights of its own", default=False)
-    seed: int = arg("seed of the weights", default=42, least=0, most=2**32 - 1)
+    seed: int = arg("random seed of the weights", default=42, least=0, most=2**32 - 1)
     overwrite: bool = arg("replace an earlier result of this command; anything else is refused", default=False)
 
 

@@ -52,8 +52,10 @@ class SidReportConfig:
     earlier: str | None = arg("an index to compare with: how many items changed their SID?", default=None)
     tokenizer: str | None = arg("tokenizer or checkpoint folder: is each SID token one id?", default=None)
     sizes: list[int] = arg("codes per level of the codebooks, to count those that no item has", factory=list, least=1)
-    neighbours: int = arg("nearest neighbours asked of each item", default=10, least=1)
-    queries: int = arg("most items that are asked for their neighbours; more are drawn from", default=20_000, least=1)
+    neighbours: int = arg("number of nearest neighbours per item", default=10, least=1)
+    queries: int = arg(
+        "most items whose neighbours are looked up; of more, so many are drawn", default=20_000, least=1
+    )
     fail_on: list[str] = arg("conditions that fail the run, such as 'collisions>0.05'", factory=list)
     title: str | None = arg("heading of the report; default: the index's file name", default=None)
     seed: int = arg("random seed of the draw of items", default=42, least=0, most=2**32 - 1)
