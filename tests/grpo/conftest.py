@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def make_trainer(sft, rl_data, tokenizer, toy, tmp_path, monkeypatch):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def target_that(tiny_model, tokenizer, toy):
     """target_that(kind, row, beams, support) -> the row with such a target, None if there is none.
 
@@ -114,17 +115,27 @@ def target_that(tiny_model, tokenizer, toy):
 
     trie = SidTrie.from_catalog(toy, tokenizer)
 
+    @cache
+    def ranked(prompt, beams, support):
+        """Token ids of the best SIDs."""
+        return [list(sid) for sid, _ in search_sids(tiny_model, tokenizer, trie, [list(prompt)], beams, support)[0]]
+
+    @cache
+    def target(kind, prompt, beams, support):
+        if kind != "one hint":
+            return ranked(prompt, beams, support)[0] if kind == "hit" else ranked(prompt, 7, support)[-1]
+        hits = ranked(prompt, beams, support)
+        for sid in ranked(prompt, 7, support):
+            if sid not in hits and sid[0] in {hit[0] for hit in hits}:
+                hint = [sid[:1]]
+                [below] = roll_out(tiny_model, tokenizer, trie, [list(prompt)], beams, "beam", support, {}, 1, hint)
+                if [*sid, trie.eos_id] in below:
+                    return sid
+        return None
+
     def find(kind, row, beams, support="vocab"):
-        prompts = prompt_ids(tokenizer, [row["prompt"]])
-        hits = [list(sid) for sid, _ in search_sids(tiny_model, tokenizer, trie, prompts, beams, support)[0]]
-        ranked = [list(sid) for sid, _ in search_sids(tiny_model, tokenizer, trie, prompts, 7, support)[0]]
-        near = []
-        for sid in ranked:
-            [below] = roll_out(tiny_model, tokenizer, trie, prompts, beams, "beam", support, {}, 1, [sid[:1]])
-            if sid not in hits and sid[0] in {hit[0] for hit in hits} and [*sid, trie.eos_id] in below:
-                near.append(sid)
-        target = {"hit": hits[0], "one hint": next(iter(near), None), "missed": ranked[-1]}[kind]
-        return target and row | {"reward_model": {"ground_truth": "".join(tokenizer.convert_ids_to_tokens(target))}}
+        sid = target(kind, tuple(prompt_ids(tokenizer, [row["prompt"]])[0]), beams, support)
+        return sid and row | {"reward_model": {"ground_truth": "".join(tokenizer.convert_ids_to_tokens(sid))}}
 
     return find
 

@@ -46,7 +46,8 @@ def missed(rl_data, target_that):
 
     def make(kind, support="vocab"):
         rows = json.loads((rl_data / "rl" / "train.json").read_text())
-        return [row for row in (target_that(kind, row, 2, support) for row in rows) if row][:2]
+        with_target = (target_that(kind, row, 2, support) for row in rows)
+        return list(itertools.islice(filter(None, with_target), 2))
 
     return make
 

@@ -191,8 +191,9 @@ def hinted(make_trainer, target_that):
         rule = load_rewards(["ranking_reward.rule_reward"])
         sizes = {"num_generations": 2, "per_device_train_batch_size": 4, "temperature": TEMPERATURE}
         trainer = make_trainer(rule, support=support, hints=True, **sizes, **options)
-        found = [[target_that(kind, row, 2, support) for row in trainer.train_dataset] for kind in ("hit", "one hint")]
-        rows = [next(filter(None, found[0])), next(filter(None, found[1][1:]))]
+        first, *others = trainer.train_dataset
+        one_hint = (target_that("one hint", row, 2, support) for row in others)
+        rows = [target_that("hit", first, 2, support), next(filter(None, one_hint))]
         return trainer, batch(trainer, rows), rows
 
     return make
