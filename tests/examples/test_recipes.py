@@ -4,9 +4,7 @@ import importlib
 import os
 import re
 import subprocess
-import sys
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -133,9 +131,9 @@ def test_deepspeed_configs_leave_to_the_trainer_what_it_knows(name):
     assert ("offload_optimizer" in config["zero_optimization"]) == name.endswith("offload")
 
 
-def test_sft_sh_prepares_and_trains(tmp_path, toy):
+def test_sft_sh_prepares_and_trains(tmp_path, toy, warm_path):
     save_data(tmp_path, toy)
-    base, bin_dir = save_base(tmp_path / "base"), Path(sys.executable).parent
+    base = save_base(tmp_path / "base")
     env = {
         "CATEGORY": "toy",
         "ZERO": "none",
@@ -143,7 +141,7 @@ def test_sft_sh_prepares_and_trains(tmp_path, toy):
         "BASE": base,
         "OUTPUT_DIR": tmp_path / "out",
     }
-    env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", **{key: str(value) for key, value in env.items()}}
+    env = {**os.environ, "PATH": warm_path, **{key: str(value) for key, value in env.items()}}
     quick = ["max_steps=2", "eval_steps=2", "save_steps=2", "dataloader_num_workers=0", "preprocessing_num_workers=1"]
     command = ["bash", ROOT / "sft.sh", "bf16=false", f"base_cache={tmp_path / 'cache'}", *quick]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
