@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-
-import pyarrow as pa
 
 from mimigenrec.files import write_json
 from mimigenrec.interactions.inter_file import write_inter
@@ -29,13 +30,18 @@ from mimigenrec.sids.tokens import write_index
 from mimigenrec.tasks.build import BuildConfig, main
 
 WORDS = "steel tape drill small red clamp box hose valve screw pump sheet glove meter cable blue".split()
+BLOCK = 50_000  # rows made at a time
 
 
-def rows(count: int, items: int, rng: random.Random) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """Users, histories and targets of a .inter file."""
-    ids = [[str(int(items * rng.random() ** 2)) for _ in range(rng.randint(2, 11))] for _ in range(count)]
-    users = [f"u{row // 5}" for row in range(count)]
-    return pa.array(users), pa.array([" ".join(row[:-1]) for row in ids]), pa.array([row[-1] for row in ids])
+def blocks(rows: int, items: int, rng: random.Random) -> Iterator[tuple]:
+    """Users, histories and targets of a .inter file, as arrow arrays."""
+    import pyarrow as pa  # the process that is measured does not load it
+
+    for first in range(0, rows, BLOCK):
+        some = range(first, min(rows, first + BLOCK))
+        ids = [[str(int(items * rng.random() ** 2)) for _ in range(rng.randint(2, 11))] for _ in some]
+        users = [f"u{row // 5}" for row in some]
+        yield pa.array(users), pa.array([" ".join(row[:-1]) for row in ids]), pa.array([row[-1] for row in ids])
 
 
 def generate(folder: Path, interactions: int) -> int:
@@ -43,7 +49,7 @@ def generate(folder: Path, interactions: int) -> int:
     rng = random.Random(0)
     items = int(10 * math.sqrt(interactions))
     for split, share in (("train", 0.9), ("valid", 0.05), ("test", 0.05)):
-        write_inter(folder / f"made.{split}.inter", [rows(int(interactions * share), items, rng)])
+        write_inter(folder / f"made.{split}.inter", blocks(int(interactions * share), items, rng))
     sids = {str(i): tuple(f"<{level}_{rng.randrange(256)}>" for level in "abc") for i in range(items)}
     write_index(folder / "made.index.json", sids)
     lengths = {"title": 8, "description": 60}
@@ -70,7 +76,8 @@ def bench(sizes: list[int]) -> None:
     print("interactions    items  seconds  cpu s  rows/cpu s  peak MiB  of which ours")
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            items = generate(Path(folder), size)
+            with ProcessPoolExecutor(1, get_context("spawn")) as other:  # its memory is not to count
+                items = other.submit(generate, Path(folder), size).result()
             argv = [sys.executable, __file__, "--measure", folder]
             run = subprocess.run(argv, capture_output=True, text=True, check=True)
         result = json.loads(run.stdout.splitlines()[-1])

@@ -15,15 +15,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
 from mimigenrec.items import category_names, check_text, field_text, id_order
 from mimigenrec.sids.tokens import Sid, join_sid, read_index
-from mimigenrec.vectors.store import read_vectors
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -154,11 +154,13 @@ def add_fields(
             catalog.column(key)[item] = value
 
 
-def item_vectors(catalog: Catalog, path: str | Path) -> dict[str, np.ndarray]:
+def item_vectors(catalog: Catalog, path: str | Path) -> dict[str, "np.ndarray"]:
     """Item -> (dim,) float32, of the .npy made from the item.json of this catalogue, items without a SID too.
 
     Raises FileNotFoundError if the catalogue came without its items.json, and what read_vectors raises.
     """
+    from mimigenrec.vectors.store import read_vectors  # numpy, which most readers of a catalogue do without
+
     if not catalog.known:
         raise FileNotFoundError(
             f"items.json is missing beside id2sid.json: without it nobody knows which item a row of {path} is; take "
