@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mimigenrec.chat import prompt_ids, row_messages
+from mimigenrec.chat import prompt_ids, row_answer, row_messages
 from mimigenrec.decoding.model import MIMIGenRec
 from mimigenrec.decoding.search import rank_catalog, search_sids
-from mimigenrec.files import read_json
 from mimigenrec.sids.tokens import split_sid
+from mimigenrec.tasks.rows import read_sft_rows
 
 
 def main() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
     options = parser.parse_args()
     recommender = MIMIGenRec.from_pretrained(options.model)
     model, tokenizer, trie = recommender.model.eval(), recommender.tokenizer, recommender.trie
-    rows = read_json(options.data / "sft" / "test.json", made_by="preprocess_data_sft_rl.py")[: options.limit]
+    rows = read_sft_rows(options.data / "sft" / "test.json")[: options.limit]
     prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
-    targets = trie.find([tokenizer.convert_tokens_to_ids(split_sid(row["output"])) for row in rows])
+    targets = trie.find([tokenizer.convert_tokens_to_ids(split_sid(row_answer(row))) for row in rows])
     start = time.perf_counter()
     exact = rank_catalog(model, trie, prompts, options.support).argsort(dim=1, descending=True)[:, :50].tolist()
     took = time.perf_counter() - start

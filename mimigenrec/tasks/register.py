@@ -120,14 +120,15 @@ def read_registered(info_file: Path, name: str) -> tuple[Path, list[Row]]:
     if path is None or path.suffix not in (".json", ".jsonl") or not path.is_file():
         raise UserError(f"{info_file}: {name!r} is no .json or .jsonl file ({path or entry}); only such rows are read")
     read_as = {key: entry.get(key) or USUAL[key] for key in ("formatting", "columns", "tags")}
-    check(read_as, {"formatting": str, "columns": dict, "tags": dict}, f"{info_file}, {name!r}")
+    check(read_as, {"formatting": str, "columns": {str: str}, "tags": {str: str}}, f"{info_file}, {name!r}")
     columns, tags = read_as["columns"], read_as["tags"]
     if read_as["formatting"] == "alpaca":
         names = {key: columns[part] for part, key in FORMATS["alpaca"]["columns"].items() if part in columns}
-        rows = read_rows(path, {f"{column}?": (str, None) for column in names.values()}, MADE_BY)
+        rows = read_rows(path, {f"{column}?": (str, None) for column in names.values()}, f"data set {name!r}")
         return path, [{key: row.get(column) or "" for key, column in names.items()} for row in rows]
-    chats, role, content = columns.get("messages", "conversations"), tags.get("role_tag"), tags.get("content_tag")
-    rows = read_rows(path, {chats: [{str(role): str, str(content): str}]}, MADE_BY)
+    chats = columns.get("messages", "conversations")
+    role, content = (tags.get(tag, USUAL["tags"][tag]) for tag in ("role_tag", "content_tag"))
+    rows = read_rows(path, {chats: [{role: str, content: str}]}, f"data set {name!r}")
     roles = {tags[f"{name}_tag"]: name for name in ("system", *ASKING, *ANSWERING) if f"{name}_tag" in tags}
     return path, [
         {"messages": [{"role": roles.get(turn[role], turn[role]), "content": turn[content]} for turn in row[chats]]}
@@ -138,7 +139,7 @@ def read_registered(info_file: Path, name: str) -> tuple[Path, list[Row]]:
 def entry_kind(info_file: Path, name: str, entry: Mapping[str, Any]) -> Kind:
     """The kind of rows that an entry reads whole. Raises UserError if LLaMA-Factory would leave out part of them."""
     read_as = {key: entry[key] for key in ("formatting", "columns", "tags") if key in entry}
-    kind = "messages" if read_as.get("formatting") == "sharegpt" else "alpaca"
+    kind = "alpaca" if read_as.get("formatting", "alpaca") == "alpaca" else "messages"
     if {"formatting": "alpaca", **read_as} != {"formatting": "alpaca", **FORMATS[kind]}:
         raise UserError(
             f"{info_file}: the columns of {name!r} are {read_as}; LLaMA-Factory would leave out the others, so write "

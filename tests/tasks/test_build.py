@@ -11,6 +11,7 @@ from mimigenrec.errors import UserError
 from mimigenrec.interactions.inter_file import History, read_inter
 from mimigenrec.sids.tokens import read_index, split_sid, write_index
 from mimigenrec.tasks.build import BuildConfig, main
+from mimigenrec.tasks.rows import read_sft_rows, to_chat_row
 from tests.conftest import ROOT, shared, write_histories
 
 LISTED = [
@@ -117,6 +118,26 @@ def test_rl_rows_hold_what_trl_and_the_rewards_read(built):
     assert sorted(row["extra_info"]["index"] for row in of_task1) == list(range(24))
     item_rows = [row["extra_info"]["index"] for row in rows if row["extra_info"]["task"] == "task5_title_desc2sid"]
     assert sorted(item_rows) == list(range(14))
+
+
+def test_rows_as_chats_are_the_same_rows_in_the_same_order(raw_toy, built, tmp_path, tokenizer, capsys):
+    chats = build(raw_toy, tmp_path / "toy", row_format="messages")
+    for split in ("train", "valid", "test"):
+        rows = read_sft_rows(built / "sft" / f"{split}.json")
+        assert read_sft_rows(chats / "sft" / f"{split}.json", "messages") == [to_chat_row(row) for row in rows]
+    others = [name for name in LISTED if not name.startswith("sft/") and name != "manifest.json"]
+    assert {name: contents(chats)[name] for name in others} == {name: contents(built)[name] for name in others}
+    entry = load(tmp_path, "dataset_info.json")["toy_train"]
+    assert entry["formatting"] == "sharegpt" and entry["columns"] == {"messages": "messages"}
+    before = contents(tmp_path)
+    build(raw_toy, chats, row_format="messages")
+    assert "is finished: nothing to do" in capsys.readouterr().out and contents(tmp_path) == before
+    with pytest.raises(UserError, match="row_format: messages then, nothing now"):
+        build(raw_toy, chats)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    measured = {"tokenizer": str(tmp_path / "tokenizer"), "overwrite": True}
+    compared = build(raw_toy, tmp_path / "compared", row_format="messages", **measured)
+    assert load(compared, "manifest.json")["rendering"] == "as LLaMA-Factory's"
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_another_order(raw_toy, built, tmp_path):
