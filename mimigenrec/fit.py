@@ -80,13 +80,15 @@ def fit(
             if validate:
                 metrics = _validated(model, validate)
                 line |= {**metrics, "seconds": round(time.perf_counter() - started, 2)}
-                if (score := next(iter(metrics.values()))) > state["best"]:
+                score = next(iter(metrics.values()))
+                if state["best_model"] is None or score > state["best"]:
                     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
                     state |= {"best": score, "best_epoch": epoch, "best_model": weights}
             state["epoch"] = epoch
             if lines:
                 lines.write(line)
-            if state_file and (epoch % schedule.save_every == 0 or epoch == schedule.epochs):
+            last = epoch == schedule.epochs or _patience_is_over(state, schedule)
+            if state_file and (last or epoch % schedule.save_every == 0):
                 write_state(state_file, model, optimizer, **state)
     if validate:
         model.load_state_dict(state["best_model"])

@@ -75,6 +75,14 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_training(tmp_path):
     assert slope == slopes[1] and len(set(slopes)) == 3
 
 
+def test_a_metric_below_zero_has_a_best_epoch_too_and_the_last_one_is_saved(tmp_path):
+    schedule, scores = SCHEDULE._replace(patience=2, save_every=4), iter([-9.0, -5.0, -6.0, -7.0])
+    slope, _ = train(tmp_path, schedule, validate=lambda: {"minus loss": next(scores)})
+    assert slope == train(tmp_path / "two", SCHEDULE._replace(epochs=2))[0]
+    again, _ = train(tmp_path, schedule, validate=lambda: pytest.fail("it is finished"))
+    assert again == slope
+
+
 def test_a_state_of_other_settings_or_damaged_is_refused_or_replaced(tmp_path):
     whole = train(tmp_path)
     with pytest.raises(UserError, match=r"state.pt holds a run with other settings.*rate: 0.01 then, 0.02 now"):
