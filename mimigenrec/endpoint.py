@@ -42,7 +42,8 @@ FORMAT = 1  # of what the cache keeps; a part of every request
 CHARACTERS_PER_TOKEN = 4  # where a server does not say how many tokens there were: OpenAI's rule of thumb for English
 ROLES = ("system", "user", "assistant")
 LONGEST_BACKOFF = 60.0  # seconds
-REMEDIES = {401: "; see {key}", 403: "; see {key}", 404: "; see the address and the name of the model"}
+REMEDIES = {401: "; check the key in {key}", 404: "; check the address and the name of the model"}
+REMEDIES[403] = REMEDIES[401]
 
 logger = logging.getLogger(__name__)
 Item, Result = TypeVar("Item"), TypeVar("Result")

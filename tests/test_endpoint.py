@@ -166,7 +166,7 @@ def test_a_refusal_for_good_ends_with_the_servers_own_words(stub, protocol, paus
     assert error.value.status == status and len(stub.requests) == 1 and not pauses
     assert error.value.__cause__ is None  # nothing in a traceback quotes what the server said
     if status == 401:
-        assert "see OPENAI_API_KEY" in text or "see GEMINI_API_KEY or GOOGLE_API_KEY" in text
+        assert "the key in OPENAI_API_KEY" in text or "the key in GEMINI_API_KEY or GOOGLE_API_KEY" in text
 
 
 def test_attempts_are_bounded(stub, protocol, pauses):

@@ -55,8 +55,8 @@ def main(config: CompareConfig) -> None:
     if config.output:
         shown = {level: {name: d._asdict() for name, d in compared.items()} for level, compared in differences.items()}
         made_from = make_manifest(config, [result.folder / "final_result.json" for result in (a, b)], config.seed)
-        told = {"a": str(config.a), "b": str(config.b), **shown, "differing": settings, "manifest": made_from}
-        write_json(config.output / "compare.json", told)
+        content = {"a": str(config.a), "b": str(config.b), **shown, "differing": settings, "manifest": made_from}
+        write_json(config.output / "compare.json", content)
         with writing(config.output / "compare.md") as out:
             out.write(text)
 
@@ -72,9 +72,9 @@ def compare(a: Result, b: Result, rng: np.random.Generator, resamples: int) -> d
     (swaps,) = rng.spawn(1)  # a stream of its own: the bootstrap draws what it would draw alone
     compared = {}
     for level in ("sid", "item") if same_sids else ("item",):
-        ours, theirs = row_metrics(a.rows, level, ks), row_metrics(b.rows, level, ks)
-        differences = paired_bootstrap(ours, theirs, rng, resamples)
-        p = permutation_test(ours, theirs, swaps, resamples)
+        metrics_a, metrics_b = row_metrics(a.rows, level, ks), row_metrics(b.rows, level, ks)
+        differences = paired_bootstrap(metrics_a, metrics_b, rng, resamples)
+        p = permutation_test(metrics_a, metrics_b, swaps, resamples)
         compared[level] = {name: Compared(*difference, p[name]) for name, difference in differences.items()}
     return compared
 
@@ -87,8 +87,8 @@ def check_same_rows(a: Result, b: Result) -> None:
             f"set and the same --limit"
         )
     for i, (x, y) in enumerate(zip(a.rows, b.rows, strict=True)):
-        told = x["target"] is not None and y["target"] is not None
-        keys = ("row", "user", "target") if told else ("row", "target_sid")
+        has_items = x["target"] is not None and y["target"] is not None
+        keys = ("row", "user", "target") if has_items else ("row", "target_sid")
         if any(x[key] != y[key] for key in keys):
             here, there = ({key: row[key] for key in keys} for row in (x, y))
             raise UserError(f"row {i} is {here} in {a.folder} and {there} in {b.folder}: not the same test set")
@@ -96,14 +96,14 @@ def check_same_rows(a: Result, b: Result) -> None:
 
 def differing(a: dict[str, Any], b: dict[str, Any], path: str = "") -> dict[str, list]:
     """{"config.beams": [50, 20], ...}: every leaf that the two manifests do not share."""
-    found = {}
+    leaves = {}
     for key in dict.fromkeys([*a, *b]):
-        ours, theirs = a.get(key), b.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            found |= differing(ours, theirs, f"{path}{key}.")
-        elif ours != theirs:
-            found[f"{path}{key}"] = [ours, theirs]
-    return found
+        in_a, in_b = a.get(key), b.get(key)
+        if isinstance(in_a, dict) and isinstance(in_b, dict):
+            leaves |= differing(in_a, in_b, f"{path}{key}.")
+        elif in_a != in_b:
+            leaves[f"{path}{key}"] = [in_a, in_b]
+    return leaves
 
 
 def as_text(a: Result, b: Result, differences: dict[str, dict[str, Compared]], settings: dict[str, list]) -> str:
@@ -126,7 +126,7 @@ def as_text(a: Result, b: Result, differences: dict[str, dict[str, Compared]], s
     if "sid" not in differences:
         lines.append("\nThe two name their targets by different SIDs: the SID level cannot be compared.")
     lines += ["\nWhat differs in the manifests:\n"]
-    lines += [f"- {key}: {ours!r} | {theirs!r}" for key, (ours, theirs) in settings.items()] or ["- nothing"]
+    lines += [f"- {key}: {in_a!r} | {in_b!r}" for key, (in_a, in_b) in settings.items()] or ["- nothing"]
     return "\n".join(lines) + "\n"
 
 

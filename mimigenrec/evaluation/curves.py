@@ -23,10 +23,10 @@ Curve = list[tuple[float, float]]  # (step, value)
 
 def find_log(folder: str | Path) -> Path:
     """The log that training wrote into its folder. Raises FileNotFoundError naming those that were looked for."""
-    found = [path for name in LOGS if (path := Path(folder) / name).is_file()]
-    if not found:
+    logs = [path for name in LOGS if (path := Path(folder) / name).is_file()]
+    if not logs:
         raise FileNotFoundError(f"{folder} holds no log of a training ({', '.join(LOGS)})")
-    return found[0]
+    return logs[0]
 
 
 def read_log(path: Path) -> dict[str, Curve]:

@@ -57,9 +57,10 @@ def predict(
               are NaN or infinite
     """
     share = process.share(range(len(rows)))
-    silent = [place for place in share if prompts[place] is None]
-    asked = sorted((place for place in share if prompts[place] is not None), key=lambda place: -len(prompts[place]))
-    batches = [asked[first : first + config.batch_size] for first in range(0, len(asked), config.batch_size)]
+    without = [place for place in share if prompts[place] is None]
+    longest_first = sorted(set(share).difference(without), key=lambda place: (-len(prompts[place]), place))
+    starts = range(0, len(longest_first), config.batch_size)
+    batches = [without, *(longest_first[first : first + config.batch_size] for first in starts)]
 
     def work(batch: Sequence[int], missing: Sequence[int]) -> Iterator[Row]:
         if prompts[batch[0]] is None:
@@ -72,7 +73,7 @@ def predict(
                 seen = set(rows[place].history) if config.exclude_seen else set()
                 yield result_row(rows[place], to_groups(recommender, ranked, seen)[: config.k])
 
-    return write_shard(config.output, NAME, [silent, *batches], work, process, ROW_KEYS)
+    return write_shard(config.output, NAME, batches, work, process, ROW_KEYS)
 
 
 def _search(recommender: MIMIGenRec, prompts: list[list[int]], beams: int, support: str):

@@ -31,11 +31,11 @@ def constrained_metrics(
     training = model.training
     model.eval()
     try:
-        found = search_sids(model, tokenizer, trie, prompts, max(ks), support, batch_size)
+        ranked_lists = search_sids(model, tokenizer, trie, prompts, max(ks), support, batch_size)
     finally:
         model.train(training)
-    wanted = [tokenizer.convert_tokens_to_ids(split_sid(target)) for target in targets]
-    ranks = [_rank(ranked, target) for ranked, target in zip(found, wanted, strict=True)]
+    target_ids = [tokenizer.convert_tokens_to_ids(split_sid(target)) for target in targets]
+    ranks = [_rank(ranked, target) for ranked, target in zip(ranked_lists, target_ids, strict=True)]
     places = places_from_ranks(ranks)
     metrics = {}
     for k in ks:

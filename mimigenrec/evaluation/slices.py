@@ -46,19 +46,19 @@ def slices(rows: Sequence[Row], train_counts: Mapping[str, int]) -> Masks:
     target in history   yes, no: does the row's own history hold the target?
     """
     head = head_items(train_counts)
-    told = np.array([row["target"] is not None for row in rows], dtype=bool)
+    has_item = np.array([row["target"] is not None for row in rows], dtype=bool)
     lengths = np.array([-1 if row["history"] is None else len(row["history"]) for row in rows], dtype=np.int64)
     popular = [row["target"] in head for row in rows]
     warm = [train_counts.get(row["target"], 0) > 0 for row in rows]
     repeated = [row["target"] in (row["history"] or ()) for row in rows]
     families = {
-        "target popularity": _two("head", "tail", popular, told),
-        "target in train": _two("warm", "cold", warm, told),
+        "target popularity": _two("head", "tail", popular, has_item),
+        "target in train": _two("warm", "cold", warm, has_item),
         "history length": {
             f"{first}-{last}" if math.isfinite(last) else f"{first} or more": (first <= lengths) & (lengths <= last)
             for first, last in LENGTHS
         },
-        "target in history": _two("yes", "no", repeated, told & (lengths >= 0)),
+        "target in history": _two("yes", "no", repeated, has_item & (lengths >= 0)),
     }
     return {family: masks for family, masks in families.items() if any(mask.any() for mask in masks.values())}
 
@@ -72,17 +72,17 @@ def slice_metrics(
     seed      every slice draws anew from it, so an interval does not depend on the other slices
     raises    UserError for masks of another number of rows
     """
-    found: dict[str, dict[str, dict[str, int | Interval | None]]] = {}
-    for family, of in masks.items():
-        found[family] = {}
-        for name, mask in of.items():
+    sliced: dict[str, dict[str, dict[str, int | Interval | None]]] = {}
+    for family, mask_of in masks.items():
+        sliced[family] = {}
+        for name, mask in mask_of.items():
             wrong = {metric: len(column) for metric, column in columns.items() if len(column) != len(mask)}
             if wrong:
                 raise UserError(f"slice {name!r} of {family!r} is over {len(mask)} rows, the metrics over {wrong}")
             chosen = {metric: column[mask] for metric, column in columns.items()}
             means = bootstrap(chosen, np.random.default_rng(seed)) if mask.any() else dict.fromkeys(columns)
-            found[family][name] = {"n": int(mask.sum()), **means}
-    return found
+            sliced[family][name] = {"n": int(mask.sum()), **means}
+    return sliced
 
 
 def first_wrong_level(rows: Sequence[Row]) -> np.ndarray:
@@ -104,21 +104,21 @@ def level_reached(rows: Sequence[Row], k: int) -> dict[int, float]:
     if k < 1:
         raise UserError(f"k={k}: the first SID is the least to look at")
     reached: Counter[int] = Counter()
-    asked: Counter[int] = Counter()
+    deep_enough: Counter[int] = Counter()
     for row in rows:
         target = split_sid(row["target_sid"] or "")
         first = list(dict.fromkeys(group["sid"] for group in row["ranked"]))[:k]
         deepest = max((_shared_levels(split_sid(sid), target) for sid in first), default=0)
-        asked.update(range(1, len(target) + 1))
+        deep_enough.update(range(1, len(target) + 1))
         reached.update(range(1, deepest + 1))
-    return {level: reached[level] / asked[level] for level in sorted(asked)}
+    return {level: reached[level] / deep_enough[level] for level in sorted(deep_enough)}
 
 
 def _first_wrong(row: Row) -> int:
     if not row["target_sid"] or not row["ranked"]:
         return -1
     pairs = zip_longest(split_sid(row["ranked"][0]["sid"]), split_sid(row["target_sid"]))
-    return next((level for level, (ours, theirs) in enumerate(pairs, start=1) if ours != theirs), 0)
+    return next((level for level, (guess, code) in enumerate(pairs, start=1) if guess != code), 0)
 
 
 def _shared_levels(sid: Sequence[str], target: Sequence[str]) -> int:
@@ -126,6 +126,6 @@ def _shared_levels(sid: Sequence[str], target: Sequence[str]) -> int:
     return next((level for level, (a, b) in enumerate(pairs) if a != b), min(len(sid), len(target)))
 
 
-def _two(yes: str, no: str, holds: Sequence[bool], told: np.ndarray) -> dict[str, np.ndarray]:
+def _two(yes: str, no: str, holds: Sequence[bool], counted: np.ndarray) -> dict[str, np.ndarray]:
     held = np.array(holds, dtype=bool)
-    return {yes: held & told, no: ~held & told}
+    return {yes: held & counted, no: ~held & counted}
