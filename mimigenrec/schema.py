@@ -69,27 +69,32 @@ def fits(value: Any, schema: Schema) -> bool:
 def faults(value: Any, schema: Schema, key: str = "") -> Iterator[str]:
     """What is wrong with a value, in words, fault by fault. key: where in the row it stands, "prompt[0].role"."""
     if isinstance(schema, list) and isinstance(value, list):
+        inner = schema[0]
         for i, one in enumerate(value):
-            yield from faults(one, schema[0], f"{key}[{i}]")
+            if not is_plain(one, inner):
+                yield from faults(one, inner, f"{key}[{i}]")
     elif isinstance(schema, dict) and isinstance(value, dict):
         inside = f"{key}." if key else ""
         for name, inner in ((name, schema[str]) for name in value) if str in schema else schema.items():
             plain = name.removesuffix("?") if str not in schema else name
             if plain in value:
-                yield from faults(value[plain], inner, inside + plain)
+                if not is_plain(value[plain], inner):
+                    yield from faults(value[plain], inner, inside + plain)
             elif plain == name:
                 yield f"{inside}{plain} is missing, which must be {words(inner)}; found {shown(value)}"
     elif not (any(fits(value, one) for one in schema) if isinstance(schema, tuple) else is_plain(value, schema)):
         yield f"{key} must be {words(schema)}, found {shown(value)}".lstrip()
 
 
-def is_plain(value: Any, schema: type | None) -> bool:
+def is_plain(value: Any, schema: Schema) -> bool:
     """Whether a value is of a kind that has no parts; true and false are no numbers."""
+    if schema is str:  # nearly all values, and files hold millions
+        return isinstance(value, str)
     if schema is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if schema is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return value is None if schema is None else isinstance(value, schema) if isinstance(schema, type) else False
+    return value is None if schema is None else isinstance(schema, type) and isinstance(value, schema)
 
 
 def words(schema: Schema, several: bool = False) -> str:
