@@ -5,6 +5,7 @@ import runpy
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -33,3 +34,10 @@ def test_growth_is_told_for_each_setting(run):
     few = ["--lengths", "8", "--beams", "2", "4", "--levels", "2", "--items", "50", "--repeats", "1"]
     printed = run("growth.py", "--size", "micro", *few)
     assert len(re.findall(r"\| \d+\.\d\d \|", printed)) == 5
+
+
+def test_the_script_for_gpus_compares_with_the_cpu_and_ends_where_there_is_none(run):
+    few = ["--size", "micro", "--prompts", "2", "--group", "4", "--repeats", "1"]
+    assert run("rooms_gpu.py", *few, "--device", "cpu").splitlines()[-2].split(" | ")[4:6] == ["2 of 2", "1.000"]
+    if not torch.cuda.is_available():
+        assert run("rooms_gpu.py", *few) == "skipped: there is no CUDA device here\n"
