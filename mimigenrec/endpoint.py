@@ -197,10 +197,16 @@ class Endpoint:
         raises        UserError for messages of another form; EndpointError; BudgetSpent
         """
         _check_messages(messages)
+        temperature = temperature if temperature is None else float(temperature)  # 0 and 0.0 are one request
         given = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, **settings}
         given |= {"n": n} if n > 1 else {}  # a server may not know it
         given = {name: value for name, value in given.items() if value is not None}
-        what = {"kind": "chat", "messages": [dict(message) for message in messages], "settings": given, "draw": draw}
+        request = {
+            "kind": "chat",
+            "messages": [dict(message) for message in messages],
+            "settings": given,
+            "draw": draw,
+        }
 
         def ask(places: Sequence[int]) -> list[bytes]:
             reply = self._ask(lambda: self._wire.chat(self.model, messages, given), stop_waiting)
@@ -208,7 +214,7 @@ class Endpoint:
             reply = reply._replace(prompt_tokens=prompt, completion_tokens=completion)
             return [json.dumps(reply._asdict()).encode()]
 
-        [answer] = self._kept([what], ask)
+        [answer] = self._kept([request], ask)
         return Reply(**json.loads(answer))
 
     def chats(self, conversations: Iterable[Sequence[Message]], threads: int = 8, **settings: Any) -> Iterator[Reply]:
@@ -227,9 +233,9 @@ class Endpoint:
         for number, text in enumerate(texts, 1):
             _check_text(text, f"text {number}")
         stop = Event()
-        whats = {text: {"kind": "embed", "text": text, "settings": settings} for text in texts}
-        vector_of = self._known(whats)
-        missing = [text for text in whats if text not in vector_of]
+        requests = {text: {"kind": "embed", "text": text, "settings": settings} for text in texts}
+        vector_of = self._known(requests)
+        missing = [text for text in requests if text not in vector_of]
         batches = [missing[first : first + batch_size] for first in range(0, len(missing), batch_size)]
 
         def embedded(batch: list[str]) -> list[bytes]:
@@ -239,7 +245,7 @@ class Endpoint:
                 self._spend(Reply([], [], tokens, 0), some)
                 return [vector.tobytes() for vector in vectors]
 
-            return self._kept([whats[text] for text in batch], ask)
+            return self._kept([requests[text] for text in batch], ask)
 
         for batch, vectors in zip(batches, in_threads(embedded, batches, threads, stop), strict=True):
             vector_of.update(zip(batch, vectors, strict=True))
@@ -252,35 +258,35 @@ class Endpoint:
         rows = [np.frombuffer(vector_of[text], dtype=np.float32) for text in texts]
         return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
-    def _known(self, whats: dict[str, dict[str, Any]]) -> dict[str, bytes]:
+    def _known(self, requests: dict[str, dict[str, Any]]) -> dict[str, bytes]:
         """What the cache has, by text, in one look: so that the rest goes to the server in full batches."""
         if self.cache is None:
             return {}
-        keys = {text: key_of(self._request(what)) for text, what in whats.items()}
+        keys = {text: key_of(self._as_text(request)) for text, request in requests.items()}
         answers = self.cache.get(keys.values())
         self.budget.count(self.usage, cached=len(answers))
         return {text: answers[key] for text, key in keys.items() if key in answers}
 
-    def _kept(self, whats: Sequence[dict[str, Any]], ask: Callable[[Sequence[int]], list[bytes]]) -> list[bytes]:
+    def _kept(self, requests: Sequence[dict[str, Any]], ask: Callable[[Sequence[int]], list[bytes]]) -> list[bytes]:
         """The answers to several requests: from the cache, the others by one `ask(places)` and kept before they are
         returned. Another thread or process with the same request waits, and then finds the answer."""
         if self.cache is None:
-            return ask(range(len(whats)))
-        requests = [self._request(what) for what in whats]
-        keys = [key_of(request) for request in requests]
+            return ask(range(len(requests)))
+        bodies = [self._as_text(request) for request in requests]
+        keys = [key_of(body) for body in bodies]
         with self.cache.alone(keys):
             answers = self.cache.get(keys)
             self.budget.count(self.usage, cached=len(answers))
             places = [place for place, key in enumerate(keys) if key not in answers]
             if places:
                 new = dict(zip(places, ask(places), strict=True))
-                self.cache.put({keys[place]: (requests[place], answer) for place, answer in new.items()})
+                self.cache.put({keys[place]: (bodies[place], answer) for place, answer in new.items()})
                 answers |= {keys[place]: answer for place, answer in new.items()}
         return [answers[key] for key in keys]
 
-    def _request(self, what: dict[str, Any]) -> str:
+    def _as_text(self, request: dict[str, Any]) -> str:
         """All that determines an answer, as the cache knows it."""
-        return as_json({"format": FORMAT, "protocol": self.protocol, "url": self.url, "model": self.model, **what})
+        return as_json({"format": FORMAT, "protocol": self.protocol, "url": self.url, "model": self.model, **request})
 
     def _ask(self, call: Callable[[], Result], stop_waiting: Event | None) -> Result:
         """One answer of the server, in as many attempts as it takes. Raises EndpointError or BudgetSpent."""

@@ -318,7 +318,7 @@ def test_nothing_is_asked_twice_and_everything_that_matters_tells_requests_apart
         assert model.chat(HELLO) == first and (model.usage.calls, model.usage.cached) == (1, 1)
         assert model.usage.prompt_tokens == 10  # what the cache has costs nothing
     with endpoint(stub, protocol, cache=cache) as model:  # another run
-        assert model.chat(HELLO, temperature=0.0) == first and model.usage.calls == 0
+        assert model.chat(HELLO, temperature=0) == first and model.usage.calls == 0
         for settings in (
             {"temperature": 1.0},
             {"temperature": None},
