@@ -10,6 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", os.environ.get("MIMIGENREC_TEST_DE
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.pop("PYTHON", None)  # the shell scripts would run with it
 
+import gc
 import json
 import shlex
 import socket
@@ -27,6 +28,7 @@ from mimigenrec.interactions.inter_file import History, write_inter
 from mimigenrec.sids.tokens import write_index
 
 ROOT = Path(__file__).resolve().parents[1]
+MODULES_SEEN = [0]  # how many there were when the collector was last told
 QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 SHARED = ROOT.parent / "shared"
 
@@ -47,6 +49,17 @@ CHATML = (
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+def pytest_runtest_setup(item):
+    """Takes what is loaded by now from the collector's sight.
+
+    Trainers ask for a whole collection at their start and end, which would look at all of torch and TRL each time.
+    """
+    if len(sys.modules) > MODULES_SEEN[-1] + 100:
+        gc.collect()
+        gc.freeze()
+        MODULES_SEEN.append(len(sys.modules))
 
 
 def shared(*parts: str) -> Path:
