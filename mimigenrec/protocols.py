@@ -96,8 +96,7 @@ class OpenAI:
             reasons = [str(choice.get("finish_reason") or "unknown") for _, choice in choices]
             usage = answer.get("usage") or {}
             counts = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-        _check_texts(url, texts, settings.get("n", 1), text)
-        return Reply(texts, reasons, *counts)
+        return Reply(_checked(url, texts, settings.get("n", 1), text), reasons, *counts)
 
     def embed(
         self, model: str, texts: Sequence[str], settings: Mapping[str, Any]
@@ -183,7 +182,7 @@ class Gemini:
         if not texts and answer.prompt_feedback and answer.prompt_feedback.block_reason:
             n = settings.get("n", 1)
             texts, reasons = [""] * n, [answer.prompt_feedback.block_reason.name.lower()] * n
-        _check_texts(url, texts, settings.get("n", 1), "")
+        texts = _checked(url, texts, settings.get("n", 1), "")
         usage = answer.usage_metadata
         written = [usage and usage.candidates_token_count, usage and usage.thoughts_token_count]
         completion = None if written[0] is None else sum(count or 0 for count in written)
@@ -224,8 +223,8 @@ class Gemini:
             raise Failure(f"{url} gave no answer within {self.timeout:g} s", again=True) from None
         except self.httpx.RequestError as error:
             raise _lost(url, error) from None
-        except (ValueError, TypeError, AttributeError, KeyError) as error:  # the library's own reading of the body
-            body = getattr(error, "doc", "")[:QUOTED]
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # the library's reading
+            body = _quoted(getattr(error, "doc", ""))
             raise Failure(f"{url} did not answer as Gemini does ({_first_line(error)}): {body}") from None
 
     def close(self) -> None:
@@ -237,7 +236,7 @@ PROTOCOLS = {"openai": OpenAI, "gemini": Gemini}
 
 def _refused(url: str, status: int, body: str, retry_after: str | None) -> Failure:
     return Failure(
-        f"{url} answered {status}: {_message_in(body)[:QUOTED] or 'nothing'}",
+        f"{url} answered {status}: {_quoted(_message_in(body)) or 'nothing'}",
         status,
         is_passing(status),
         seconds_to_wait(retry_after),
@@ -249,8 +248,13 @@ def _message_in(body: str) -> str:
     try:
         said = json.loads(body)["error"]
         return str(said["message"] if isinstance(said, dict) else said)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return body
+
+
+def _quoted(body: str) -> str:
+    """The beginning of an answer, on one line."""
+    return " ".join(body.split())[:QUOTED]
 
 
 def _retry_delay(details: Any) -> str | None:
@@ -271,20 +275,22 @@ def _well_formed(url: str, server: str, body: str):
     """What is not of the protocol's form becomes a Failure that quotes it."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise Failure(
-            f"{url} did not answer as {server} does ({type(error).__name__}: {error}): {body[:QUOTED]}"
+            f"{url} did not answer as {server} does ({type(error).__name__}: {error}): {_quoted(body)}"
         ) from None
 
 
-def _check_texts(url: str, texts: Sequence[Any], n: int, body: str) -> None:
+def _checked(url: str, texts: Sequence[Any], n: int, body: str) -> list[str]:
+    """n texts, half a surrogate pair in one replaced by "?": no file could hold it."""
     if not all(isinstance(text, str) for text in texts):
-        raise Failure(f"{url} did not answer as a chat server does (a content that is no text): {body[:QUOTED]}")
+        raise Failure(f"{url} did not answer as a chat server does (a content that is no text): {_quoted(body)}")
     if len(texts) != n:
         raise Failure(
             f"{url} gave {len(texts)} answers where n is {n}; if this server knows no n, ask n times with different "
-            f"seeds" + (f": {body[:QUOTED]}" if body else "")
+            f"seeds" + (f": {_quoted(body)}" if body else "")
         )
+    return [text.encode(errors="replace").decode() for text in texts]
 
 
 def _count(value: Any) -> int | None:

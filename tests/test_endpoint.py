@@ -241,7 +241,8 @@ def test_the_key_does_not_follow_a_redirection(stub, protocol):
 WRONG = {
     "half a JSON": b'{"choices": [{"mess',
     "nothing": b"",
-    "a page": b"<html>hi</html>",
+    "a page": b"<html>\nhi\n</html>",
+    "a deep list": b"[" * 100_000,
     "a list": b"[1]",
     "a number": b"3",
     "other keys": b'{"text": "hi"}',
@@ -275,6 +276,19 @@ def test_a_withheld_text_is_empty_and_says_why(stub):
     stub.plan = [answer(200, {"promptFeedback": {"blockReason": "SAFETY"}})]
     with endpoint(stub, "gemini") as model:
         assert model.chat(HELLO)[:2] == ([""], ["safety"])
+
+
+def test_half_a_surrogate_pair_is_replaced_and_an_error_page_is_one_line(stub, protocol, pauses):
+    stub.plan = [answer(200, {"choices": [{"message": {"content": "a\ud800"}}]} | gemini_says("a\ud800"))]
+    with endpoint(stub, protocol, attempts=1) as model:
+        assert model.chat(HELLO).texts == ["a?"]
+        stub.plan = [answer(502, b"<html>\n<h1>Bad\ngateway</h1>")]
+        with pytest.raises(EndpointError, match="answered 502: <html> <h1>Bad gateway</h1>$"):
+            model.chat(HELLO)
+
+
+def gemini_says(text):
+    return {"candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"}]}
 
 
 WRONG_VECTORS = {
