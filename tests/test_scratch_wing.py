@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mimigenrec.chat import row_chat
+from mimigenrec.grpo.stop_rule import Guard
 from mimigenrec.rewarding import answer_chats, ask_rewards, checked, load_rewards
 from tests.conftest import ROOT, make_model, make_tokenizer
 from tests.wing.even import EvenTrainer, chat_rows, rl_row
@@ -68,6 +69,17 @@ def test_prompts_that_teach_nothing_give_way_to_others(trainer):
     training.train()
     assert [entry["groups_without_signal"] for entry in log_of(training)] == [0, 0]
     assert sum(entry["replaced_prompts_share"] for entry in log_of(training)) == 1.0  # 8 rows, half of them silent
+
+
+def test_a_guard_of_the_wings_own_metric_stops_the_run(trainer, caplog):
+    guard = Guard("eval_even", "stop_even_drop", drop=0.1, patience=2)
+    training = trainer(guard=guard, eval_strategy="steps", eval_steps=1)
+    values = iter([0.9, 0.85, 0.7, 0.85, 0.7, 0.6, 0.9])
+    training.measure = lambda model, rows: {"even": next(values)}
+    with caplog.at_level("WARNING"):
+        training.train()
+    assert training.state.global_step == 5  # of 12: twice in a row below 0.8
+    assert "stopping at step 5: EVEN was below 0.9000 - stop_even_drop=0.1 in 2 evaluations in a row" in caplog.text
 
 
 def test_a_shared_prompt_and_a_row_each_give_the_same_step(trainer, monkeypatch):
