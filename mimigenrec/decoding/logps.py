@@ -177,8 +177,8 @@ def legal_logps(
 ) -> tuple[Tensor, Tensor]:
     """Among the legal tokens of each predictor's node: hidden (M, H), node (M,), rows, tokens (R,) -> (R,) twice."""
     child, _, valid = trie.children(node)  # (M, K)
-    asked = child.unique()  # (U,)
-    scores = head.scores(hidden, asked).gather(1, torch.searchsorted(asked, child)) / temperature  # (M, K)
+    columns = child.unique()  # (U,)
+    scores = head.scores(hidden, columns).gather(1, torch.searchsorted(columns, child)) / temperature  # (M, K)
     logp = scores.masked_fill(~valid, torch.finfo(scores.dtype).min).log_softmax(dim=1)
     with torch.no_grad():
         entropy = -(logp.exp() * logp).sum(dim=1)  # (M,)

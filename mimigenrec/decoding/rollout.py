@@ -50,8 +50,8 @@ def roll_out(
     beams = group_size - draws
     groups: list[list[list[int]]] = [[] for _ in prompts]
     if beams and hints is None:
-        found = search_sids(model, tokenizer, trie, prompts, beams, support, batch_size)
-        groups = [[[*sid, trie.eos_id] for sid, _ in ranked] for ranked in found]
+        lists = search_sids(model, tokenizer, trie, prompts, beams, support, batch_size)
+        groups = [[[*sid, trie.eos_id] for sid, _ in ranked] for ranked in lists]
     if not prompts or not (draws or hints):
         return groups
     if obstacle := hints and obstacle_to_tree(model, max(map(len, prompts)) + trie.depth):
@@ -60,13 +60,13 @@ def roll_out(
     template = Template.of(model, prompts)
     for start in range(0, len(prompts), batch_size):
         rows = slice(start, start + batch_size)
-        batch, own = prompts[rows], None if blocked is None else blocked[rows]
+        batch, keys = prompts[rows], None if blocked is None else blocked[rows]
         if beams and hints is not None:
-            found = to_lists(trie, *beam_search(model, trie, batch, min(beams, trie.n_sids), support, template, own))
-            groups[rows] = [[[*sid, trie.eos_id] for sid, _ in ranked] for ranked in found]
+            lists = to_lists(trie, *beam_search(model, trie, batch, min(beams, trie.n_sids), support, template, keys))
+            groups[rows] = [[[*sid, trie.eos_id] for sid, _ in ranked] for ranked in lists]
         if draws:
             draw = sample_without_replacement if rollout == "distinct" else sample
-            sids = draw(model, trie, batch, draws, None, sampling["temperature"], template, own)[0]
+            sids = draw(model, trie, batch, draws, None, sampling["temperature"], template, keys)[0]
             groups[rows] = [a + b for a, b in zip(groups[rows], closed(trie, sids), strict=True)]
     return groups if hints is None else [[group[i % len(group)] for i in range(group_size)] for group in groups]
 

@@ -59,8 +59,8 @@ def spread(groups: list[Group], trie, gather: Callable[[Tensor], Tensor]) -> dic
     distinct_sids_share  different SIDs over rollouts
     """
     rollouts = [tokens for group in groups for tokens in group.rollouts]
-    found = [[tokens[0] for tokens in rollouts], trie.find([tokens[:-1] for tokens in rollouts])]
-    first, sid = gather(torch.tensor(found, device=trie.token.device).T).T  # (N,) twice
+    numbers = [[tokens[0] for tokens in rollouts], trie.find([tokens[:-1] for tokens in rollouts])]
+    first, sid = gather(torch.tensor(numbers, device=trie.token.device).T).T  # (N,) twice
     share = first.unique(return_counts=True)[1].double() / len(first)
     entropy = (share * -share.log()).sum().item()
     return {"level1_entropy": entropy, "distinct_sids_share": len(sid.unique()) / len(sid)}

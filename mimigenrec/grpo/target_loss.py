@@ -32,8 +32,8 @@ def columns(targets: Sequence[Sequence[int]], group_size: int, device) -> dict[s
     T = max(map(len, targets))
     ids = torch.tensor([[*target, *[0] * (T - len(target))] for target in targets], device=device)
     mask = torch.tensor([[1] * len(target) + [0] * (T - len(target)) for target in targets], device=device)
-    found = {"group": torch.arange(len(targets), device=device), "target_ids": ids, "target_mask": mask}
-    return {key: value.repeat_interleave(group_size, dim=0) for key, value in found.items()}
+    per_group = {"group": torch.arange(len(targets), device=device), "target_ids": ids, "target_mask": mask}
+    return {key: value.repeat_interleave(group_size, dim=0) for key, value in per_group.items()}
 
 
 def targets_of(inputs: dict[str, Tensor]) -> Targets:
@@ -46,11 +46,13 @@ def appended(targets: Targets, ids: Tensor, mask: Tensor, C: int) -> tuple[Tenso
     """ids, mask (N, L + C) -> (N + U, L + C'), the same with the targets behind their prompts, and C' = max(C, T)."""
     T = targets.ids.shape[1]
     wide = max(C, T)
-    parts = [
-        torch.cat([pad(rows, (0, wide - C)), torch.cat([rows[targets.row, :-C], pad(own, (0, wide - T))], dim=1)])
-        for rows, own in ((ids, targets.ids), (mask, targets.mask))
-    ]
-    return parts[0], parts[1], wide
+
+    def both(rows: Tensor, completions: Tensor) -> Tensor:
+        """rows (N, L + C), completions (U, T) -> (N + U, L + C')"""
+        behind = torch.cat([rows[targets.row, :-C], pad(completions, (0, wide - T))], dim=1)
+        return torch.cat([pad(rows, (0, wide - C)), behind])
+
+    return both(ids, targets.ids), both(mask, targets.mask), wide
 
 
 def cross_entropy(targets: Targets, logps: Tensor) -> Tensor:
