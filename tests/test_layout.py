@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mimigenrec"
 ORDER = (
-    "errors files schema lock logs manifest claim fit flags cli hub launch extras environment page svg "
+    "errors files schema lock logs manifest claim fit flags cli hub extras environment page svg "
     "stages protocols request_cache endpoint sharded items chat interactions vectors sids sid_report catalog "
     "sid_assign prepare contract checkpoint rewarding rendering tasks decoding evaluation report training web sft "
     "grpo baselines plots benchmark"
