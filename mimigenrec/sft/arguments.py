@@ -19,13 +19,12 @@ from mimigenrec.flags import names_of
 
 @dataclass
 class SftConfig:
-    """SFT by LLaMA-Factory. The keys are LLaMA-Factory's (`llamafactory-cli train -h` lists them) and those below;
-    where a key is given twice, the last one counts. Plain LLaMA-Factory refuses a YAML with a key from below: write
-    these into a second YAML or as key=value. Several GPUs, DeepSpeed, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start
-    torchrun; NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT are for several machines. To keep the best checkpoint by
-    ranking: load_best_model_at_end=true metric_for_best_model=eval_ndcg@10. Started again, a finished run is left
-    alone, an interrupted one goes on, and one with other settings or data stops; overwrite_output_dir=true starts
-    anew."""
+    """SFT by LLaMA-Factory. Its keys (`llamafactory-cli train -h` lists them) are taken, and those below; where a key
+    is given twice, the last one counts. Plain LLaMA-Factory refuses a YAML with a key from below: write these into a
+    second YAML or as key=value. Several GPUs, DeepSpeed, FORCE_TORCHRUN=1 or NPROC_PER_NODE=n start torchrun; NNODES,
+    NODE_RANK, MASTER_ADDR and MASTER_PORT are for several machines. To keep the best checkpoint by ranking:
+    load_best_model_at_end=true metric_for_best_model=eval_ndcg@10. Started again, a finished run is left alone, an
+    interrupted one goes on, and one with other settings or data stops; overwrite_output_dir=true starts anew."""
 
     add_tokens_list: Path | None = arg(
         "new_tokens.json: model_name_or_path is then a plain model, which gets these SIDs first", default=None
