@@ -40,7 +40,7 @@ def main() -> None:
     print(f"| every SID | 1 | 1 | {quality(exact, targets)} | {1000 * took / len(rows):.1f} |")
     for beams in options.beams:
         start = time.perf_counter()
-        found = search_sids(model, tokenizer, trie, prompts, beams, options.support)
+        found = search_sids(model, trie, prompts, beams, options.support)
         took = time.perf_counter() - start
         lists = [trie.find([sid for sid, _ in ranked]) for ranked in found]
         shares = [common(lists, exact, k) if beams >= k else "" for k in (10, 50)]

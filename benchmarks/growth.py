@@ -64,7 +64,7 @@ def report(what: str, model, trie: SidTrie, length: int, beams: int, options) ->
     took = []
     for _ in range(options.repeats + 1):  # the first warms up
         start = time.perf_counter()
-        search_sids(model, None, trie, prompts, beams, options.support)
+        search_sids(model, trie, prompts, beams, options.support)
         if options.device != "cpu":
             torch.cuda.synchronize()
         took.append(1000 * (time.perf_counter() - start) / PROMPTS)

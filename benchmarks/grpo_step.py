@@ -120,7 +120,7 @@ def plain_step(model, trie, prompts, options):
 def our_step(model, trie, prompts, options):
     start = time.perf_counter()
     model.eval()
-    found = search_sids(model, None, trie, prompts, options.group, options.support, batch_size=len(prompts))
+    found = search_sids(model, trie, prompts, options.group, options.support, batch_size=len(prompts))
     model.train()
     ids, mask, rollouts = rows_of(found, prompts, trie, model.device)
     rolled = time.perf_counter()

@@ -61,7 +61,7 @@ def measure(model, trie, prompts, lists, options, repeats: int) -> dict:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     found, search = timed(
-        lambda: search_sids(model, None, trie, prompts, options.group, batch_size=len(prompts)), device, repeats
+        lambda: search_sids(model, trie, prompts, options.group, batch_size=len(prompts)), device, repeats
     )
     ids, mask, _ = rows_of(lists or found, prompts, trie, device)
     advantage = advantages(len(prompts), options, device)

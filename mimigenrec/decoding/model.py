@@ -15,7 +15,6 @@ from mimigenrec.checkpoint import COMPANIONS, is_adapter
 from mimigenrec.contract import FILE as CONTRACT_FILE
 from mimigenrec.contract import (
     Contract,
-    check_support,
     check_template,
     choose_support,
     proven_tokenizer,
@@ -85,28 +84,33 @@ class MIMIGenRec:
         k: int = 10,
         beams: int | None = None,
         exclude_seen: bool = False,
-        allow: Items | Sequence[Items] = None,
-        deny: Items | Sequence[Items] = None,
+        allow: Items = None,
+        deny: Items = None,
         support: Support | None = None,
         batch_size: int = 8,
+        allow_each: Sequence[Items] | None = None,
+        deny_each: Sequence[Items] | None = None,
     ) -> list[list[Recommendation]]:
         """The k best next items for each history (item ids, oldest first); fewer where fewer are legal.
 
         beams         default max(k, 50)
         exclude_seen  never recommends what is in the history
-        allow, deny   item ids, one set for all histories or a list with one per history
+        allow, deny   item ids for all histories
+        allow_each, deny_each   in their place: item ids, or None, per history
         support       default: the checkpoint's own; another one warns
         Raises UserError for an unknown item id, for a history without an item that has a SID, and NotFinite for
         scores that are NaN or infinite.
         """
         support = self.support if support is None else choose_support(support, self.contract, self.folder)
-        check_support(self.tokenizer, support)
         prompts = self.prompts(histories)
         if exclude_seen:
-            denied = per_prompt(deny, len(prompts), "deny")
-            deny = [{*history, *(own or ())} for history, own in zip(histories, denied, strict=True)]
+            denied = per_prompt("deny", deny, deny_each, len(prompts))
+            deny_each = [{*history, *(items or ())} for history, items in zip(histories, denied, strict=True)]
+            deny = None
         beams = max(k, 50) if beams is None else beams
-        return recommend(self.model, self.tokenizer, self.trie, prompts, k, beams, allow, deny, support, batch_size)
+        settings = {"k": k, "beams": beams, "support": support, "batch_size": batch_size}
+        filters = {"allow": allow, "deny": deny, "allow_each": allow_each, "deny_each": deny_each}
+        return recommend(self.model, self.tokenizer, self.trie, prompts, **settings, **filters)
 
     @cached_property
     def support(self) -> Support:

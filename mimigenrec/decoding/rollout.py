@@ -21,7 +21,6 @@ OFF = {"top_p": (1.0, None), "top_k": (0, None), "min_p": (0.0, None), "repetiti
 
 def roll_out(
     model,
-    tokenizer,
     trie: SidTrie,
     prompts: Sequence[list[int]],
     group_size: int,
@@ -50,7 +49,7 @@ def roll_out(
     beams = group_size - draws
     groups: list[list[list[int]]] = [[] for _ in prompts]
     if beams and hints is None:
-        lists = search_sids(model, tokenizer, trie, prompts, beams, support, batch_size)
+        lists = search_sids(model, trie, prompts, beams, support, batch_size)
         groups = [[[*sid, trie.eos_id] for sid, _ in ranked] for ranked in lists]
     if not prompts or not (draws or hints):
         return groups

@@ -55,42 +55,45 @@ def recommend(
     prompts: Sequence[Sequence[int]],
     k: int,
     beams: int,
-    allow: Items | Sequence[Items] = None,
-    deny: Items | Sequence[Items] = None,
+    allow: Items = None,
+    deny: Items = None,
     support: Support = "vocab",
     batch_size: int = 8,
+    allow_each: Sequence[Items] | None = None,
+    deny_each: Sequence[Items] | None = None,
 ) -> list[list[Recommendation]]:
     """The k best items for each prompt, best first; fewer where fewer are legal, none twice.
 
     prompts      token ids, generation prompt included (chat.prompt_ids)
-    allow, deny  item ids: one set for all prompts, or a list with a set (or None) per prompt; ids without a SID
-                 change nothing. The search runs in the trie of the legal items, so a filter never shortens the list
-    raises       UserError if k < 1 or beams < k, or not one set per prompt
+    allow, deny  item ids for all prompts; ids without a SID change nothing. The search runs in the trie of the legal
+                 items, so a filter never shortens the list
+    allow_each, deny_each   in their place: item ids, or None, per prompt
+    raises       UserError if k < 1 or beams < k; for a filter in both forms, or not one per prompt; for support vocab
+                 and a tokenizer whose answers have no end
     Items of one SID follow each other in the trie's order.
     """
     if not 1 <= k <= beams:
         raise UserError(f"beams={beams} cannot give k={k} items; ask for 1 or more and at least as many beams")
+    check_support(tokenizer, support)
     n = len(prompts)
-    allowed, denied = per_prompt(allow, n, "allow"), per_prompt(deny, n, "deny")
+    allowed, denied = per_prompt("allow", allow, allow_each, n), per_prompt("deny", deny, deny_each, n)
     everywhere = denied[0] if n and len(set(denied)) == 1 else None  # else denied on the way, prompt by prompt
     rows_of: dict[frozenset[str] | None, list[int]] = {}  # prompts with the same items to choose from share a trie
-    for row, own in enumerate(allowed):
-        rows_of.setdefault(own, []).append(row)
+    for row, items in enumerate(allowed):
+        rows_of.setdefault(items, []).append(row)
     answers: list[list[Recommendation]] = [[]] * n
-    for own, rows in rows_of.items():
-        legal = trie if own is None and everywhere is None else trie.subset(own, everywhere)
+    for items, rows in rows_of.items():
+        legal = trie if items is None and everywhere is None else trie.subset(items, everywhere)
         rest = None if len(set(denied)) == 1 else [denied[row] for row in rows]
-        asked = [prompts[row] for row in rows]
         with rows_named(rows):
-            found = search_sids(model, tokenizer, legal, asked, beams, support, batch_size, rest)
-        for row, ranked in zip(rows, found, strict=True):
+            ranked_lists = search_sids(model, legal, [prompts[row] for row in rows], beams, support, batch_size, rest)
+        for row, ranked in zip(rows, ranked_lists, strict=True):
             answers[row] = _items(legal, tokenizer, ranked, k, denied[row] or ())
     return answers
 
 
 def search_sids(
     model,
-    tokenizer,
     trie: SidTrie,
     prompts: Sequence[Sequence[int]],
     beams: int,
@@ -100,7 +103,7 @@ def search_sids(
 ) -> list[RankedSids]:
     """The best SIDs for each prompt, best first; fewer than `beams` where the trie has fewer.
 
-    tokenizer    asked whether answers have an end, which support "vocab" scores; None: they have
+    support      "vocab" only where answers have an end that was trained, which contract.check_support checks
     batch_size   most prompts in one forward, fewer where BUDGET bytes hold fewer; similar lengths share it
     deny         item ids per prompt; a SID all of whose items are denied is not entered
     raises       NotFinite, a UserError, naming the prompt and the step whose scores are NaN or infinite
@@ -109,8 +112,6 @@ def search_sids(
     if not trie.n_sids or not prompts:
         return [[] for _ in prompts]
     check_search(model, trie, prompts, support)
-    if tokenizer is not None:
-        check_support(tokenizer, support)
     beams = min(beams, trie.n_sids)  # more cannot differ
     obstacle = obstacle_to_tree(model, max(map(len, prompts)) + trie.depth)
     if obstacle:
@@ -244,10 +245,14 @@ def _items(trie: SidTrie, tokenizer, ranked: RankedSids, k: int, denied: Collect
     return answers[:k]
 
 
-def per_prompt(items: Items | Sequence[Items], n: int, name: str) -> list[frozenset[str] | None]:
-    """A filter for each of n prompts. A list with anything but texts in it is one filter per prompt already."""
-    if items is None or not isinstance(items, list) or all(isinstance(own, str) for own in items):
+def per_prompt(name: str, items: Items, each: Sequence[Items] | None, n: int) -> list[frozenset[str] | None]:
+    """A filter for each of n prompts: `items` for all of them, or those of `each`. name: of the filter, in errors."""
+    if each is None:
+        if items is not None and not all(isinstance(item, str) for item in items):
+            raise UserError(f"{name} holds item ids for all prompts; a filter for each prompt is {name}_each")
         return [None if items is None else frozenset(items)] * n
-    if len(items) != n or any(isinstance(own, str) for own in items):
-        raise UserError(f"{name} is a set of item ids, or a list with a set or None for each of the {n} prompts")
-    return [None if own is None else frozenset(own) for own in items]
+    if items is not None:
+        raise UserError(f"{name} and {name}_each are given; a prompt has one of them")
+    if len(each) != n or any(isinstance(one, str) for one in each):
+        raise UserError(f"{name}_each needs item ids, or None, for each of the {n} prompts")
+    return [None if one is None else frozenset(one) for one in each]

@@ -80,7 +80,6 @@ def _search(recommender: MIMIGenRec, prompts: list[list[int]], beams: int, suppo
     try:
         return search_sids(
             recommender.model,
-            recommender.tokenizer,
             recommender.trie,
             prompts,
             beams,

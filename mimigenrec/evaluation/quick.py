@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mimigenrec.contract import check_support
 from mimigenrec.decoding.search import search_sids
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.metrics import expected_hr, expected_ndcg, places_from_ranks
@@ -23,15 +24,17 @@ def constrained_metrics(
     prompts   token ids, generation prompt included (chat.prompt_ids)
     targets   one SID text per prompt; "" (a target without SID) is a miss
     ks        the widest is the number of beams; a catalogue with fewer SIDs returns fewer
-    raises    UserError if there is no prompt, or not one target per prompt
+    raises    UserError if there is no prompt, or not one target per prompt; for support vocab and a tokenizer whose
+              answers have no end
     The model is put in eval mode for the search and then back as it was.
     """
     if not prompts or len(prompts) != len(targets):
         raise UserError(f"found {len(prompts)} prompts and {len(targets)} targets; each prompt needs its target")
+    check_support(tokenizer, support)
     training = model.training
     model.eval()
     try:
-        ranked_lists = search_sids(model, tokenizer, trie, prompts, max(ks), support, batch_size)
+        ranked_lists = search_sids(model, trie, prompts, max(ks), support, batch_size)
     finally:
         model.train(training)
     target_ids = [tokenizer.convert_tokens_to_ids(split_sid(target)) for target in targets]

@@ -17,7 +17,7 @@ from transformers import set_seed
 from mimigenrec.catalog import check_same_catalogue
 from mimigenrec.chat import prompt_ids
 from mimigenrec.cli import arg, start
-from mimigenrec.contract import choose_support, proven_tokenizer, read_contract
+from mimigenrec.contract import check_support, choose_support, proven_tokenizer, read_contract
 from mimigenrec.decoding.model import load_model
 from mimigenrec.decoding.rollout import Rollout, roll_out
 from mimigenrec.decoding.search import Support
@@ -73,6 +73,7 @@ def main(config: PreviewConfig) -> None:
     check_same_catalogue(sids, index, config.model)
     checked_contract(folder, config.model, tokenizer)
     support = choose_support(config.support, read_contract(config.model), config.model)
+    check_support(tokenizer, support)
     trie = SidTrie.from_sids(sids, tokenizer)
     check_weights(config.reward_weights, config.rewards)
     rewards = [checked(reward) for reward in load_rewards(config.rewards, config.reward_args)]
@@ -84,7 +85,7 @@ def main(config: PreviewConfig) -> None:
     model = load_model(config.model, base=config.base).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = prompt_ids(tokenizer, [row["prompt"] for row in rows])
     sampling = {"temperature": config.temperature, "top_k": 0}
-    groups = roll_out(model, tokenizer, trie, prompts, G, config.rollout, support, sampling, config.batch_size)
+    groups = roll_out(model, trie, prompts, G, config.rollout, support, sampling, config.batch_size)
     texts = [tokenizer.batch_decode(group, skip_special_tokens=True) for group in groups]
     scores = ask_rewards(
         rewards,

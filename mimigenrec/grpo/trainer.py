@@ -83,7 +83,6 @@ class BeamGRPOTrainer(GroupTrainer):
         with self.whole_model() as model:
             rollouts = roll_out(
                 model,
-                tokenizer,
                 self.trie,
                 prompts,
                 self.num_generations,

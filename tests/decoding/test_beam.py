@@ -26,7 +26,7 @@ class Wrapper(nn.Module):  # as DistributedDataParallel
 
 def assert_equals_plain(model, trie, prompts, beams, support, plain_model=None):
     assert obstacle_to_tree(model, max(map(len, prompts)) + trie.depth) is None
-    found = search_sids(model, None, trie, prompts, beams, support)
+    found = search_sids(model, trie, prompts, beams, support)
     expected = generate_sids(plain_model or model, trie, prompts, min(beams, trie.n_sids), support)
     assert_same_lists(found, expected)
 
@@ -58,7 +58,7 @@ def test_an_adapter_stays_in_force_wrapped_or_not(support, family, wide_trie, wi
     import peft
 
     model = family("Qwen2")
-    before = search_sids(model, None, wide_trie, wide_prompts, 6, support)
+    before = search_sids(model, wide_trie, wide_prompts, 6, support)
     targets = ["q_proj", "v_proj", "down_proj"]
     adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets, modules_to_save=["lm_head"]))
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_an_adapter_stays_in_force_wrapped_or_not(support, family, wide_trie, wi
     adapted.eval()
     assert_equals_plain(adapted, wide_trie, wide_prompts, 6, support)
     assert_equals_plain(Wrapper(adapted), wide_trie, wide_prompts, 6, support, plain_model=adapted)
-    assert search_sids(adapted, None, wide_trie, wide_prompts, 6, support) != before
+    assert search_sids(adapted, wide_trie, wide_prompts, 6, support) != before
 
 
 def test_an_adapter_on_the_output_layer_is_left_to_generate(family):
@@ -96,7 +96,7 @@ def test_a_template_computed_once_changes_no_list(name, support, family, wide_tr
 def test_bf16_finds_the_same_sets_as_generate_in_bf16(autocast, support, family, wide_trie, wide_prompts):
     model = family("Qwen2") if autocast else family("Qwen2").to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found = search_sids(model, None, wide_trie, wide_prompts, 20, support)
+        found = search_sids(model, wide_trie, wide_prompts, 20, support)
         expected = generate_sids(model, wide_trie, wide_prompts, 20, support)
     pairs = zip(found, expected, strict=True)
     common = [len({sid for sid, _ in a} & {sid for sid, _ in b}) / len(b) for a, b in pairs]
@@ -107,7 +107,7 @@ def test_bf16_finds_the_same_sets_as_generate_in_bf16(autocast, support, family,
 def test_the_exhaustive_ranking_is_the_brute_force_one_and_the_widest_beam(support, family, wide_trie, wide_prompts):
     model, sids = family("Qwen2"), known_sids(wide_trie)
     logps = rank_catalog(model, wide_trie, wide_prompts, support, batch_size=2)
-    widest = search_sids(model, None, wide_trie, wide_prompts, wide_trie.n_sids, support)
+    widest = search_sids(model, wide_trie, wide_prompts, wide_trie.n_sids, support)
     for prompt, row, ranked in zip(wide_prompts, logps, widest, strict=True):
         exact = dict(score_all(model, prompt, sids, wide_trie.eos_id, support))
         torch.testing.assert_close(row, torch.tensor([exact[sid] for sid in sids]), atol=1e-4, rtol=0)
@@ -118,7 +118,7 @@ def test_what_a_narrow_beam_loses_shows_in_the_exhaustive_ranking(family, wide_t
     """A beam's scores are exact, so it can only miss: its best is never above the catalogue's best."""
     model, sids = family("Qwen2"), known_sids(wide_trie)
     logps = rank_catalog(model, wide_trie, wide_prompts)
-    for row, ranked in zip(logps, search_sids(model, None, wide_trie, wide_prompts, 3), strict=True):
+    for row, ranked in zip(logps, search_sids(model, wide_trie, wide_prompts, 3), strict=True):
         exact = dict(zip(sids, row.tolist(), strict=True))
         assert [logp for _, logp in ranked] == pytest.approx([exact[sid] for sid, _ in ranked], abs=1e-4)
         assert ranked[0][1] <= row.max().item() + 1e-4
@@ -143,7 +143,7 @@ def test_a_sliding_window_is_searched_on_the_tree_while_everything_fits(
     warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for model in (narrow, Wrapper(narrow)):
-            found = search_sids(model, None, wide_trie, wide_prompts, 6)
+            found = search_sids(model, wide_trie, wide_prompts, 6)
     warnings = [record.message for record in caplog.records if record.name.startswith("mimigenrec")]
     assert len(warnings) == 1 and "sliding window of 8" in warnings[0]
     assert_same_lists(found, generate_sids(narrow, wide_trie, wide_prompts, 6, "vocab"))
@@ -168,7 +168,7 @@ def test_a_head_that_scales_its_scores_in_its_own_way_is_found_out(family, wide_
 
     model = Scaled(family("Qwen2").config).eval()
     assert "Scaled scores tokens" in obstacle_to_tree(model, 30)
-    found = search_sids(model, None, wide_trie, wide_prompts, 6)
+    found = search_sids(model, wide_trie, wide_prompts, 6)
     assert_same_lists(found, generate_sids(model, wide_trie, wide_prompts, 6, "vocab"))
 
 
@@ -184,8 +184,8 @@ def test_nothing_of_rows_times_vocabulary_is_ever_stored(support, family, wide_t
             sizes.extend(x.numel() for x in (out if isinstance(out, (list, tuple)) else [out]) if torch.is_tensor(x))
             return out
 
-    search_sids(model, None, wide_trie, wide_prompts, beams, support)  # the one try of a new kind of model is apart
+    search_sids(model, wide_trie, wide_prompts, beams, support)  # the one try of a new kind of model is apart
     with Watch():
-        search_sids(model, None, wide_trie, wide_prompts, beams, support)
+        search_sids(model, wide_trie, wide_prompts, beams, support)
     weight = V * 32
     assert max(size for size in sizes if size != weight) < len(wide_prompts) * beams * V / 4

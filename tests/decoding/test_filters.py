@@ -51,9 +51,9 @@ def test_denied_items_give_the_list_of_the_trie_without_them(
 ):
     rng, model = random.Random(share), family("Qwen2")
     denied = [{str(i) for i in range(60) if rng.random() < share} for _ in wide_prompts]
-    found = search_sids(model, wide_tokenizer, wide_trie, wide_prompts, beams, support, deny=denied)
+    found = search_sids(model, wide_trie, wide_prompts, beams, support, deny=denied)
     expected = [
-        search_sids(model, wide_tokenizer, wide_trie.subset(deny=items), [prompt], beams, support)[0]
+        search_sids(model, wide_trie.subset(deny=items), [prompt], beams, support)[0]
         for items, prompt in zip(denied, wide_prompts, strict=True)
     ]
     assert_same_lists(found, expected)
@@ -63,16 +63,16 @@ def test_denied_items_give_the_list_of_the_trie_without_them(
 def test_all_items_denied_give_an_empty_list_and_disturb_no_neighbour(support, family, wide_trie, wide_prompts):
     model, everything = family("Qwen2"), {str(i) for i in range(60)}
     prompts = wide_prompts[:3]
-    found = search_sids(model, None, wide_trie, prompts, 5, support, deny=[None, everything, {"0"}])
+    found = search_sids(model, wide_trie, prompts, 5, support, deny=[None, everything, {"0"}])
     assert found[1] == []
-    assert_same_lists(found[:1], search_sids(model, None, wide_trie, prompts[:1], 5, support))
-    assert search_sids(model, None, wide_trie, prompts, 5, support, deny=[everything] * 3) == [[], [], []]
+    assert_same_lists(found[:1], search_sids(model, wide_trie, prompts[:1], 5, support))
+    assert search_sids(model, wide_trie, prompts, 5, support, deny=[everything] * 3) == [[], [], []]
 
 
 def test_a_model_left_to_generate_obeys_the_same_filters(family, wide_trie, wide_prompts):
     denied = [{"3", "9"}, None, {str(i) for i in range(60)}, {str(i) for i in range(50)}, set()]
     lists = [
-        search_sids(family("Mistral", sliding_window=window), None, wide_trie, wide_prompts, 4, deny=denied)
+        search_sids(family("Mistral", sliding_window=window), wide_trie, wide_prompts, 4, deny=denied)
         for window in (8, None)
     ]
     assert [len(ranked) for ranked in lists[0]] == [len(ranked) for ranked in lists[1]]
@@ -81,7 +81,7 @@ def test_a_model_left_to_generate_obeys_the_same_filters(family, wide_trie, wide
 
 def test_a_shared_sid_is_recommended_with_the_items_that_are_left(tiny_model, tokenizer, toy_trie):
     prompts = [[5, 6], [7, 8]]
-    found = recommend(tiny_model, tokenizer, toy_trie, prompts, k=8, beams=8, deny=[{"3"}, {"2", "3"}])
+    found = recommend(tiny_model, tokenizer, toy_trie, prompts, k=8, beams=8, deny_each=[{"3"}, {"2", "3"}])
     assert [sorted(r.item for r in ranked) for ranked in found] == [list("0124567"), list("014567")]
 
 
@@ -110,5 +110,5 @@ def test_below_a_beginning_the_search_is_that_of_the_trie_of_its_items(
     for prefix, prompt in zip(prefixes, wide_prompts, strict=True):
         below = [item for sid, items in zip(sids, wide_trie.items, strict=True) for item in items
                  if sid[: len(prefix)] == prefix]  # fmt: skip
-        expected += search_sids(model, None, wide_trie.subset(allow=below), [prompt], 6, support)
+        expected += search_sids(model, wide_trie.subset(allow=below), [prompt], 6, support)
     assert_same_lists(to_lists(wide_trie, *found), expected)

@@ -36,7 +36,7 @@ def plain_only(monkeypatch):
 
 
 def engine(model, trie, prompts, support="vocab"):
-    return search_sids(model, None, trie, prompts, 3, support, batch_size=2)
+    return search_sids(model, trie, prompts, 3, support, batch_size=2)
 
 
 SEARCHES = {

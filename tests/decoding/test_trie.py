@@ -282,5 +282,5 @@ def test_a_search_over_titles_ranks_them_as_scoring_each_does(tiny_model, tokeni
     titles = {"0": "thing", "1": "thing number", "2": "a thing", "3": "thing", "4": "useful number a thing"}
     trie, item_of = SidTrie.from_texts(titles, tokenizer)
     prompt = tokenizer("Which item comes next?")["input_ids"]
-    (found,) = search_sids(tiny_model, tokenizer, trie, [prompt], beams=8)
+    (found,) = search_sids(tiny_model, trie, [prompt], beams=8)
     assert_same_lists([found], [score_all(tiny_model, prompt, list(item_of), tokenizer.eos_token_id, "vocab")])

@@ -17,7 +17,7 @@ def trie(toy, tokenizer):
 
 
 def sid_at(tiny_model, tokenizer, trie, prompt, place):
-    (ranked,) = search_sids(tiny_model, tokenizer, trie, [prompt], beams=7)
+    (ranked,) = search_sids(tiny_model, trie, [prompt], beams=7)
     return "".join(tokenizer.convert_ids_to_tokens(list(ranked[place][0])))
 
 

@@ -44,7 +44,7 @@ def test_every_test_row_is_there_in_order_with_the_list_of_the_search(plain, che
     known = json.loads((toy_data / "rows" / "test.json").read_text())
     assert [{key: row[key] for key in ("user", "row", "history", "target")} for row in plain.rows] == known
     prompts = prompt_ids(recommender.tokenizer, [row_messages(row) for row in rows])
-    found = search_sids(recommender.model, recommender.tokenizer, recommender.trie, prompts, beams=7)
+    found = search_sids(recommender.model, recommender.trie, prompts, beams=7)
     for row, ranked in zip(plain.rows, found, strict=True):
         sids = ["".join(recommender.tokenizer.convert_ids_to_tokens(list(ids))) for ids, _ in ranked[:5]]
         assert [group["sid"] for group in row["ranked"]] == sids
@@ -91,9 +91,9 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_result(plain, checkpo
     (output / "final_result.json").unlink()
     searched = []
 
-    def counted(model, tokenizer, trie, prompts, *rest, **options):
+    def counted(model, trie, prompts, *rest, **options):
         searched.append(len(prompts))
-        return search_sids(model, tokenizer, trie, prompts, *rest, **options)
+        return search_sids(model, trie, prompts, *rest, **options)
 
     monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", counted)
     assert run(output, model=checkpoint, data=toy_data, batch_size=3).rows == whole.rows
@@ -118,7 +118,7 @@ def test_a_chat_of_several_turns_is_asked_for_its_last_answer(checkpoint, toy_da
     result = run(tmp_path / "out", model=checkpoint, data=data)
     ours = MIMIGenRec.from_pretrained(checkpoint)
     prompts = prompt_ids(ours.tokenizer, [row["messages"][:4] for row in rows])
-    found = search_sids(ours.model, ours.tokenizer, ours.trie, prompts, beams=7)
+    found = search_sids(ours.model, ours.trie, prompts, beams=7)
     for row, ranked in zip(result.rows, found, strict=True):
         sids = ["".join(ours.tokenizer.convert_ids_to_tokens(list(ids))) for ids, _ in ranked[:5]]
         assert [group["sid"] for group in row["ranked"]] == sids
@@ -192,10 +192,10 @@ def test_a_model_with_nan_gets_no_figures(checkpoint, toy_data, tmp_path):
 
 
 def test_a_row_whose_scores_are_not_finite_is_named_and_gets_no_figures(checkpoint, toy_data, tmp_path, monkeypatch):
-    def search(model, tokenizer, trie, prompts, *rest, **options):
+    def search(model, trie, prompts, *rest, **options):
         if len(prompts[0]) == longest:  # the batches go from long to short, so it is in the first one
             raise NotFinite(1, 2)
-        return search_sids(model, tokenizer, trie, prompts, *rest, **options)
+        return search_sids(model, trie, prompts, *rest, **options)
 
     rows = json.loads((toy_data / "sft" / "test.json").read_text())
     tokenizer = MIMIGenRec.from_pretrained(checkpoint).tokenizer
@@ -493,7 +493,7 @@ def test_a_prompt_longer_than_the_model_takes_is_refused_not_cut(checkpoint, toy
 def test_memory_that_runs_out_names_the_batch_size_and_lowers_nothing(checkpoint, toy_data, tmp_path, monkeypatch):
     widths = []
 
-    def full(model, tokenizer, trie, prompts, beams, *rest, **options):
+    def full(model, trie, prompts, beams, *rest, **options):
         widths.append(beams)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -505,7 +505,7 @@ def test_memory_that_runs_out_names_the_batch_size_and_lowers_nothing(checkpoint
 
 def test_a_search_that_leaves_the_catalogue_fails_the_run(checkpoint, toy_data, tmp_path, monkeypatch, tokenizer):
     ids = tuple(tokenizer.convert_tokens_to_ids(["<a_2>", "<b_2>"]))
-    monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", lambda *a, **k: [[(ids, -1.0)]] * len(a[3]))
+    monkeypatch.setattr("mimigenrec.evaluation.predict.search_sids", lambda *a, **k: [[(ids, -1.0)]] * len(a[2]))
     with pytest.raises(ValueError, match="8 ranked SIDs are not in the catalogue"):
         run(tmp_path / "out", model=checkpoint, data=toy_data)
     assert not (tmp_path / "out" / "metrics.json").exists()

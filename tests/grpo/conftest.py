@@ -127,7 +127,7 @@ def target_that(tiny_model, tokenizer, toy):
     @cache
     def ranked(prompt, beams, support):
         """Token ids of the best SIDs."""
-        return [list(sid) for sid, _ in search_sids(tiny_model, tokenizer, trie, [list(prompt)], beams, support)[0]]
+        return [list(sid) for sid, _ in search_sids(tiny_model, trie, [list(prompt)], beams, support)[0]]
 
     @cache
     def target(kind, prompt, beams, support):
@@ -137,7 +137,7 @@ def target_that(tiny_model, tokenizer, toy):
         for sid in ranked(prompt, 7, support):
             if sid not in hits and sid[0] in {hit[0] for hit in hits}:
                 hint = [sid[:1]]
-                [below] = roll_out(tiny_model, tokenizer, trie, [list(prompt)], beams, "beam", support, {}, 1, hint)
+                [below] = roll_out(tiny_model, trie, [list(prompt)], beams, "beam", support, {}, 1, hint)
                 if [*sid, trie.eos_id] in below:
                     return sid
         return None

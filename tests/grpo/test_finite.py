@@ -73,7 +73,7 @@ def test_no_rollout_is_made_by_a_model_whose_scores_are_nan(tiny_model, tokenize
     weight.data[0, 0] = math.nan
     try:
         with pytest.raises(UserError, match=r"scores are not finite \(row 0, step 1\)"):
-            roll_out(tiny_model, tokenizer, trie, [[1, 2, 3]], 4, rollout, support, {"temperature": 1.0}, 8)
+            roll_out(tiny_model, trie, [[1, 2, 3]], 4, rollout, support, {"temperature": 1.0}, 8)
     finally:
         weight.data.copy_(kept)
 

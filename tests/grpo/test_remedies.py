@@ -36,7 +36,7 @@ def rank(trainer, row):
     target = tokenizer.convert_tokens_to_ids(split_sid(row["reward_model"]["ground_truth"]))
     trainer.model.eval()
     prompts = prompt_ids(tokenizer, [row["prompt"]])
-    [ranked] = search_sids(trainer.model, tokenizer, trainer.trie, prompts, 7, trainer.support)
+    [ranked] = search_sids(trainer.model, trainer.trie, prompts, 7, trainer.support)
     return [list(sid) for sid, _ in ranked].index(target) + 1
 
 

@@ -66,7 +66,7 @@ def narrow(tmp_path_factory):
     write_index(folder / "id2sid.json", sids)
     trie = SidTrie.from_sids(sids, tokenizer)
     prompts = [[{"role": "user", "content": f"{join_sid(sids[str(i)])} ?"}] for i in range(6)]
-    found = search_sids(model, tokenizer, trie, prompt_ids(tokenizer, prompts), 50)
+    found = search_sids(model, trie, prompt_ids(tokenizer, prompts), 50)
     rows = []
     for i, (prompt, ranked) in enumerate(zip(prompts, found, strict=True)):
         target = "".join(tokenizer.convert_ids_to_tokens(list(ranked[20 + 5 * i][0])))

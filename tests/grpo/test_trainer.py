@@ -37,7 +37,7 @@ def test_a_group_is_one_search_and_rewards_are_told_its_ranks(make_trainer, tiny
     trainer.train()
     texts, prompts, group_index, rank_in_group = seen[0]
     assert group_index == [0] * 4 + [1] * 4 and rank_in_group == [0, 1, 2, 3] * 2
-    found = search_sids(tiny_model, tokenizer, trainer.trie, prompt_ids(tokenizer, prompts[::4]), 4)
+    found = search_sids(tiny_model, trainer.trie, prompt_ids(tokenizer, prompts[::4]), 4)
     assert texts == [tokenizer.decode(sid) for ranked in found for sid, _ in ranked]
 
 
@@ -53,7 +53,7 @@ def test_a_prompt_of_several_turns_is_asked_whole(make_trainer, tiny_model, toke
     rows = [{"prompt": prompt, "reward_model": {"ground_truth": "<a_1><b_2>"}}] * 4
     trainer = make_trainer([spy], max_steps=1, rows=rows)
     trainer.train()
-    [found] = search_sids(tiny_model, tokenizer, trainer.trie, prompt_ids(tokenizer, [prompt]), 4)
+    [found] = search_sids(tiny_model, trainer.trie, prompt_ids(tokenizer, [prompt]), 4)
     assert seen[0] == ([prompt] * 8, [tokenizer.decode(sid) for sid, _ in found] * 2)
 
 
@@ -187,7 +187,7 @@ def test_supports_agree_with_the_search(make_trainer, tiny_model, tokenizer, toy
         trainer = make_trainer(rule(), support=support)
         prompt, sids, ids, mask, keep = rows_of(trainer, tokenizer, toy)
         logps, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, keep)
-        [ranked] = search_sids(tiny_model, tokenizer, trainer.trie, [prompt], 7, support)
+        [ranked] = search_sids(tiny_model, trainer.trie, [prompt], 7, support)
         ours = {tuple(sid[:-1]): logps[i, : len(sid)].sum().item() for i, sid in enumerate(sids)}
         assert ours == pytest.approx(dict(ranked), abs=1e-4)
 

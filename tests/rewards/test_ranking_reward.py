@@ -110,7 +110,7 @@ REWARDS = [
 
 @pytest.mark.parametrize("reward", REWARDS, ids=lambda reward: reward.__name__)
 def test_permuted_groups_get_the_same_scores(reward):
-    """peers 5.1 #12: grouping by position gave a shuffled batch other scores."""
+    """Grouping by position would give a shuffled batch other scores."""
     rng = random.Random(0)
     sids = [f"<a_{a}><b_{b}>" for a in range(3) for b in range(2)]
     texts = [sid for _ in range(4) for sid in rng.sample(sids, 6)]
@@ -124,14 +124,14 @@ def test_permuted_groups_get_the_same_scores(reward):
 
 @pytest.mark.parametrize("reward", REWARDS, ids=lambda reward: reward.__name__)
 def test_a_partial_group_keeps_its_scores(reward):
-    """peers 5.1 #12: 24 completions with 16 beams gave 16 scores."""
+    """Positions would give 16 scores to 24 completions with 16 beams."""
     columns = ask([TARGET, "<a_0><b_0><c_0>"] * 12, size=16)
     assert len(reward(**columns)) == 24
 
 
 @pytest.mark.parametrize("reward", REWARDS, ids=lambda reward: reward.__name__)
 def test_columns_come_by_name(reward):
-    """peers 5.1 #13: unpacking the columns by position broke with every new one."""
+    """Columns unpacked by position would break with every new one."""
     columns = ask(LIST)
     backwards = dict(reversed(columns.items()))
     assert reward(**backwards, one_more=[0] * 4) == reward(**columns)

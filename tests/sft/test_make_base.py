@@ -7,7 +7,7 @@ from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 
 from mimigenrec.chat import prompt_ids, row_messages
 from mimigenrec.contract import Contract, check_support
-from mimigenrec.decoding.search import search_sids
+from mimigenrec.decoding.search import recommend, search_sids
 from mimigenrec.decoding.trie import SidTrie
 from mimigenrec.errors import UserError
 from mimigenrec.files import read_json, write_json
@@ -93,8 +93,8 @@ def test_an_open_compact_row_has_no_end_and_is_scored_among_legal_tokens_alone(c
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     trie = SidTrie.from_sids(toy.sids, tokenizer)
     with pytest.raises(ValueError, match="support vocab would score items by an end that was never trained"):
-        search_sids(model, tokenizer, trie, [prompt], 3)
-    assert len(search_sids(model, tokenizer, trie, [prompt], 3, support="trie")[0]) == 3
+        recommend(model, tokenizer, trie, [prompt], k=3, beams=3)
+    assert len(search_sids(model, trie, [prompt], 3, support="trie")[0]) == 3
     for ended in ("chatml", "short"):
         check_support(knowing(make(compact, tmp_path / ended, chat_template=ended), toy), "vocab")
 

@@ -134,7 +134,7 @@ def test_the_reported_ranking_is_that_of_the_saved_checkpoint(ready, data, toy):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     rows = read_sft_rows(data / "sft" / "valid.json")
     prompts = prompt_ids(tokenizer, [row_messages(row) for row in rows])
-    found = search_sids(model, tokenizer, SidTrie.from_sids(toy.sids, tokenizer), prompts, beams=7)
+    found = search_sids(model, SidTrie.from_sids(toy.sids, tokenizer), prompts, beams=7)
     gain = 0.0
     for row, ranked in zip(rows, found, strict=True):
         place = [tokenizer.decode(ids).replace(" ", "") for ids, _ in ranked].index(row["output"])
@@ -276,7 +276,7 @@ def test_lora_with_trained_sid_rows_survives_the_export(args, data, tmp_path, to
         model = load_model(folder).eval()
         with torch.no_grad():
             loss = [mean_loss(model, p, a) for p, a in zip(prompts, answers, strict=True)]
-        ranked = search_sids(model, tokenizer, trie, prompts, beams=7)
+        ranked = search_sids(model, trie, prompts, beams=7)
         results[name] = sum(loss) / len(loss), [[list(ids) for ids, _ in row] for row in ranked]
     assert results["merged"][0] == pytest.approx(results["adapter"][0], abs=1e-4)
     assert results["merged"][1] == results["adapter"][1]
