@@ -4,9 +4,10 @@
 
 Each state is checked out to the same place and runs `examples/tiny/run.sh`, then the commands of EXTRA, with one
 thread, in the environment that runs this script. After every command the files that it made or changed are hashed.
-Left out are versions, times and speeds (VOLATILE keys of JSON and JSONL, durations on pages), the order of a manifest's
-keys, locks, and training_args.bin, which pickles the names of modules. Printed are a line per command and every file
-that differs; the exit status is 1 if one does. With --work, a state that was run there before is not run again.
+Left out are versions, times and speeds (VOLATILE keys of JSON and JSONL, durations on pages), the order of a
+manifest's keys, locks, and training_args.bin, which pickles the names of modules. Printed are a line per command and
+every file that differs; the exit status is 1 if one does. With --work, a state that was run there before is not
+run again.
 """
 
 import argparse

@@ -57,13 +57,14 @@ def is_blocked(trie: SidTrie, blocked: Tensor, parent: Tensor, node: Tensor) -> 
 
 
 def _keys(trie: SidTrie, items: Collection[str]) -> np.ndarray:
+    """The keys that denied items block, ascending. Each blocked SID is counted once at its node and at every node
+    above; a node that counts as many as there are SIDs below it is blocked."""
     sids, denied = np.unique(trie.sids_of(items), return_counts=True)
     sids = sids[denied == np.diff(trie.item_start)[sids]]  # all of their items are denied
     node = trie.sid_node.cpu()[torch.from_numpy(sids)].long()
-    path = [node]
+    counted = [node]
     for _ in range(trie.depth):
-        node = node[node > 0]
-        node = trie.parent_of(node.to(trie.token.device)).cpu()
-        path.append(node)
-    nodes, below = np.unique(torch.cat(path).numpy(), return_counts=True)  # blocked SIDs at or below each node
-    return np.concatenate([nodes[below == trie.sids_below(nodes)], np.sort(sids) + trie.n_nodes + 1])
+        node = trie.parent_of(node[node > 0].to(trie.token.device)).cpu()  # 0 is the root, which has no parent
+        counted.append(node)
+    nodes, blocked_below = np.unique(torch.cat(counted).numpy(), return_counts=True)
+    return np.concatenate([nodes[blocked_below == trie.sids_below(nodes)], np.sort(sids) + trie.n_nodes + 1])
