@@ -9,10 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mimigenrec"
 ORDER = (
-    "errors files schema lock logs manifest claim fit flags cli hub extras environment page svg "
-    "stages protocols request_cache endpoint sharded items chat interactions vectors sids sid_report catalog "
-    "sid_assign prepare contract checkpoint rewarding rendering tasks decoding evaluation report training web sft "
-    "grpo baselines plots benchmark"
+    "errors files schema lock logs manifest claim fit flags cli hub extras environment page svg stages protocols "
+    "request_cache endpoint sharded items chat interactions vectors sids catalog sid_assign prepare contract "
+    "sid_report checkpoint rewarding rendering tasks decoding evaluation report training web sft grpo baselines "
+    "plots benchmark"
 ).split()
 WINGS = ("control", "dialogue", "retrieval", "preference", "serving")
 DOORS = {"openai": {"protocols"}, "google": {"protocols"}, "tenacity": {"endpoint"}}

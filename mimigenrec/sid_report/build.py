@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from mimigenrec.chat import load_tokenizer
 from mimigenrec.cli import arg, start
+from mimigenrec.contract import proven_tokenizer
 from mimigenrec.errors import UserError
 from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import read_inter
@@ -126,7 +126,7 @@ def measure(
     if config.earlier:
         details["churn"] = structure.churn_figures(read_index(config.earlier), sids)
     if config.tokenizer:
-        details["tokens"] = structure.token_figures(sids, load_tokenizer(config.tokenizer))
+        details["tokens"] = structure.token_figures(sids, proven_tokenizer(config.tokenizer))
     return details
 
 

@@ -1,11 +1,15 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from mimigenrec.chat import messages
 from mimigenrec.cli import COMMANDS, parse
+from mimigenrec.contract import Contract
+from mimigenrec.errors import UserError
 from mimigenrec.items import id_order
 from mimigenrec.sid_report.build import SidReportConfig, main
 from mimigenrec.sid_report.verdicts import failed_gates, parse_gate
@@ -84,6 +88,14 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+
+def test_a_checkpoint_whose_tokenizer_gives_other_ids_than_it_was_trained_on_is_refused(files, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "ckpt")
+    prompt = messages("", "thing number")
+    replace(Contract.of("contract", tokenizer), golden=((prompt, [0]),)).write(tmp_path / "ckpt")
+    with pytest.raises(UserError, match="gives other token ids than its model was trained on"):
+        run(tmp_path / "out", {"index": files["index"], "tokenizer": tmp_path / "ckpt"})
 
 
 def test_the_page_is_whole_asks_for_nothing_and_runs_no_text_of_the_data(files, tmp_path):
