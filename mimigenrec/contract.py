@@ -230,11 +230,12 @@ def checked_wording(wording: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def placeholders(text: str) -> list[str]:
     """Names of the values that a template's input is filled in with. Raises ValueError if there is anything else in
     its braces."""
-    fields = [field for _, field, _, _ in Formatter().parse(text) if field is not None]
-    for field in fields:
-        if not field.isidentifier():
-            raise ValueError(f"{{{field}}} is no name of a value")
-    return fields
+    parts = [part for part in Formatter().parse(text) if part[1] is not None]
+    for _, field, spec, conversion in parts:
+        if not field.isidentifier() or spec or conversion:
+            written = field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            raise ValueError(f"{{{written}}} is no name of a value")
+    return [field for _, field, _, _ in parts]
 
 
 def read_contract(folder: str | Path) -> Contract | None:

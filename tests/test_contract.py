@@ -284,6 +284,8 @@ BAD_WORDINGS = [
     ({"templates": {"more": ("", "{")}}, "templates.more: .*'{'"),
     ({"templates": {"more": ("", "{} and {}")}}, "templates.more: {} is no name of a value"),
     ({"templates": {"more": ("", "{sids.__class__}")}}, "templates.more: {sids.__class__} is no name"),
+    ({"templates": {"more": ("", "{sids!q}")}}, "templates.more: {sids!q} is no name"),
+    ({"templates": {"more": ("", "{sids:d}")}}, "templates.more: {sids:d} is no name"),
 ]
 
 
