@@ -43,15 +43,15 @@ def read_entries(path: str | Path) -> dict[str, dict[str, Any]]:
     return content
 
 
-def read_items(path: str | Path) -> dict[str, dict[str, Any]]:
-    """item.json -> item id -> its fields, in row order. Raises as read_entries does, and for a text that is none or
-    cannot be written."""
+def read_items(path: str | Path, as_in_file: bool = False) -> dict[str, dict[str, Any]]:
+    """item.json -> item id -> its fields, in row order or in that of the file. Raises as read_entries does, and for a
+    text that is none or cannot be written."""
     entries = read_entries(path)
     for item, fields in entries.items():
         check_text(path, item, "id", item)
         for name in FIELDS:
             check_text(path, item, name, fields.get(name))
-    return {item: entries[item] for item in sorted(entries, key=id_order)}
+    return entries if as_in_file else {item: entries[item] for item in sorted(entries, key=id_order)}
 
 
 def read_item_texts(path: str | Path, template: str) -> dict[str, str]:
@@ -132,7 +132,7 @@ def spelled_list(text: str) -> list | None:
         return None
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # what literal_eval raises on any other text
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # of literal_eval, on any other text
         return None
     if not isinstance(value, list):
         return None
@@ -149,8 +149,9 @@ def category_paths(fields: Mapping[str, Any], where: str) -> Iterator[list[str]]
     value = fields.get("categories")
     if not value or value != value:  # NaN is what it is not
         return
-    parts = spelled_list(value) or value.split(",") if isinstance(value, str) else value
-    for path in parts if isinstance(parts, list) and isinstance(parts[0], list) else [parts]:
+    parts = spelled_list(value) if isinstance(value, str) else value
+    parts = value.split(",") if parts is None else parts
+    for path in parts if isinstance(parts, list) and isinstance(next(iter(parts), None), list) else [parts]:
         if not isinstance(path, list) or any(isinstance(part, (list, dict)) for part in path):
             raise UserError(f"{where} has categories {value!r:.80}; give a text, a list of texts, or lists")
         yield [name for part in path if part is not None and (name := str(part).strip())]

@@ -71,6 +71,8 @@ def test_what_is_not_a_map_of_items_is_refused(tmp_path):
         ("[['A', 'B'], ['C']]", ("A", "B")),
         (["A", None, " "], ("A",)),
         (float("nan"), ()),
+        ("[]", ()),
+        ("[{[1]}]", ("[{[1]}]",)),
     ],
 )
 def test_categories_come_in_every_form_of_the_data_sets(value, path):
@@ -98,6 +100,7 @@ def test_categories_that_are_no_names_are_refused_with_their_item(value):
         ("[[['a']]]", "[[['a']]]"),
         ("[" * 50 + "]" * 50, "[" * 50 + "]" * 50),
         ("[1, 2]", "[1, 2]"),
+        ("[{[1]: 2}]", "[{[1]: 2}]"),  # no key of a map
         ("['a', None]", "['a', None]"),
         ("('a', 'b')", "('a', 'b')"),
         ("['don't']", "['don't']"),

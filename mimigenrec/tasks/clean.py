@@ -26,7 +26,7 @@ def read_texts(
 
     Raises as read_items does, and UserError naming the item whose title or description is neither a text nor a list.
     """
-    items = read_items(path)
+    items = read_items(path, as_in_file=True)  # the order in which samples of items are made, then shuffled
     counts: Counter[str] = Counter()
     texts: dict[str, dict[str, str]] = {"title": {}, "description": {}}
     for item, fields in items.items():

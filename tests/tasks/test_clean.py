@@ -47,6 +47,12 @@ def test_empty_and_shared_texts_are_counted(tmp_path):
     assert counts == {"title_shared": 2, "title_empty": 1, "description_empty": 3, "description_shared": 0}
 
 
+def test_texts_come_in_the_order_of_the_file(tmp_path):
+    """The samples are made in this order before they are shuffled: another one would write other rows."""
+    (tmp_path / "item.json").write_text(json.dumps({item: {"title": f"tape {item}"} for item in ("10", "b", "9")}))
+    assert list(read_texts(tmp_path / "item.json", 100)[1]) == ["10", "b", "9"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
