@@ -13,9 +13,10 @@ from mimigenrec.errors import UserError
 from mimigenrec.evaluation.bars import COLOURS, draw_bars
 from mimigenrec.evaluation.curves import Curve, panels, read_log, smoothed
 from mimigenrec.evaluation.outputs import check_own
-from mimigenrec.evaluation.result import is_finite, read_metrics
+from mimigenrec.evaluation.result import read_metrics
 from mimigenrec.evaluation.table import summary
 from mimigenrec.files import read_json, writing
+from mimigenrec.schema import fits
 
 MANY = 40  # points from which a curve is drawn thin, with its smoothed form over it
 
@@ -74,7 +75,7 @@ def read_optimum(path: Path, results: Mapping[str, Mapping[str, Any]]) -> dict[s
     content = read_json(path, made_by="whoever generated the data", kind=dict)
     best = {name: value for name, value in content.items() if "@" in name}
     for name, value in best.items():
-        if not is_finite(value) or not 0 < value <= 1:
+        if not fits(value, float) or not 0 < value <= 1:
             raise UserError(f"--optimum {path}: {name} must be a number above 0 and at most 1, found {value!r}")
     if not any(name in metrics["item"] for name in best for metrics in results.values()):
         raise UserError(

@@ -11,7 +11,7 @@ A reader says what it needs, `read_rows(path, {"user": str, "history": [str], "b
 and its errors name file, row, key, what stands there and what is wanted.
 """
 
-import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def is_plain(value: Any, schema: Schema) -> bool:
     if schema is str:  # nearly all values, and files hold millions
         return isinstance(value, str)
     if schema is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and abs(value) <= sys.float_info.max  # NaN is not, nor a whole number that no float can hold
     if schema is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return value is None if schema is None else isinstance(schema, type) and isinstance(value, schema)

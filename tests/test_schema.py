@@ -12,6 +12,9 @@ BAD = [  # what is changed in the row, and what the message says
     ({"row": True}, "row must be a whole number, found True"),
     ({"row": 1.0}, "row must be a whole number, found 1.0"),
     ({"score": "high"}, "score must be a finite number, found 'high'"),
+    ({"score": 10**400}, "score must be a finite number, found 1000"),  # no float holds it
+    ({"score": float("-inf")}, "score must be a finite number, found -inf"),
+    ({"score": float("nan")}, "score must be a finite number, found nan"),
     ({"history": "1 2"}, "history must be a list of texts, found '1 2'"),
     ({"history": ["1", 2]}, r"history\[1\] must be a text, found 2"),
     (

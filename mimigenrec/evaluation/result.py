@@ -10,7 +10,6 @@ manifest.json       versions, config, input hashes, seed
 """
 
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,10 +162,6 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     if not is_whole(metrics["n_rows"]):
         raise UserError(f"{path}: n_rows must be a whole number from 1, found {metrics['n_rows']!r}")
     return metrics
-
-
-def is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_whole(value: Any) -> bool:

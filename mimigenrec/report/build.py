@@ -23,7 +23,6 @@ from mimigenrec.cli import arg, start
 from mimigenrec.errors import UserError
 from mimigenrec.evaluation.curves import find_log, panels, read_log, thinned
 from mimigenrec.evaluation.outputs import check_own
-from mimigenrec.evaluation.result import is_finite
 from mimigenrec.evaluation.slices import count_targets
 from mimigenrec.files import write_json, writing
 from mimigenrec.interactions.inter_file import raw_file, read_inter
@@ -43,6 +42,7 @@ from mimigenrec.report.figures import (
 from mimigenrec.report.methods import Measures, cut_off, folders_of, read_methods
 from mimigenrec.report.sections import sections
 from mimigenrec.report.verdict import verdict
+from mimigenrec.schema import fits
 
 POINTS = 60  # of a curve; more are drawn as the means of so many stretches
 
@@ -144,7 +144,7 @@ def check_config(config: ReportConfig, folders: Mapping[str, Sequence[Path]]) ->
     for metric in (*config.tested, *config.metrics):
         cut_off(metric)
     for name, cost in config.costs.items():
-        if not isinstance(cost, dict) or not all(value is None or is_finite(value) for value in cost.values()):
+        if not isinstance(cost, dict) or not all(value is None or fits(value, float) for value in cost.values()):
             raise UserError(f"costs: {name!r} must be a map of numbers, as {{seconds: 1.0}}, found {cost!r}")
 
 
