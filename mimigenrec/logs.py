@@ -57,12 +57,13 @@ def cut_back(path: str | Path, counter: str, last: int, summary: str | None = No
     """Leaves the lines of a log up to a state that training goes on from: what came after it will come again.
 
     counter   key of each line that counts up to `last`: "step", "epoch"
+    last      below 0: nothing stays, whatever it is
     summary   key by which the closing line of an end that was not reached is known, and dropped too
     raises    UserError naming a line without the counter
     """
     if not Path(path).is_file():
         return
-    events = read_jsonl(path)
+    events = read_jsonl(path) if last >= 0 else []  # a new training has no use for what is there
     for event in events:
         if not isinstance(event, dict) or not isinstance(event.get(counter), int):
             raise UserError(

@@ -61,6 +61,14 @@ def test_a_log_is_cut_back_to_the_step_that_training_goes_on_from(tmp_path):
     assert path.read_bytes() == b""
 
 
+def test_a_damaged_log_is_no_obstacle_to_a_new_training(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for content in ("not JSON\n", '{"epoch": 1}\n'):
+        path.write_text(content)
+        cut_back(path, "step", -1)
+        assert path.read_bytes() == b""
+
+
 def test_a_log_without_the_counter_is_named_and_stays_as_it_is(tmp_path):
     path = tmp_path / "log.jsonl"
     for line in ("[1, 2]", '{"step": 3}', '{"epoch": "three"}'):
