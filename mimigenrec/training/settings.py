@@ -111,7 +111,7 @@ def check_maps(args) -> None:
     """Raises UserError for a setting that holds keys and values, and is no such map: transformers would fail with the
     bare error of whatever reads it first. A path of a JSON file is transformers' business."""
     for name, may_be_path in MAPS.items():
-        value = getattr(args, name)
+        value = getattr(args, name, None)  # not every class has all of them
         if isinstance(value, str) and may_be_path and not value.lstrip().startswith("{"):
             continue
         if isinstance(value, str):
@@ -140,7 +140,7 @@ def check_optimisation(args) -> None:
             f"--lr_scheduler_type {args.lr_scheduler_type.value} with --lr_scheduler_kwargs {settings} cannot be "
             f"made: {error}"
         ) from error
-    dtype = (args.model_init_kwargs or {}).get("dtype")
+    dtype = (getattr(args, "model_init_kwargs", None) or {}).get("dtype")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UserError(f"--model_init_kwargs: dtype is {dtype!r}; choose auto, float32, bfloat16 or float16")
     for name in args.report_to:
