@@ -248,9 +248,12 @@ def _items(trie: SidTrie, tokenizer, ranked: RankedSids, k: int, denied: Collect
 def per_prompt(name: str, items: Items, each: Sequence[Items] | None, n: int) -> list[frozenset[str] | None]:
     """A filter for each of n prompts: `items` for all of them, or those of `each`. name: of the filter, in errors."""
     if each is None:
-        if items is not None and not all(isinstance(item, str) for item in items):
+        if items is None:
+            return [None] * n
+        items = list(items)  # an iterator is read once
+        if not all(isinstance(item, str) for item in items):
             raise UserError(f"{name} holds item ids for all prompts; a filter for each prompt is {name}_each")
-        return [None if items is None else frozenset(items)] * n
+        return [frozenset(items)] * n
     if items is not None:
         raise UserError(f"{name} and {name}_each are given; a prompt has one of them")
     if len(each) != n or any(isinstance(one, str) for one in each):

@@ -102,6 +102,7 @@ def test_a_filter_never_shortens_the_list(tiny_model, tokenizer, trie, prompts):
     best = [r.item for r in recommend(tiny_model, tokenizer, trie, prompts[:1], k=4, beams=4)[0]]
     items = recommend(tiny_model, tokenizer, trie, prompts[:1], k=4, beams=4, deny=set(best))[0]
     assert sorted([*best, *(r.item for r in items)]) == [str(i) for i in range(8)]
+    assert recommend(tiny_model, tokenizer, trie, prompts[:1], k=4, beams=4, deny=iter(best))[0] == items
 
 
 def test_each_prompt_may_have_its_own_filters(tiny_model, tokenizer, toy, trie, prompts):
