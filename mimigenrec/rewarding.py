@@ -300,7 +300,8 @@ def _per_sample(value: Any, completions: list) -> bool:
 
 
 def _show(i: int, completions: list, columns: dict) -> str:
-    target = columns["reward_model"][i].get("ground_truth") if "reward_model" in columns else None
+    target = columns["reward_model"][i] if "reward_model" in columns else None
+    target = target.get("ground_truth") if isinstance(target, Mapping) else target
     return f"sample {i} (completion {completions[i][0]['content']!r}, target {target!r})"
 
 
@@ -332,8 +333,9 @@ def _place_of(error: BaseException | None, file: str | None = None) -> str:
     if file:
         lines = [frame for frame in frames if frame.filename == file]
     else:
-        package = str(Path(__file__).parent)
-        lines = [frame for frame in frames if "importlib" not in frame.filename and package not in frame.filename]
+        package = Path(__file__).parent
+        files = [(frame, Path(frame.filename)) for frame in frames if "importlib" not in frame.filename]
+        lines = [frame for frame, path in files if not path.is_relative_to(package)]
     return _file_and_line(lines[-1].filename, lines[-1].lineno) if lines else ""
 
 

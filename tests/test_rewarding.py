@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mimigenrec import rewarding
 from mimigenrec.errors import UserError
 from mimigenrec.rewarding import (
     answer_chats,
@@ -257,6 +258,22 @@ def test_a_reward_gets_columns_prompts_and_its_place_in_the_group():
 def test_a_completion_of_which_no_reward_says_anything_is_named(caplog):
     ask_rewards([lambda **columns: [1.0, None]], [{"prompt": "p"}] * 2, answer_chats("ab"), [[1], [2]], 2)
     assert "no reward says anything about sample 1 (completion 'b'" in caplog.text
+
+
+def test_a_target_is_named_whatever_reward_model_holds(caplog):
+    for held in ({"ground_truth": "x"}, "x"):
+        caplog.clear()
+        row = {"prompt": "p", "reward_model": held}
+        ask_rewards([lambda **columns: [1.0, None]], [row] * 2, answer_chats("ab"), [[1], [2]], 2)
+        assert "sample 1 (completion 'b', target 'x')" in caplog.text
+
+
+def test_the_file_is_told_of_a_package_whose_name_begins_like_ours(tmp_path, monkeypatch):
+    (tmp_path / "genrec_rewards.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(rewarding, "__file__", str(tmp_path / "genrec" / "rewarding.py"))
+    with pytest.raises(UserError, match=r"genrec_rewards.py, line 1\): ZeroDivisionError"):
+        load_reward("genrec_rewards:reward")
 
 
 def test_sums_signal_and_advantages_by_hand():
