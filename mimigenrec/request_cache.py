@@ -154,8 +154,8 @@ class _Held:
         """places: ascending, so that two processes never wait for each other."""
         with self.changed:
             self.changed.wait_for(lambda: self.places.isdisjoint(places))
+            self.handle = self.handle or open(self.path, "ab")  # before places are held: it may fail
             self.places.update(places)
-            self.handle = self.handle or open(self.path, "ab")
         try:
             for place in places:
                 while not self._lock(place):

@@ -1,6 +1,7 @@
 """A file of answers that may be shared, killed and damaged."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -153,6 +154,22 @@ def test_a_key_is_held_by_one_thread_or_process_until_it_lets_go_or_dies(tmp_pat
     want("one")
     holding.join()
     assert order[-2:] == ["first", "one"]
+
+
+def test_a_lock_file_that_cannot_be_opened_leaves_no_key_held(tmp_path):
+    cache = RequestCache(tmp_path / "gone" / "c.sqlite")
+    shutil.rmtree(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError), cache.alone([key_of("one")]):
+        pass
+    (tmp_path / "gone").mkdir()
+    inside = Event()
+
+    def take():
+        with cache.alone([key_of("one")]):
+            inside.set()
+
+    Thread(target=take, daemon=True).start()
+    assert inside.wait(10)
 
 
 def test_threads_that_want_each_others_keys_do_not_wait_for_ever(tmp_path):
