@@ -44,7 +44,7 @@ def check_lora_rows(args: Mapping[str, Any]) -> None:
         raise UserError(
             f"lora_sid_rows: true is for finetuning_type: lora, found {method}; full training has train_only: sid_rows"
         )
-    for key in (*OTHERS, *GROWING):
+    for key in OTHERS:
         if args.get(key):
             raise UserError(
                 f"lora_sid_rows: true makes the adapter itself and does not go with {key}: {args[key]}; leave it out, "
