@@ -89,7 +89,7 @@ def arguments(field: Field, hint: Any) -> dict[str, Any]:
         if field.default is not MISSING:
             kwargs["default"] = None  # transformers passes on no default that is a text
     elif dict in (hint, get_origin(hint)):
-        kwargs |= {"type": json.loads, "metavar": "JSON"}
+        kwargs |= {"type": json_map, "metavar": "JSON"}
     if "choices" in kwargs:
         del kwargs["metavar"]  # argparse shows the choices in its place
     elif kwargs["type"] in (int, float, str, Path):
@@ -123,6 +123,13 @@ def true_or_false(text: str) -> bool:
     if text.lower() in ("no", "false", "f", "n", "0"):
         return False
     raise ArgumentTypeError(f"{text!r} is none of yes/no, true/false, t/f, y/n, 1/0")
+
+
+def json_map(text: str) -> dict[str, Any]:
+    """Raises ValueError for text that is no JSON, and ArgumentTypeError for JSON that is no map."""
+    if not isinstance(value := json.loads(text), dict):
+        raise ArgumentTypeError(f'{text!r} is no map; give {{"key": value}}')
+    return value
 
 
 def choice(choices: Sequence[Any]) -> Callable[[str], Any]:

@@ -217,7 +217,8 @@ def test_every_command_stops_at_an_unknown_flag_or_yaml_key(module, yaml, capsys
             command.main(["--no_such_key", "1"])
         return
     wanted = [(c, f.name) for c in configs for f in fields(c) if f.default is f.default_factory is MISSING]
-    needed = [f"--{name}={(get_args(get_type_hints(c)[name]) or [1])[0]}" for c, name in wanted]
+    hints = [(name, get_type_hints(c)[name]) for c, name in wanted]
+    needed = [f"--{name}={(get_args(hint) or ['{}' if hint is dict else 1])[0]}" for name, hint in hints]
     for argv, told in (([*needed, "--no_such_key", "1"], "--no_such_key"), ([yaml("no_such_key: 1")], "unknown key")):
         with pytest.raises(SystemExit) as stopped:
             parse(*configs, argv=argv)
