@@ -304,6 +304,11 @@ def _take_config(argv: list[str], parser: ArgumentParser) -> tuple[Path | None, 
     return None, argv
 
 
+def yaml_file() -> Path | None:
+    """The file that the command line of this process names; None without one."""
+    return _take_config(sys.argv[1:], OneMessageParser())[0]
+
+
 def _yaml_flags(path: Path, actions: dict[str, Action], types: dict[str, set], parser: ArgumentParser) -> list[str]:
     if not path.is_file():
         parser.error(f"{path} is missing")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mimigenrec.cli import arg, parse, start
+from mimigenrec.cli import arg, parse, start, yaml_file
 from mimigenrec.errors import UsageError, UserError
 from mimigenrec.files import sha256, write_json
 from mimigenrec.interactions.names import check_category
@@ -42,7 +42,7 @@ def main(config: PrepareConfig) -> None:
     check_category(config.category)
     stages = plan(config)
     if problems := refusals(stages, lambda stage: parse(*stage.configs, argv=argv_of(stage, config))):
-        raise UsageError("\n".join(["nothing was run; correct in the YAML:", *problems]))
+        raise UsageError("\n".join([f"nothing was run; correct in {yaml_file() or 'the YAML'}:", *problems]))
     memory = config.output_dir / config.category / f"{config.category}.prepare.json"
     done = read_memory(memory)
     for stage in stages:
@@ -87,7 +87,10 @@ def check_kept(stage: Stage, facts: Facts, before: Facts | None, touched: list[s
 def read_memory(path: Path) -> dict[str, dict[str, dict]]:
     """Stage -> {"flags", "reads", "wrote"}; {} where nothing was run yet."""
     made_by = "mimigenrec prepare; delete it to run all stages anew"
-    return read_map(path, {str: {"flags": dict, "reads": dict}}, made_by) if path.is_file() else {}
+    runs = read_map(path, {str: {"flags": dict, "reads": dict}}, made_by) if path.is_file() else {}
+    for run in runs.values():  # earlier versions kept ./x where a Path says x
+        run["reads"] = {str(Path(name)): hashed for name, hashed in run["reads"].items()}
+    return runs
 
 
 def plan(config: PrepareConfig) -> list[Stage]:

@@ -151,6 +151,31 @@ def test_wrong_flags_of_several_stages_are_told_at_once(config):
     assert second.startswith("quantise: ") and "two" in second
 
 
+def test_a_wrong_flag_is_told_with_the_yaml_that_holds_it(config, monkeypatch):
+    config.embed["encodr"] = "tfidf"
+    monkeypatch.setattr("sys.argv", ["mimigenrec prepare", "toys/prepare.yaml", "--overwrite"])
+    with pytest.raises(UsageError, match="nothing was run; correct in toys/prepare.yaml:\nembed: "):
+        main(config)
+
+
+def test_a_memory_of_paths_spelled_otherwise_still_counts(config, tmp_path, capsys):
+    main(config)
+    memory = config.output_dir / "toy" / "toy.prepare.json"
+    text = memory.read_text()
+    assert f'"{tmp_path}/reviews.json": ' in text  # what is read; as a flag it has another place
+    memory.write_text(text.replace(f'"{tmp_path}/reviews.json": ', f'"{tmp_path}/./reviews.json": '))
+    capsys.readouterr()
+    main(config)
+    assert capsys.readouterr().out.count("nothing has changed") == 4
+
+
+@pytest.mark.parametrize("value", ["3", "[1]", "x"])
+def test_flags_of_a_stage_that_are_no_map_are_refused(value, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(PrepareConfig, argv=["category=toy", "output_dir=out", f"interactions={value}"])
+    assert "--interactions" in capsys.readouterr().err
+
+
 def test_vectors_of_ones_own_take_the_place_of_embed(config):
     config.quantise["vectors"] = "mine.npy"
     stages = {stage.name: stage.options for stage in plan(config)}
