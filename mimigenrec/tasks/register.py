@@ -102,6 +102,8 @@ def read_entry(info_file: Path, info: Mapping[str, Any], name: str) -> tuple[dic
     if isinstance(entry, dict) and any(key in entry for key in ELSEWHERE):
         return entry, None
     check(entry, {"file_name": str}, f"{info_file}, {name!r}")
+    if not entry["file_name"]:
+        raise UserError(f"{info_file}, {name!r}: file_name is empty; it must name one of the folder's files")
     path = info_file.parent / entry["file_name"]
     if not path.exists():
         raise FileNotFoundError(

@@ -88,6 +88,7 @@ def test_names_are_read_as_llamafactory_does():
     [
         ("toy/sft/train.json", "must be a map with 'file_name'"),
         ({"file_name": 5}, "file_name must be a text, found 5"),
+        ({"file_name": ""}, "file_name is empty"),
         ({"columns": {}}, "file_name is missing, which must be a text"),
     ],
 )
