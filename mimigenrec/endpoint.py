@@ -192,9 +192,10 @@ class Endpoint:
         temperature   None where the model takes none
         n             number of texts in the reply
         draw          is not sent; another number asks anew what the cache has an answer to
-        stop_waiting  ends pauses between attempts early, see in_threads
+        stop_waiting  ends pauses between attempts early, and then no further attempt is made; see in_threads
         settings      sent as they are: top_p, stop, response_format, ... (Gemini: fields of GenerateContentConfig)
-        raises        UserError for messages of another form; EndpointError; BudgetSpent
+        raises        UserError for messages of another form; EndpointError; BudgetSpent; CancelledError once
+                      stop_waiting is set
         """
         _check_messages(messages)
         temperature = temperature if temperature is None else float(temperature)  # 0 and 0.0 are one request
@@ -302,12 +303,14 @@ class Endpoint:
             reraise=True,
         )
         try:
-            return retrying(self._attempt, call)
+            return retrying(self._attempt, call, stop_waiting)
         except Failure as failure:
             attempts = retrying.statistics["attempt_number"]
             raise EndpointError(self._last_words(failure, attempts), failure.status) from None
 
-    def _attempt(self, call: Callable[[], Result]) -> Result:
+    def _attempt(self, call: Callable[[], Result], stop_waiting: Event) -> Result:
+        if stop_waiting.is_set():  # in the pause before this attempt
+            raise CancelledError
         self.budget.take_call(self.usage)
         return call()
 

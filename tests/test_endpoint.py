@@ -492,6 +492,13 @@ def test_after_a_failure_no_further_call_begins_and_pauses_end(stub):
     assert monotonic() - started < 5 and len(stub.requests) <= 6
 
 
+def test_after_a_failure_a_call_that_waits_is_not_repeated(stub):
+    stub.plan = [refuse(503, wait="60"), refuse(401, "who are you?")]
+    with endpoint(stub) as model, pytest.raises(EndpointError, match="401: who are you"):
+        list(model.chats([ask("0"), ask("1")], threads=2))
+    assert len(stub.requests) == 2
+
+
 def test_in_threads_yields_what_was_there_before_the_failure():
     def work(number):
         if number == 5:
