@@ -53,7 +53,7 @@ CHAIN = {  # in an order in which the first that fails is the cause
     ),
     "polars": Link("polars"),
     "faiss-cpu": Link("faiss"),
-    "mimigenrec.sft.train": Link("mimigenrec.sft.train", needs=("transformers",)),
+    "mimigenrec.sft.train": Link("mimigenrec.sft.train", needs=("transformers", "peft")),
     "mimigenrec.grpo.trainer": Link("mimigenrec.grpo.trainer", needs=("trl",)),
     "mimigenrec.evaluation.run": Link("mimigenrec.evaluation.run", needs=("transformers",)),
 }

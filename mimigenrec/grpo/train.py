@@ -17,7 +17,7 @@ from pathlib import Path
 from mimigenrec.environment.chain import exit_unless_imports
 
 if __name__ == "__main__":
-    exit_unless_imports("grpo", "trl", "mimigenrec.grpo.trainer")  # which the imports below need
+    exit_unless_imports("grpo", "trl", "peft", "mimigenrec.grpo.trainer")  # which the imports below need
 
 import torch
 from transformers import set_seed

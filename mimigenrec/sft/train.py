@@ -22,7 +22,7 @@ from mimigenrec.environment.chain import exit_unless_imports
 from mimigenrec.errors import UsageError, UserError
 
 if __name__ == "__main__":
-    exit_unless_imports("sft", "transformers")  # which the imports below need
+    exit_unless_imports("sft", "transformers", "peft")  # which the imports below need
 
 from filelock import FileLock
 

@@ -130,6 +130,17 @@ def test_the_message_is_read_where_the_first_process_is_the_last_to_find_out(tmp
     assert done.returncode and done.stderr.count("mimigenrec grpo cannot start: nowhere cannot be imported") == 1
 
 
+@pytest.mark.parametrize("command", ["sft", "grpo"])
+def test_a_missing_peft_is_named_at_the_door(command):
+    start = (
+        "import runpy, sys; sys.modules['peft'] = None\n"
+        f"runpy.run_module('mimigenrec.{command}.train', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", start], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"mimigenrec {command} cannot start: peft" in done.stderr and "    pip install " in done.stderr
+
+
 @pytest.mark.parametrize("torchrun", ["0", "1"])
 def test_sft_stops_at_its_door_where_torchaudio_cannot_be_loaded(fake, run, tmp_path, torchrun):
     (tmp_path / "x.yaml").write_text("model_name_or_path: anything\noutput_dir: out\n")
