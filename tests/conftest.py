@@ -257,3 +257,13 @@ def warm_path(warm_address, tmp_path_factory) -> str:
         (folder / name).write_text(STAND_IN.format(python=sys.executable, address=warm_address))
         (folder / name).chmod(0o755)
     return os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+def write_checkpoint(folder, state='{"global_step": 1}', weights="model.safetensors", **files):
+    """A folder that passes for a checkpoint: its state, its weights, and <name>.json for each further file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"trainer_state.json": state, weights: "x"} | {f"{name}.json": text for name, text in files.items()}
+    for name, text in texts.items():
+        if name and text is not None:
+            (folder / name).write_text(text)
+    return folder

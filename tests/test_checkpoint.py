@@ -12,24 +12,16 @@ from mimigenrec.checkpoint import (
     state_of,
 )
 from mimigenrec.contract import FILE, read_contract
-
-
-def write(folder, state='{"global_step": 1}', weights="model.safetensors", **files):
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {"trainer_state.json": state, weights: "x"} | {f"{name}.json": text for name, text in files.items()}
-    for name, text in texts.items():
-        if name and text is not None:
-            (folder / name).write_text(text)
-    return folder
+from tests.conftest import write_checkpoint
 
 
 def test_the_last_whole_checkpoint_is_taken_and_those_that_are_not_are_removed(tmp_path, caplog):
-    write(tmp_path / "checkpoint-9")
-    write(tmp_path / "checkpoint-10")
-    write(tmp_path / "checkpoint-11", state=None)
-    write(tmp_path / "checkpoint-12", state='{"log_history": [')
-    write(tmp_path / "checkpoint-13", weights=None)
-    write(tmp_path / "checkpoint-of-mine")
+    write_checkpoint(tmp_path / "checkpoint-9")
+    write_checkpoint(tmp_path / "checkpoint-10")
+    write_checkpoint(tmp_path / "checkpoint-11", state=None)
+    write_checkpoint(tmp_path / "checkpoint-12", state='{"log_history": [')
+    write_checkpoint(tmp_path / "checkpoint-13", weights=None)
+    write_checkpoint(tmp_path / "checkpoint-of-mine")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     remove_unfinished(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
@@ -40,7 +32,7 @@ def test_the_last_whole_checkpoint_is_taken_and_those_that_are_not_are_removed(t
 
 @pytest.mark.parametrize("weights", ["model.safetensors.index.json", "adapter_model.safetensors", "global_step7"])
 def test_a_checkpoint_of_shards_of_an_adapter_or_of_deepspeed_has_weights(tmp_path, weights):
-    assert has_weights(write(tmp_path, weights=weights))
+    assert has_weights(write_checkpoint(tmp_path, weights=weights))
 
 
 def test_a_run_is_over_when_all_steps_are_done():
@@ -50,11 +42,13 @@ def test_a_run_is_over_when_all_steps_are_done():
 
 @pytest.mark.parametrize("text", ["", "[]", '{"global_step"', "null"])
 def test_a_state_that_was_not_written_to_its_end_is_none(tmp_path, text):
-    assert state_of(write(tmp_path, state=text)) is None
+    assert state_of(write_checkpoint(tmp_path, state=text)) is None
 
 
 def test_companions_are_copied_as_they_are_those_present(tmp_path):
-    checkpoint = write(tmp_path / "old", **{name.removesuffix(".json"): f'["{name}"]' for name in COMPANIONS})
+    checkpoint = write_checkpoint(
+        tmp_path / "old", **{name.removesuffix(".json"): f'["{name}"]' for name in COMPANIONS}
+    )
     assert copy_companions(checkpoint, tmp_path / "new") == list(COMPANIONS)
     assert all((tmp_path / "new" / n).read_bytes() == (checkpoint / n).read_bytes() for n in COMPANIONS)
     assert copy_companions(tmp_path / "new", tmp_path / "new") == list(COMPANIONS)  # onto itself changes nothing

@@ -6,16 +6,7 @@ import pytest
 
 from mimigenrec.errors import UserError
 from mimigenrec.training.run import OVERWRITE, check_run, refuse_others, remove_run
-
-
-def write(folder, state='{"global_step": 1}', weights="model.safetensors", **files):
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {"trainer_state.json": state, weights: "x"} | {f"{name}.json": text for name, text in files.items()}
-    for name, text in texts.items():
-        if name and text is not None:
-            (folder / name).write_text(text)
-    return folder
-
+from tests.conftest import write_checkpoint
 
 NOW = {"command": "grpo", "config": {"lr": 1, "output_dir": "a"}, "inputs": {"data/x/rl/train.json": "abc"}}
 
@@ -28,7 +19,7 @@ def refusal(folder, now, overwrite=False):
 
 
 def test_a_folder_with_another_run_is_refused_and_the_difference_shown(tmp_path):
-    write(tmp_path / "checkpoint-1")
+    write_checkpoint(tmp_path / "checkpoint-1")
     (tmp_path / "manifest.json").write_text(json.dumps(NOW))
     moved = NOW | {"config": {"lr": 1, "output_dir": "b"}, "inputs": {"other/place/rl/train.json": "abc"}}
     assert refusal(tmp_path, NOW) is None and refusal(tmp_path, moved) is None
@@ -41,15 +32,15 @@ def test_a_folder_of_another_command_or_of_nobody_is_never_replaced(tmp_path):
     assert refusal(tmp_path, NOW) is None
     (tmp_path / "train.log").write_text("of the shell")
     assert refusal(tmp_path, NOW) is None  # nothing that a run would take for its own
-    write(tmp_path, state=None)
+    write_checkpoint(tmp_path, state=None)
     assert "holds model.safetensors, which grpo did not write" in refusal(tmp_path, NOW, overwrite=True)
     (tmp_path / "manifest.json").write_text(json.dumps(NOW | {"command": "sft"}))
     assert "holds what sft wrote, which grpo will not overwrite" in refusal(tmp_path, NOW, overwrite=True)
 
 
 def test_what_is_overwritten_leaves_nothing_that_passes_for_the_new_run(tmp_path):
-    write(tmp_path, manifest=json.dumps(NOW), id2sid="{}")
-    write(tmp_path / "checkpoint-3")
+    write_checkpoint(tmp_path, manifest=json.dumps(NOW), id2sid="{}")
+    write_checkpoint(tmp_path / "checkpoint-3")
     remove_run(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "id2sid.json"}
 
